@@ -1,0 +1,12 @@
+"""UniRepLKNet for OpenMMLab: importing this package registers everything in MMEngine's registries.
+
+In any mmpretrain, mmdet or mmseg config::
+
+    custom_imports = dict(imports=['unireplknet_mm'])
+    model = dict(backbone=dict(_delete_=True, type='UniRepLKNet', arch='t'))
+"""
+
+from unireplknet_mm import models
+from unireplknet_mm.version import __version__
+
+__all__ = ['__version__', 'models']
