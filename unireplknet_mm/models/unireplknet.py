@@ -1,0 +1,733 @@
+"""UniRepLKNet, the large-kernel ConvNet of "Scaling Up Your Kernels" (arXiv 2410.08049, §3.2, Table 4).
+
+The one backbone of the suite: classification, detection, segmentation and the other modalities share it.
+Parameter names are those of the published checkpoints. What differs from the authors' code:
+
+- the folding of branches, norms, layer scale and GRN bias lives in `reparameterize.py` as pure functions
+  and works in every floating dtype and on every device;
+- activation checkpointing is non-reentrant and updates BatchNorm's running statistics once, not twice;
+- kernel sizes from 19 up have default branches (see `default_branches`), and a user may pass others;
+- structures do not mix silently: deploy weights in a training model, or the reverse, are refused.
+"""
+
+import contextlib
+import copy
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from unireplknet_mm.models import reparameterize as rep
+
+KernelSizes = Sequence[int | Sequence[int]]
+Branches = tuple[tuple[int, int], ...]
+
+NUM_STAGES = 4
+LARGE_KERNEL_SIZE = 13
+LARGE_KERNELS_IN_STAGE_3 = 9
+
+# (kernel size, dilation) of the branches beside a K×K kernel, as published.
+PUBLISHED_BRANCHES: dict[int, Branches] = {
+    5: ((3, 1), (3, 2)),
+    7: ((5, 1), (3, 2), (3, 3)),
+    9: ((5, 1), (5, 2), (3, 3), (3, 4)),
+    11: ((5, 1), (5, 2), (3, 3), (3, 4), (3, 5)),
+    13: ((5, 1), (7, 2), (3, 3), (3, 4), (3, 5)),
+    15: ((5, 1), (7, 2), (3, 3), (3, 5), (3, 7)),
+    17: ((5, 1), (9, 2), (3, 4), (3, 5), (3, 7)),
+}
+
+
+def default_branches(kernel_size: int) -> Branches:
+    """The (kernel size, dilation) pairs of the dilated branches beside a K×K kernel.
+
+    Published for K = 5 to 17. From 19 up they follow a rule that also yields the published ones of 13 and
+    17: a 5×5; a dilation-2 kernel as wide as fits; 3×3 kernels that reach about 1/2, 7/10 and 9/10 of the
+    way to the border, (k-1)r+1 ≤ K for each.
+
+    Raises:
+        ValueError: K is even or below 5.
+    """
+    if kernel_size in PUBLISHED_BRANCHES:
+        return PUBLISHED_BRANCHES[kernel_size]
+    if kernel_size < 5 or kernel_size % 2 == 0:
+        raise ValueError(
+            f'a Dilated Reparam Block needs an odd kernel size of at least 5, got {kernel_size}'
+        )
+    half_width = (kernel_size + 1) // 2
+    wide = half_width if half_width % 2 else half_width - 1
+    reach = (kernel_size - 1) // 2
+    return ((5, 1), (wide, 2), *((3, reach * tenths // 10) for tenths in (5, 7, 9)))
+
+
+def check_branches(kernel_size: int, branches: Sequence[Sequence[int]]) -> Branches:
+    """Validate user-given branches of a K×K kernel: odd k, (k-1)r+1 ≤ K, no pair twice."""
+    pairs = tuple((int(size), int(dilation)) for size, dilation in branches)
+    for size, dilation in pairs:
+        extent = (size - 1) * dilation + 1
+        if size < 1 or size % 2 == 0 or dilation < 1 or extent > kernel_size:
+            raise ValueError(
+                f'branch (kernel size {size}, dilation {dilation}) does not fit a {kernel_size}×'
+                f'{kernel_size} kernel: the size must be odd and (size-1)·dilation+1 = {extent} at most '
+                f'{kernel_size}'
+            )
+    if len(set(pairs)) != len(pairs):
+        raise ValueError(f'branches of the {kernel_size}×{kernel_size} kernel repeat: {pairs}')
+    return pairs
+
+
+def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
+    """A BatchNorm module's tensors, detached, in the dtype that folding computes in."""
+    tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    return rep.BatchNormTensors(*(tensor.detach().to(dtype) for tensor in tensors), norm.eps)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of an NCHW map (`data_format='channels_first'` in ConvNeXt)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)  # [N, H, W, C]
+        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2).contiguous()
+
+
+class ToChannelsLast(nn.Module):
+    """[N, C, H, W] -> [N, H, W, C]. A module, so that the published indices of a Sequential hold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+class ToChannelsFirst(nn.Module):
+    """[N, H, W, C] -> [N, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
+class SqueezeExcitation(nn.Module):
+    """Squeeze-and-Excitation (arXiv 1709.01507) on NCHW maps, reduction 1/4 (§3.2.1)."""
+
+    def __init__(self, channels: int, squeezed_channels: int):
+        super().__init__()
+        self.down = nn.Conv2d(channels, squeezed_channels, 1)
+        self.up = nn.Conv2d(squeezed_channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = F.adaptive_avg_pool2d(x, 1)
+        scale = torch.sigmoid(self.up(F.relu(self.down(scale))))
+        return x * scale
+
+
+class GlobalResponseNorm(nn.Module):
+    """Global Response Normalization (ConvNeXt V2, arXiv 2301.00808) on [N, H, W, C] maps.
+
+    The norm over positions is taken in float32 for 16-bit inputs: 1e-6 would vanish in float16.
+    """
+
+    def __init__(self, channels: int, use_bias: bool = True):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, channels))
+        self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels)) if use_bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm_dtype = rep.folding_dtype(x.dtype)
+        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=norm_dtype)
+        response = norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)
+        x = (self.gamma * response + 1).to(x.dtype) * x
+        return x if self.beta is None else x + self.beta.to(x.dtype)
+
+
+class DilatedReparamBlock(nn.Module):
+    """A K×K depthwise convolution, in training with parallel dilated ones, each with BatchNorm (Fig. 6).
+
+    Args:
+        channels: C of the (N, C, H, W) input and output.
+        kernel_size: K, odd, at least 5.
+        branches: (kernel size, dilation) pairs; None takes `default_branches(kernel_size)`.
+        norm_cfg: the BatchNorm of every branch.
+        conv_cfg: the K×K convolution's type, None for `nn.Conv2d`.
+        deploy: build the folded structure, one convolution with bias.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        branches: Sequence[Sequence[int]] | None = None,
+        norm_cfg: dict = dict(type='BN'),  # noqa: B006
+        conv_cfg: dict | None = None,
+        deploy: bool = False,
+    ):
+        super().__init__()
+        self.kernel_size = kernel_size
+        default = default_branches(kernel_size)
+        self.branches = default if branches is None else check_branches(kernel_size, branches)
+        self.conv_cfg = conv_cfg
+        self.lk_origin = build_depthwise_conv(channels, kernel_size, conv_cfg, bias=deploy)
+        if deploy:
+            return
+        self.origin_bn = build_batch_norm(norm_cfg, channels)
+        for size, dilation in self.branches:
+            conv = build_depthwise_conv(channels, size, None, bias=False, dilation=dilation)
+            self.add_module(f'dil_conv_k{size}_{dilation}', conv)
+            self.add_module(f'dil_bn_k{size}_{dilation}', build_batch_norm(norm_cfg, channels))
+
+    @property
+    def deploy(self) -> bool:
+        return not hasattr(self, 'origin_bn')
+
+    def dilated_layers(self) -> Iterator[tuple[nn.Conv2d, _BatchNorm, int]]:
+        for size, dilation in self.branches:
+            conv = getattr(self, f'dil_conv_k{size}_{dilation}')
+            yield conv, getattr(self, f'dil_bn_k{size}_{dilation}'), dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.deploy:
+            return self.lk_origin(x)
+        out = self.origin_bn(self.lk_origin(x))
+        for conv, norm, _ in self.dilated_layers():
+            out = out + norm(conv(x))
+        return out
+
+    def merged_kernel(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weight (C, 1, K, K) and bias (C,) of the one convolution that equals the block, in `dtype`."""
+        layers = [(self.lk_origin, self.origin_bn, 1), *self.dilated_layers()]
+        branches = [
+            rep.Branch(conv.weight.detach().to(dtype), batch_norm_tensors(norm, dtype), dilation)
+            for conv, norm, dilation in layers
+        ]
+        return rep.merge_branches(branches, self.kernel_size)
+
+    def replace_by(self, conv: nn.Conv2d) -> None:
+        """Drop the branches; `conv` is the block from now on."""
+        self.lk_origin = conv
+        del self.origin_bn
+        for size, dilation in self.branches:
+            delattr(self, f'dil_conv_k{size}_{dilation}')
+            delattr(self, f'dil_bn_k{size}_{dilation}')
+
+    def switch_to_deploy(self) -> None:
+        """Fold the branches into one convolution, in place. A second call does nothing."""
+        if not self.deploy:
+            dtype = rep.folding_dtype(self.lk_origin.weight.dtype)
+            self.replace_by(conv_like(self.lk_origin, *self.merged_kernel(dtype), self.conv_cfg))
+
+
+class UniRepLKNetBlock(nn.Module):
+    """A LarK block (kernel size ≥ 7) or a SmaK block (3 or 5) of the paper's Fig. 3.
+
+    Depthwise convolution -> BN -> SE -> Linear ×4 -> GELU -> GRN -> Linear -> BN -> layer scale -> drop
+    path, added to the input; the depthwise convolution is a Dilated Reparam Block where it is large.
+
+    Args:
+        channels: C of the (N, C, H, W) input and output.
+        kernel_size: K of the depthwise convolution, odd.
+        drop_path_rate: probability that a sample skips the block in training.
+        layer_scale_init_value: initial layer scale, 0 for none.
+        branches, norm_cfg, conv_cfg, deploy: as in `DilatedReparamBlock`.
+        with_cp: recompute activations in the backward pass instead of keeping them.
+        ffn_ratio: the hidden width of the two linear layers, in C.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        branches: Sequence[Sequence[int]] | None = None,
+        norm_cfg: dict = dict(type='BN'),  # noqa: B006
+        conv_cfg: dict | None = None,
+        deploy: bool = False,
+        with_cp: bool = False,
+        ffn_ratio: int = 4,
+    ):
+        super().__init__()
+        self.deploy = deploy
+        self.with_cp = with_cp
+        self.conv_cfg = conv_cfg
+        if kernel_size >= 7:
+            self.dwconv = DilatedReparamBlock(
+                channels, kernel_size, branches, norm_cfg, conv_cfg, deploy
+            )
+        else:
+            self.dwconv = build_depthwise_conv(channels, kernel_size, conv_cfg, bias=deploy)
+        self.norm = nn.Identity() if deploy else build_batch_norm(norm_cfg, channels)
+        self.se = SqueezeExcitation(channels, max(1, channels // 4))
+        hidden = ffn_ratio * channels
+        self.pwconv1 = nn.Sequential(ToChannelsLast(), nn.Linear(channels, hidden))
+        self.act = nn.Sequential(nn.GELU(), GlobalResponseNorm(hidden, use_bias=not deploy))
+        self.pwconv2 = nn.Sequential(nn.Linear(hidden, channels, bias=deploy), ToChannelsFirst())
+        if not deploy:
+            self.pwconv2.append(build_batch_norm(norm_cfg, channels))
+        has_layer_scale = layer_scale_init_value > 0 and not deploy
+        self.gamma = (
+            nn.Parameter(torch.full((channels,), layer_scale_init_value))
+            if has_layer_scale
+            else None
+        )
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = self.se(self.norm(self.dwconv(x)))
+        x = self.pwconv2(self.act(self.pwconv1(x)))
+        if self.gamma is not None:
+            x = x * self.gamma.reshape(-1, 1, 1)
+        return self.drop_path(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return x + checkpoint(
+                self.residual,
+                x,
+                use_reentrant=False,
+                context_fn=lambda: (contextlib.nullcontext(), untracked_statistics(self)),
+            )
+        return x + self.residual(x)
+
+    def switch_to_deploy(self) -> None:
+        """Fold everything that folds, in place: one depthwise convolution and two linear layers remain.
+
+        A second call does nothing. New parameters keep the device, dtype and `requires_grad` of the
+        ones they replace.
+        """
+        if self.deploy:
+            return
+        is_large = isinstance(self.dwconv, DilatedReparamBlock)
+        conv = self.dwconv.lk_origin if is_large else self.dwconv
+        dtype = rep.folding_dtype(conv.weight.dtype)
+        weight, bias = (
+            self.dwconv.merged_kernel(dtype) if is_large else (conv.weight.detach().to(dtype), None)
+        )
+        weight, bias = rep.fold_batch_norm(weight, bias, batch_norm_tensors(self.norm, dtype))
+        folded_conv = conv_like(conv, weight, bias, self.conv_cfg)
+        if is_large:
+            self.dwconv.replace_by(folded_conv)
+        else:
+            self.dwconv = folded_conv
+        self.norm = nn.Identity()
+
+        grn, linear, norm = self.act[1], self.pwconv2[0], self.pwconv2[2]
+        weight = linear.weight.detach().to(dtype)
+        bias = rep.fold_input_bias(weight, linear.bias, grn.beta.detach().to(dtype))
+        weight, bias = rep.fold_batch_norm(weight, bias, batch_norm_tensors(norm, dtype))
+        if self.gamma is not None:
+            weight, bias = rep.fold_output_scale(weight, bias, self.gamma.detach().to(dtype))
+        self.pwconv2 = nn.Sequential(linear_like(linear, weight, bias), self.pwconv2[1])
+        self.pwconv2.train(self.training)
+        grn.beta = None
+        self.gamma = None
+        self.deploy = True
+
+
+def build_depthwise_conv(
+    channels: int, kernel_size: int, conv_cfg: dict | None, bias: bool, dilation: int = 1
+) -> nn.Conv2d:
+    return build_conv_layer(
+        conv_cfg,
+        channels,
+        channels,
+        kernel_size,
+        padding=(kernel_size - 1) * dilation // 2,
+        dilation=dilation,
+        groups=channels,
+        bias=bias,
+    )
+
+
+def build_batch_norm(norm_cfg: dict, channels: int) -> _BatchNorm:
+    _, norm = build_norm_layer(norm_cfg, channels)
+    if not isinstance(norm, _BatchNorm):
+        raise ValueError(
+            f'norm_cfg={norm_cfg} is not a BatchNorm and would not fold: use BN or SyncBN'
+        )
+    return norm
+
+
+def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor, conv_cfg: dict | None) -> nn.Conv2d:
+    """A depthwise convolution with bias that takes the place of `conv`."""
+    with torch.device('meta'):
+        new = build_depthwise_conv(len(weight), weight.shape[-1], conv_cfg, bias=True)
+    return with_parameters_like(new, conv, weight, bias)
+
+
+def linear_like(linear: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer with bias that takes the place of `linear`."""
+    new = nn.Linear(linear.in_features, linear.out_features, device='meta')
+    return with_parameters_like(new, linear, weight, bias)
+
+
+def with_parameters_like(new: nn.Module, old: nn.Module, weight: Tensor, bias: Tensor) -> nn.Module:
+    requires_grad = old.weight.requires_grad
+    for name, tensor in (('weight', weight), ('bias', bias)):
+        tensor = tensor.to(old.weight.dtype).contiguous()
+        setattr(new, name, nn.Parameter(tensor, requires_grad=requires_grad))
+    return new.train(old.training)
+
+
+@contextlib.contextmanager
+def untracked_statistics(module: nn.Module) -> Iterator[None]:
+    """Within it, BatchNorms in training mode leave their running statistics alone.
+
+    For the second forward pass of activation checkpointing, which would count every batch twice.
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def default_kernel_sizes(depths: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Kernel sizes of every block by §3.2.3 and §3.2.4: 3×3 in stage 1, 13×13 in stages 2 and 4.
+
+    In stage 3 up to nine blocks are large; where it is deeper, every second (third, ...) block starting
+    with the first, so that the large ones stay at nine.
+    """
+    interval = max(1, math.ceil(depths[2] / LARGE_KERNELS_IN_STAGE_3))
+    large = LARGE_KERNEL_SIZE
+    return (
+        (3,) * depths[0],
+        (large,) * depths[1],
+        tuple(3 if i % interval else large for i in range(depths[2])),
+        (large,) * depths[3],
+    )
+
+
+@MODELS.register_module()
+class UniRepLKNet(BaseModule):
+    """The UniRepLKNet backbone: (N, in_channels, H, W) -> maps of stride 4, 8, 16 and 32.
+
+    Args:
+        arch: a, f, p, n, t, s, b, l, xl or h (Table 4), or a dict with `depths` and `channels` (four
+            numbers each) and optionally `kernel_sizes`: a size or a list of sizes, one a block, for each
+            stage. Without it, `default_kernel_sizes(depths)`.
+        in_channels: channels of the input.
+        out_indices: the stages, 0 to 3 or negative, whose output is returned, each through its own
+            channel-wise LayerNorm `norm{i}`.
+        drop_path_rate: drop path of the last block; the rate rises linearly from 0 over the blocks.
+        layer_scale_init_value: initial layer scale; 0 builds none.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
+        norm_cfg: BatchNorm of the blocks, `dict(type='BN')` or `dict(type='SyncBN')`.
+        norm_eval: keep the BatchNorms in evaluation mode (running statistics) during training.
+        conv_cfg: type of the depthwise convolutions of the blocks, None for `nn.Conv2d`.
+        branches: {kernel size: ((k, r), ...)}, the dilated branches beside a kernel of that size, where
+            they are to differ from `default_branches`.
+        gap_before_final_norm: for classification, as in mmpretrain's ConvNeXt: return one (N, C) tensor,
+            the last stage's global average through the LayerNorm `norm`. `out_indices` must be `(3,)`.
+        deploy: build the inference structure, for weights that were re-parameterized before.
+        with_cp: recompute the blocks' activations in the backward pass to save memory.
+        init_cfg: MMEngine's initialisation; `dict(type='Pretrained', checkpoint=...)` takes any published
+            file: ImageNet, detector or segmenter. Default: truncated normal, deviation 0.02.
+
+    Raises:
+        ValueError: unknown arch, sizes that do not match the depths, an even or too small kernel size,
+            branches that do not fit, an output index that does not exist.
+
+    Source: arXiv 2410.08049; names and shapes follow https://github.com/AILab-CVC/UniRepLKNet.
+    """
+
+    ARCHITECTURES: dict[str, dict[str, tuple[int, ...]]] = {
+        'a': dict(depths=(2, 2, 6, 2), channels=(40, 80, 160, 320)),
+        'f': dict(depths=(2, 2, 6, 2), channels=(48, 96, 192, 384)),
+        'p': dict(depths=(2, 2, 6, 2), channels=(64, 128, 256, 512)),
+        'n': dict(depths=(2, 2, 8, 2), channels=(80, 160, 320, 640)),
+        't': dict(depths=(3, 3, 18, 3), channels=(80, 160, 320, 640)),
+        's': dict(depths=(3, 3, 27, 3), channels=(96, 192, 384, 768)),
+        'b': dict(depths=(3, 3, 27, 3), channels=(128, 256, 512, 1024)),
+        'l': dict(depths=(3, 3, 27, 3), channels=(192, 384, 768, 1536)),
+        'xl': dict(depths=(3, 3, 27, 3), channels=(256, 512, 1024, 2048)),
+        'h': dict(depths=(3, 3, 27, 3), channels=(480, 960, 1920, 3840)),
+    }
+    NUM_LAYERS = 12  # of layer-wise learning-rate decay, between the stem (0) and the heads (13)
+
+    def __init__(
+        self,
+        arch: str | dict = 't',
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        frozen_stages: int = -1,
+        norm_cfg: dict = dict(type='BN'),  # noqa: B006
+        norm_eval: bool = False,
+        conv_cfg: dict | None = None,
+        branches: dict[int, Sequence[Sequence[int]]] | None = None,
+        gap_before_final_norm: bool = False,
+        deploy: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        if init_cfg is None:
+            init_cfg = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0)
+        super().__init__(init_cfg=init_cfg)
+        self.arch_settings = resolve_architecture(arch)
+        depths, channels = self.arch_settings['depths'], self.arch_settings['channels']
+        kernel_sizes = self.arch_settings['kernel_sizes']
+        self.out_indices = resolve_out_indices(out_indices)
+        if gap_before_final_norm and self.out_indices != (NUM_STAGES - 1,):
+            raise ValueError(
+                f'gap_before_final_norm=True returns the last stage only: set out_indices=(3,), '
+                f'got {tuple(out_indices)}'
+            )
+        if not -1 <= frozen_stages <= NUM_STAGES:
+            raise ValueError(
+                f'frozen_stages must be between -1 and {NUM_STAGES}, got {frozen_stages}'
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.gap_before_final_norm = gap_before_final_norm
+        self.deploy = deploy
+        branches = {int(size): pairs for size, pairs in (branches or {}).items()}
+
+        self.downsample_layers = nn.ModuleList([build_stem(in_channels, channels[0])])
+        for narrow, wide in itertools.pairwise(channels):
+            self.downsample_layers.append(build_downsampling(narrow, wide))
+
+        num_blocks = sum(depths)
+        rates = iter(drop_path_rate * i / max(1, num_blocks - 1) for i in range(num_blocks))
+        self.stages = nn.ModuleList()
+        for stage_channels, stage_kernel_sizes in zip(channels, kernel_sizes, strict=True):
+            blocks = [
+                UniRepLKNetBlock(
+                    stage_channels,
+                    kernel_size,
+                    drop_path_rate=next(rates),
+                    layer_scale_init_value=layer_scale_init_value,
+                    branches=branches.get(kernel_size),
+                    norm_cfg=norm_cfg,
+                    conv_cfg=conv_cfg,
+                    deploy=deploy,
+                    with_cp=with_cp,
+                )
+                for kernel_size in stage_kernel_sizes
+            ]
+            self.stages.append(nn.Sequential(*blocks))
+
+        if gap_before_final_norm:
+            self.norm = nn.LayerNorm(channels[-1], eps=1e-6)
+        else:
+            for i in self.out_indices:
+                self.add_module(f'norm{i}', LayerNorm2d(channels[i], eps=1e-6))
+        self.register_load_state_dict_pre_hook(refuse_other_structure)
+        self.freeze_stages()
+
+    @property
+    def out_channels(self) -> list[int]:
+        """Channels of each returned map, in the order of `out_indices`."""
+        return [self.arch_settings['channels'][i] for i in self.out_indices]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, in_channels, H, W) -> a tuple of (N, C_i, H/s, W/s), s = 4, 8, 16, 32, rounded up.
+
+        With `gap_before_final_norm`, a tuple of one (N, C) tensor.
+        """
+        outputs = []
+        for i, (downsample, stage) in enumerate(
+            zip(self.downsample_layers, self.stages, strict=True)
+        ):
+            x = stage(downsample(x))
+            if self.gap_before_final_norm:
+                continue
+            if i in self.out_indices:
+                outputs.append(getattr(self, f'norm{i}')(x))
+            if i == self.out_indices[-1]:
+                break
+        if self.gap_before_final_norm:
+            outputs.append(self.norm(x.mean((-2, -1))))
+        return tuple(outputs)
+
+    def init_weights(self) -> None:
+        """Initialise as `init_cfg` says; 'Pretrained' reads any published checkpoint, with checks.
+
+        Raises:
+            OSError, ValueError: the file is missing, truncated, foreign, or of another arch or structure.
+        """
+        pretrained = find_pretrained(self.init_cfg)
+        if pretrained is None:
+            super().init_weights()
+            return
+        from unireplknet_mm.checkpoint import load_backbone_weights
+
+        load_backbone_weights(self, pretrained['checkpoint'])
+        self._is_init = True
+
+    def train(self, mode: bool = True) -> 'UniRepLKNet':
+        super().train(mode)
+        self.freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        num_stages = max(1, self.frozen_stages)
+        frozen = [*self.downsample_layers[:num_stages], *self.stages[: self.frozen_stages]]
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+    def switch_to_deploy(self) -> None:
+        """Fold every block for inference, in place (§3.2.2): same outputs, one kernel where six were.
+
+        A second call does nothing. Device, dtype, `requires_grad` and the training flag stay.
+        """
+        for module in self.modules():
+            if isinstance(module, UniRepLKNetBlock):
+                module.switch_to_deploy()
+        self.deploy = True
+
+    def get_layer_depth(self, param_name: str, prefix: str = 'backbone.') -> tuple[int, int]:
+        """The layer of a parameter for layer-wise learning-rate decay, as in the published recipes.
+
+        Stem 0; stage 1 → 1; second downsampling and stage 2 → 2; third downsampling → 3; block i of stage
+        3 → 3 + i // 3; fourth downsampling and stage 4 → 12; output norms and everything outside 13.
+
+        Args:
+            param_name: the parameter's name in the whole model.
+            prefix: what the backbone's parameters start with there.
+
+        Returns:
+            The layer and the number of layers, 14.
+        """
+        num_layers = self.NUM_LAYERS + 2
+        outside = num_layers - 1
+        if not param_name.startswith(prefix):
+            return outside, num_layers
+        parts = param_name[len(prefix) :].split('.')
+        last = self.NUM_LAYERS
+        if parts[0] == 'downsample_layers':
+            return (0, 2, 3, last)[int(parts[1])], num_layers
+        if parts[0] == 'stages':
+            third = min(3 + int(parts[2]) // 3, last - 1)
+            return (1, 2, third, last)[int(parts[1])], num_layers
+        return outside, num_layers
+
+
+def build_stem(in_channels: int, channels: int) -> nn.Sequential:
+    """Two stride-2 3×3 convolutions with channel-wise LayerNorm, GELU between them: stride 4."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels // 2, 3, stride=2, padding=1),
+        LayerNorm2d(channels // 2, eps=1e-6),
+        nn.GELU(),
+        nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1),
+        LayerNorm2d(channels, eps=1e-6),
+    )
+
+
+def build_downsampling(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
+        LayerNorm2d(out_channels, eps=1e-6),
+    )
+
+
+def resolve_architecture(arch: str | dict) -> dict[str, Any]:
+    """Depths, channels and the kernel size of every block, validated, of a name or a dict."""
+    if isinstance(arch, str):
+        if arch not in UniRepLKNet.ARCHITECTURES:
+            known = ', '.join(UniRepLKNet.ARCHITECTURES)
+            raise ValueError(
+                f'unknown arch {arch!r}: choose from {known}, or pass '
+                'dict(depths=..., channels=..., kernel_sizes=...)'
+            )
+        arch = UniRepLKNet.ARCHITECTURES[arch]
+    if not isinstance(arch, dict) or not {'depths', 'channels'} <= arch.keys():
+        raise ValueError(f'arch must be a name or a dict with depths and channels, got {arch!r}')
+    unknown = arch.keys() - {'depths', 'channels', 'kernel_sizes'}
+    if unknown:
+        raise ValueError(f'unknown keys in arch: {", ".join(sorted(unknown))}')
+    depths, channels = tuple(arch['depths']), tuple(arch['channels'])
+    for name, numbers, minimum in (('depths', depths, 1), ('channels', channels, 2)):
+        if len(numbers) != NUM_STAGES or not all(
+            isinstance(n, int) and n >= minimum for n in numbers
+        ):
+            raise ValueError(
+                f'arch {name} must be {NUM_STAGES} whole numbers of at least {minimum}, got {numbers}'
+            )
+    kernel_sizes = arch.get('kernel_sizes') or default_kernel_sizes(depths)
+    return dict(
+        depths=depths, channels=channels, kernel_sizes=resolve_kernel_sizes(kernel_sizes, depths)
+    )
+
+
+def resolve_kernel_sizes(
+    kernel_sizes: KernelSizes, depths: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    """One tuple of kernel sizes a stage, one size a block."""
+    if len(kernel_sizes) != NUM_STAGES:
+        raise ValueError(
+            f'kernel_sizes must have {NUM_STAGES} entries, one a stage, got {len(kernel_sizes)}'
+        )
+    resolved = []
+    for stage, (sizes, depth) in enumerate(zip(kernel_sizes, depths, strict=True), start=1):
+        sizes = (sizes,) * depth if isinstance(sizes, int) else tuple(sizes)
+        if len(sizes) != depth:
+            raise ValueError(
+                f'kernel sizes do not match the depths: stage {stage} has {depth} blocks and '
+                f'{len(sizes)} kernel sizes {sizes}'
+            )
+        for size in sizes:
+            if not isinstance(size, int) or size < 3 or size % 2 == 0:
+                raise ValueError(
+                    f'kernel size {size!r} in stage {stage}: must be odd and at least 3'
+                )
+        resolved.append(sizes)
+    return tuple(resolved)
+
+
+def resolve_out_indices(out_indices: Sequence[int] | int) -> tuple[int, ...]:
+    indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+    if not indices or not all(-NUM_STAGES <= i < NUM_STAGES for i in indices):
+        raise ValueError(f'out_indices must be stages from 0 to {NUM_STAGES - 1}, got {indices}')
+    resolved = tuple(i % NUM_STAGES for i in indices)
+    if list(resolved) != sorted(set(resolved)):
+        raise ValueError(f'out_indices must rise and not repeat, got {indices}')
+    return resolved
+
+
+def find_pretrained(init_cfg: dict | list[dict] | None) -> dict | None:
+    """The `dict(type='Pretrained', ...)` of an init_cfg, if it has one with a checkpoint."""
+    candidates = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    for candidate in candidates:
+        if candidate and candidate.get('type') == 'Pretrained' and candidate.get('checkpoint'):
+            return copy.copy(candidate)
+    return None
+
+
+def refuse_other_structure(
+    module: UniRepLKNet, state_dict: dict[str, Tensor], prefix: str, *args: Any
+) -> None:
+    """Refuse re-parameterized weights in a training model and the reverse, with the way out."""
+    stages = f'{prefix}stages.'
+    names = [name for name in state_dict if name.startswith(stages)]
+    if not names:
+        return
+    is_deploy = not any(name.endswith('.running_var') for name in names)
+    if is_deploy and not module.deploy:
+        raise ValueError(
+            'the weights are re-parameterized (deploy form) and the backbone is in its training form: '
+            'build it with deploy=True (tools/test.py: --deploy), or load the weights from training'
+        )
+    if module.deploy and not is_deploy:
+        raise ValueError(
+            'the weights are in the training form and the backbone was built with deploy=True: build it '
+            'with deploy=False, load the weights, then call switch_to_deploy()'
+        )
