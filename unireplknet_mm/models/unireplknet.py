@@ -380,16 +380,18 @@ def with_parameters_like(new: nn.Module, old: nn.Module, weight: Tensor, bias: T
 def untracked_statistics(module: nn.Module) -> Iterator[None]:
     """Within it, BatchNorms in training mode leave their running statistics alone.
 
-    For the second forward pass of activation checkpointing, which would count every batch twice.
+    For the second forward pass of activation checkpointing, which would count every batch twice. The
+    norms still write (with weight 0): autograd must save the same tensors in both passes.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, num_batches_tracked) in zip(norms, saved, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked
 
 
 def default_kernel_sizes(depths: Sequence[int]) -> tuple[tuple[int, ...], ...]:
