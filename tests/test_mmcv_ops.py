@@ -348,7 +348,7 @@ def test_nms_equals_the_compiled_op(offset, threshold):
                     assert ours.dtype == theirs.dtype
                     assert torch.equal(ours, theirs)
                     suppressed += count - len(ours)
-    assert suppressed > 0
+    assert suppressed > 0 or threshold == 1
 
 
 @only_with_compiled_ops

@@ -47,7 +47,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     ranks = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
     # mmcv holds the threshold in float32: an IoU of exactly 0.3 is not above it.
     threshold = torch.tensor(iou_threshold, dtype=torch.float32).item()
-    return order[torch.ops.torchvision.nms(boxes, ranks, threshold)]
+    return order[_torchvision_ops().nms(boxes, ranks, threshold)]
 
 
 def roi_align_forward(
@@ -75,7 +75,7 @@ def roi_align_forward(
     """
     _check_roi_align(rois, pool_mode, aligned)
     computable = _to_computable(input)
-    result = torch.ops.torchvision.roi_align(
+    result = _torchvision_ops().roi_align(
         computable,
         rois.to(computable.dtype),
         spatial_scale,
@@ -106,7 +106,7 @@ def roi_align_backward(
     """
     _check_roi_align(rois, pool_mode, aligned)
     computable = _to_computable(grad_output)
-    gradient = torch.ops.torchvision._roi_align_backward(
+    gradient = _torchvision_ops()._roi_align_backward(
         computable,
         rois.to(computable.dtype),
         spatial_scale,
@@ -127,6 +127,12 @@ def get_compiler_version() -> str:
 def get_compiling_cuda_version() -> str:
     """What mmcv's environment report prints as `MMCV CUDA Compiler`."""
     return 'none'
+
+
+def _torchvision_ops():
+    import torchvision  # noqa: F401  registers its ops; here, to keep importing this module light
+
+    return torch.ops.torchvision
 
 
 def _to_computable(values: Tensor) -> Tensor:
@@ -184,8 +190,6 @@ class TorchvisionOpsFinder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self, origin='torchvision')
 
     def exec_module(self, module: ModuleType) -> None:
-        import torchvision  # noqa: F401  registers torch.ops.torchvision; here, to keep imports light
-
         module.__doc__ = __doc__
         module.__getattr__ = _missing_op
         vars(module).update(PROVIDED)
