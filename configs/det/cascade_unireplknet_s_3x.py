@@ -1,0 +1,28 @@
+"""Cascade Mask R-CNN with UniRepLKNet-S on COCO, 36 epochs, ImageNet-1K weights (paper, Table 6).
+
+Paper: box AP 53.0, mask AP 45.9; 113 M parameters and 835 GFLOPs at 1280x800. Not reproduced here.
+With ImageNet-22K weights (unireplknet_s_in22k_to_in1k_384_acc86.44.pth) and the moving average of
+`coco_3x_ema.py` the paper has 54.3 and 47.1.
+
+    bash tools/dist_train.sh configs/det/cascade_unireplknet_s_3x.py 8
+"""
+
+_base_ = [
+    '../_base_/models/cascade_mask_rcnn.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/coco_3x.py',
+    '../_base_/det_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        arch='s',
+        drop_path_rate=0.5,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint=_base_.published_weights + 'unireplknet_s_in1k_224_acc83.91.pth',
+        ),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.8))
