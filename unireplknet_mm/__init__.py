@@ -6,7 +6,7 @@ In any mmpretrain, mmdet or mmseg config::
     model = dict(backbone=dict(_delete_=True, type='UniRepLKNet', arch='t'))
 """
 
-from unireplknet_mm import engine, mmcv_ops, models
+from unireplknet_mm import datasets, engine, mmcv_ops, models
 from unireplknet_mm.version import __version__
 
-__all__ = ['__version__', 'engine', 'mmcv_ops', 'models']
+__all__ = ['__version__', 'datasets', 'engine', 'mmcv_ops', 'models']
