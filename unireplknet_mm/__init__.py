@@ -6,7 +6,10 @@ In any mmpretrain, mmdet or mmseg config::
     model = dict(backbone=dict(_delete_=True, type='UniRepLKNet', arch='t'))
 """
 
-from unireplknet_mm import datasets, engine, mmcv_ops, models
+from unireplknet_mm import mmcv_ops  # first: what follows may import mmcv.ops
+
+# isort: split
+from unireplknet_mm import checkpoint, datasets, engine, models
 from unireplknet_mm.version import __version__
 
-__all__ = ['__version__', 'datasets', 'engine', 'mmcv_ops', 'models']
+__all__ = ['__version__', 'checkpoint', 'datasets', 'engine', 'mmcv_ops', 'models']
