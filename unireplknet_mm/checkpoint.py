@@ -378,7 +378,8 @@ def extract_backbone_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tens
 
     Args:
         checkpoint: a raw ImageNet file (`{'model': ...}` or the state dict itself), a classifier,
-            detector or segmenter (`{'state_dict': {'backbone.*': ...}}`), an average of either.
+            detector or segmenter (`{'state_dict': {'backbone.*': ...}}`). Of a checkpoint with an
+            average of the weights, MMEngine and mmdet 2 store the average under the ordinary names.
 
     Returns:
         `downsample_layers.*`, `stages.*` and the norms; of a raw file also `head.*`.
@@ -386,31 +387,22 @@ def extract_backbone_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tens
     Raises:
         CheckpointError: there is no UniRepLKNet in it.
     """
-    state_dict = _clean_names(find_state_dict(checkpoint))
+    state_dict = _unwrap_names(find_state_dict(checkpoint))
     prefix = _find_prefix(state_dict)
     return {
         name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)
     }
 
 
-def _clean_names(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Without the wrapper's `module.` and without mmdet 2's averages, `ema_backbone_stages_...`.
-
-    The averages of mmdet 2 need no reading: its hook swaps them into the ordinary names on saving.
-    """
-    is_average = re.compile(r'ema_\w+$')  # the names' dots were replaced
-    needs_cleaning = any(
-        name.startswith('module.') or is_average.match(name) for name in state_dict
-    )
-    if not needs_cleaning:
+def _unwrap_names(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Without the `module.` of DistributedDataParallel and its like."""
+    if not any(name.startswith('module.') for name in state_dict):
         return state_dict
-    cleaned = OrderedDict(
-        (name.removeprefix('module.'), value)
-        for name, value in state_dict.items()
-        if not is_average.match(name)
+    unwrapped = OrderedDict(
+        (name.removeprefix('module.'), value) for name, value in state_dict.items()
     )
-    cleaned._metadata = getattr(state_dict, '_metadata', OrderedDict())
-    return cleaned
+    unwrapped._metadata = getattr(state_dict, '_metadata', OrderedDict())
+    return unwrapped
 
 
 def _find_prefix(state_dict: Mapping[str, Tensor]) -> str:
@@ -560,7 +552,7 @@ def adapt_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapp
     }
     if not backbones:
         return state_dict
-    state_dict = _clean_names(state_dict)
+    state_dict = _unwrap_names(state_dict)
     found = _find_prefix(state_dict)
     if found == '' and '' not in backbones:
         state_dict = _rename_raw(state_dict, model, list(backbones))
