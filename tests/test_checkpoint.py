@@ -23,7 +23,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import HOOKS
-from mmengine.runner import CheckpointLoader, Runner, get_priority
+from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner, get_priority
 from mmengine.runner import load_checkpoint as mmengine_load_checkpoint
 from torch import nn
 
@@ -592,6 +592,18 @@ def test_testing_refuses_weights_without_a_head_and_of_another_arch(tmp_path):
 def test_the_hook_runs_before_those_that_read_the_state_dict():
     check, average = (HOOKS.build(dict(type=name)) for name in ('CheckpointCheckHook', 'EMAHook'))
     assert get_priority(check.priority) < get_priority(average.priority)
+
+
+def test_the_hook_leaves_the_shards_of_a_flexible_runner_alone(tmp_path):
+    runner = FlexibleRunner(
+        Model(UniRepLKNet(SMALL_ARCH)),
+        work_dir=str(tmp_path),
+        experiment_name=tmp_path.name,
+        custom_hooks=[dict(type='CheckpointCheckHook')],
+    )
+    checkpoint = dict(meta=dict(epoch=1))
+    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+    assert checkpoint == dict(meta=dict(epoch=1))
 
 
 def test_mmengine_load_checkpoint_also_reads_safely(tmp_path):

@@ -32,7 +32,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, CheckpointLoader, Runner
+from mmengine.runner import BaseLoop, CheckpointLoader, FlexibleRunner, Runner
 from torch import Tensor, nn
 
 from unireplknet_mm.models.unireplknet import NUM_STAGES, UniRepLKNet, refuse_other_structure
@@ -597,11 +597,14 @@ class CheckpointCheckHook(Hook):
 
     Without it MMEngine loads what matches, warns about the rest and goes on, so that a test of weights
     of another arch, or of ImageNet weights in a detector, ends in a low score instead of an error.
+    With FlexibleRunner it does nothing: its strategies may hold and read shards, which do not compare.
     """
 
     priority = 'VERY_HIGH'  # before EMAHook, which reads checkpoint['state_dict']
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner | FlexibleRunner, checkpoint: dict) -> None:
+        if isinstance(runner, FlexibleRunner):
+            return
         state_dict = adapt_state_dict(find_state_dict(checkpoint), runner.model)
         if not isinstance(runner._train_loop, BaseLoop):
             check_not_only_backbone(state_dict, runner.model)
