@@ -1,0 +1,226 @@
+"""The demo behind `make demo`: train, evaluate and re-parameterize a small detector on real images.
+
+Trains `configs/demo/cascade_unireplknet_demo.py` from scratch, about eight minutes on two CPU cores,
+and leaves in `work_dirs/demo/`: the log, the checkpoints (as trained, and re-parameterized), a picture
+of ground truth beside predictions, a curve of loss and AP, and a summary table.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = 'configs/demo/cascade_unireplknet_demo.py'
+TRAIN_IMAGES, VAL_IMAGES = 600, 80
+PICTURED_IMAGES = 6
+SCORE_THRESHOLD = 0.4
+METRICS = {
+    'box AP': 'coco/bbox_mAP',
+    'box AP50': 'coco/bbox_mAP_50',
+    'mask AP': 'coco/segm_mAP',
+    'mask AP50': 'coco/segm_mAP_50',
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--work-dir', default='work_dirs/demo', help='folder of the results')
+    parser.add_argument(
+        '--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings that override the config'
+    )
+    return parser.parse_args()
+
+
+def announce(message: str) -> None:
+    print(f'\n==> {message}', flush=True)
+
+
+def make_data(cfg: 'Config') -> None:
+    from tqdm import tqdm
+
+    from unireplknet_mm.datasets.demo import make_demo_data
+
+    make_demo_data(
+        'coco',
+        cfg.data_root,
+        TRAIN_IMAGES,
+        VAL_IMAGES,
+        size=cfg.image_size,
+        overwrite=True,
+        progress=lambda jobs: tqdm(jobs, unit='image'),
+    )
+
+
+def predict(runner: 'Runner', batches: list[dict]) -> list[Any]:
+    import torch
+
+    runner.model.eval()
+    with torch.no_grad():
+        return [sample for batch in batches for sample in runner.model.test_step(batch)]
+
+
+def images_per_second(runner: 'Runner', batches: list[dict], repeats: int = 3) -> float:
+    """The median rate over batches, each timed `repeats` times after one pass to warm up."""
+    predict(runner, batches[:2])
+    rates = []
+    for _ in range(repeats):
+        for batch in batches:
+            start = time.perf_counter()
+            predict(runner, [batch])
+            rates.append(len(batch['inputs']) / (time.perf_counter() - start))
+    return statistics.median(rates)
+
+
+def evaluate(runner: 'Runner', batches: list[dict]) -> dict[str, float]:
+    metrics = runner.test()
+    row = {name: metrics[key] for name, key in METRICS.items()}
+    row['images/s'] = images_per_second(runner, batches)
+    row['parameters (M)'] = sum(p.numel() for p in runner.model.parameters()) / 1e6
+    return row
+
+
+def draw_predictions(runner: 'Runner', samples: list[Any], out: Path) -> None:
+    """One row an image: ground truth on the left, predictions above a score on the right."""
+    import mmcv
+    from matplotlib import pyplot
+    from matplotlib.patches import Rectangle
+
+    classes = runner.test_dataloader.dataset.metainfo['classes']
+    colors = pyplot.get_cmap('tab10').colors
+    columns = PICTURED_IMAGES // 2
+    figure, axes = pyplot.subplots(2, 2 * columns, figsize=(4 * columns, 4.6), squeeze=False)
+
+    def draw(axis: Any, image: Any, title: str, instances: Any, masks: Any, scores: Any) -> None:
+        axis.imshow(image)
+        axis.set_title(title, fontsize=8)
+        axis.set_axis_off()
+        for i, (box, label) in enumerate(zip(instances.bboxes, instances.labels, strict=True)):
+            left, top, right, bottom = (float(value) for value in box)
+            color = colors[int(label)]
+            axis.add_patch(
+                Rectangle((left, top), right - left, bottom - top, fill=False, ec=color, lw=1)
+            )
+            axis.contour(masks[i], levels=[0.5], colors=[color], linewidths=0.8)
+            text = classes[int(label)] + ('' if scores is None else f' {scores[i]:.2f}')
+            axis.text(
+                left, top - 2, text, fontsize=5, color='white',
+                bbox=dict(facecolor=color, edgecolor='none', pad=0.6),
+            )  # fmt: skip
+
+    for index, sample in enumerate(samples[:PICTURED_IMAGES]):
+        image = mmcv.imread(sample.img_path, channel_order='rgb')
+        row, column = index // columns, 2 * (index % columns)
+        truth, found = sample.gt_instances, sample.pred_instances
+        found = found[found.scores > SCORE_THRESHOLD]
+        boxes = truth.bboxes / truth.bboxes.new_tensor(sample.scale_factor * 2)
+        truth_masks = truth.masks.resize(sample.ori_shape).masks
+        truth.bboxes = boxes
+        draw(axes[row, column], image, 'ground truth', truth, truth_masks, None)
+        draw(
+            axes[row, column + 1], image, 'prediction',
+            found, found.masks.cpu().numpy(), found.scores.cpu().numpy(),
+        )  # fmt: skip
+    figure.tight_layout()
+    figure.savefig(out, dpi=160)
+    pyplot.close(figure)
+
+
+def draw_curve(scalars: Path, iterations_per_epoch: int, out: Path) -> None:
+    """Loss of every logged iteration and AP of every validation over epochs."""
+    from matplotlib import pyplot
+
+    entries = [json.loads(line) for line in scalars.read_text(encoding='utf-8').splitlines()]
+    training = [entry for entry in entries if 'loss' in entry]
+    validations = [entry for entry in entries if METRICS['box AP50'] in entry]
+    figure, loss_axis = pyplot.subplots(figsize=(7, 4))
+    epochs = [entry['step'] / iterations_per_epoch for entry in training]
+    loss_axis.plot(epochs, [entry['loss'] for entry in training], color='gray', label='loss')
+    loss_axis.set(xlabel='epoch', ylabel='training loss', yscale='log')
+    ap_axis = loss_axis.twinx()
+    for name in ('box AP50', 'mask AP50', 'box AP', 'mask AP'):
+        values = [entry[METRICS[name]] for entry in validations]
+        ap_axis.plot([entry['step'] for entry in validations], values, marker='o', label=name)
+    ap_axis.set(ylabel='validation AP', ylim=(0, 1))
+    lines = [*loss_axis.get_lines(), *ap_axis.get_lines()]
+    loss_axis.legend(lines, [line.get_label() for line in lines], loc='center right')
+    figure.tight_layout()
+    figure.savefig(out, dpi=130)
+    pyplot.close(figure)
+
+
+def summarize(trained: dict[str, float], folded: dict[str, float]) -> str:
+    """A Markdown table: the trained model beside the same one re-parameterized."""
+    lines = ['| | as trained | re-parameterized |', '|---|---|---|']
+    for name, value in trained.items():
+        digits = 3 if 'AP' in name else 2
+        lines.append(f'| {name} | {value:.{digits}f} | {folded[name]:.{digits}f} |')
+    return '\n'.join(lines) + '\n'
+
+
+def demo(args: argparse.Namespace) -> None:
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from unireplknet_mm.engine import launch
+    from unireplknet_mm.engine.hooks import switch_to_deploy
+
+    start = time.time()
+    os.chdir(ROOT)
+    cfg = launch.load_config(CONFIG, args.cfg_options)
+    cfg.work_dir = args.work_dir
+    launch.prepare_device(cfg, 'none', 'auto')
+    announce(f'Demo data: {TRAIN_IMAGES} + {VAL_IMAGES} images of real digits on real photographs')
+    make_data(cfg)
+    launch.make_resumable(cfg)
+    launch.create_work_dir(cfg)
+    work_dir = Path(cfg.work_dir)
+    for entry in work_dir.iterdir():  # of an earlier demo
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    announce(f'Training {CONFIG}')
+    runner = launch.build_runner(cfg)
+    runner.train()
+    batches = list(runner.test_dataloader)
+
+    announce('Evaluating the trained model')
+    trained = evaluate(runner, batches)
+    announce('Re-parameterizing it and evaluating again')
+    switch_to_deploy(runner.model)
+    folded = evaluate(runner, batches)
+    runner.save_checkpoint(
+        cfg.work_dir,
+        'deploy.pth',
+        save_optimizer=False,
+        save_param_scheduler=False,
+        meta=dict(deploy=True),
+    )
+
+    announce('Drawing')
+    draw_predictions(runner, predict(runner, batches[:2]), work_dir / 'predictions.png')
+    scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
+    draw_curve(scalars, len(runner.train_dataloader), work_dir / 'curve.png')
+    summary = summarize(trained, folded)
+    (work_dir / 'summary.md').write_text(summary, encoding='utf-8')
+    announce(f'Done in {(time.time() - start) / 60:.1f} minutes; see {work_dir}/\n\n{summary}')
+
+
+def main() -> None:
+    args = parse_args()
+    from unireplknet_mm.engine.launch import exit_on_user_error
+
+    exit_on_user_error(demo)(args)
+
+
+if __name__ == '__main__':
+    main()
