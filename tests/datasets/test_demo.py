@@ -168,6 +168,10 @@ def test_polygons_and_run_lengths_cover_exactly_the_mask(name):
     np.testing.assert_array_equal(coco_mask.decode(runs), mask)
 
 
+def test_empty_mask_has_no_outline():
+    assert demo.mask_to_polygons(np.zeros((3, 4), bool)) == []
+
+
 @pytest.mark.parametrize('mask_format', ['polygon', 'rle'])
 def test_coco_boxes_areas_and_masks_agree(mask_format, tmp_path):
     out = make_demo_data('coco', tmp_path / 'coco', **SMALL, mask_format=mask_format)

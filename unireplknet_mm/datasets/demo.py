@@ -5,7 +5,8 @@ that scikit-learn ships (UCI, 8x8 pixels, smoothly enlarged), the backgrounds ar
 photographs that scikit-learn and scikit-image ship. Every mask is the very set of pixels that was
 inked, so boxes, areas and polygons are exact. Scans and photographs of the validation split never
 occur in training. Image ``i`` of a split depends on the seed and on ``i`` alone, so a larger data
-set starts with the images of a smaller one.
+set starts with the images of a smaller one. The annotations do not depend on the version of OpenCV;
+single pixels of the images may, by its way of decoding, scaling and encoding them.
 
 The digits are drawn by :func:`draw_scene`, the layouts are written by the ``_write_*`` functions,
 and :func:`make_demo_data` puts the result in place in one rename.
@@ -127,7 +128,7 @@ def load_photographs(split: str) -> dict[str, np.ndarray]:
 
 @lru_cache
 def load_scans(split: str) -> dict[int, list[tuple[int, np.ndarray]]]:
-    """The split's scans by digit: (index among the 1,797, (8, 8) float32 ink from 0 to 1)."""
+    """The split's scans by digit: (index among the 1,797, (8, 8) float64 ink from 0 to 1)."""
     _source_folder('sklearn')  # the clear error when it is missing
     from sklearn.datasets import load_digits
 
@@ -135,7 +136,7 @@ def load_scans(split: str) -> dict[int, list[tuple[int, np.ndarray]]]:
     indices = range(FIRST_VAL_SCAN) if split == 'train' else range(FIRST_VAL_SCAN, 1797)
     scans: dict[int, list[tuple[int, np.ndarray]]] = {digit: [] for digit in range(10)}
     for index in indices:
-        ink = (digits.images[index] / 16).astype(np.float32)
+        ink = digits.images[index] / 16
         scans[int(digits.target[index])].append((index, ink))
     return scans
 
@@ -157,23 +158,22 @@ def _crop_background(rng: np.random.Generator, photograph: np.ndarray, size: tup
 
 
 def _enlarge(rng: np.random.Generator, ink: np.ndarray, pixels: float) -> np.ndarray:
-    """Opacity, (h, w) float32 in [0, 1], of a scan whose 8x8 frame is drawn ``pixels`` high.
+    """Opacity, (h, w) float64 in [0, 1], of a scan whose 8x8 frame is drawn ``pixels`` high.
 
     The scan is tilted by up to 10 degrees; the ink's edge is about 1.5 pixels wide at every size,
     and the ink is what has an opacity of at least one half.
     """
-    oversampling = 10
-    frame = cv2.resize(
-        np.pad(ink, 1), None, fx=oversampling, fy=oversampling, interpolation=cv2.INTER_CUBIC
-    )
+    from scipy import ndimage  # comes with scikit-learn
+
     cell = pixels / 8
+    angle = np.deg2rad(rng.uniform(-10, 10))
     aspect = rng.uniform(0.85, 1.15)
+    rotation = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    to_frame = rotation @ np.diag([1 / cell, 1 / (cell * aspect)])
+    frame = np.pad(ink, 2)  # the spline needs room to fade out
     side = int(np.ceil(14 * cell))
-    centre = (frame.shape[0] - 1) / 2
-    matrix = cv2.getRotationMatrix2D((centre, centre), rng.uniform(-10, 10), cell / oversampling)
-    matrix[:, 2] += (side - 1) / 2 - centre
-    matrix[0] = aspect * matrix[0] + (0, 0, (1 - aspect) * (side - 1) / 2)
-    value = cv2.warpAffine(frame, matrix, (side, side), flags=cv2.INTER_LINEAR)
+    offset = (frame.shape[0] - 1) / 2 - to_frame @ np.full(2, (side - 1) / 2)
+    value = ndimage.affine_transform(frame, to_frame, offset, (side, side), order=3)
     threshold = rng.uniform(0.38, 0.55)  # the width of the pen
     opacity = np.clip((value - threshold) / min(0.5, 1.5 / cell) + 0.5, 0, 1)
     rows, columns = np.flatnonzero(opacity.any(1)), np.flatnonzero(opacity.any(0))
@@ -191,7 +191,9 @@ def _ink_colour(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
     distinct = (np.abs(choices[:, None] - brightness) >= 65).mean(1)
     choices = choices[distinct >= min(0.9, distinct.max())]
     tint = rng.uniform(-45, 45, 3)
-    colour = choices[rng.integers(len(choices))] + tint - tint.mean()
+    # One draw whatever the number of choices: a pixel that another OpenCV scales differently must
+    # not change what is drawn next.
+    colour = choices[int(rng.random() * len(choices))] + tint - tint.mean()
     return np.clip(colour, 0, 255).astype(np.float32)
 
 
@@ -283,6 +285,8 @@ def trace_outlines(mask: np.ndarray) -> list[np.ndarray]:
         (n, 2) arrays of corners (x, y), whole numbers from 0 to w and 0 to h. Outer outlines run
         clockwise (positive area in image coordinates), those of holes the other way round.
     """
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    mask = mask[top : top + height, left : left + width]
     padded = np.pad(mask, 1)
     # The directions 0 to 3 go right, down, left and up along a pixel's top, right, bottom and left
     # edge, so the mask is always on the right-hand side.
@@ -306,7 +310,7 @@ def trace_outlines(mask: np.ndarray) -> list[np.ndarray]:
             turns = [(x, y, (direction + turn) % 4) for turn in (1, 0, -1)]
             edge = next(turn for turn in turns if turn in edges)
             if edge[2] != direction:
-                corners.append((x, y))
+                corners.append((left + x, top + y))
         if corners:
             outlines.append(np.array(corners))
     return outlines
