@@ -1,0 +1,99 @@
+"""A training that is killed and resumed goes on as the uninterrupted one, to the last bit on CPU."""
+
+import pytest
+import torch
+from tool_runs import CONFIGS, read_losses, run, run_and_kill
+
+from unireplknet_mm.datasets.demo import make_demo_data
+
+# Larger steps than the warm-up's first ones, so that weights and optimizer state matter.
+COMMON = (
+    'default_hooks.logger.interval=1',
+    'log_processor.window_size=1',
+    'param_scheduler.0.start_factor=0.5',
+    'optim_wrapper.optimizer.lr=0.02',
+    'model.backbone.drop_path_rate=0.5',
+    'model.backbone.layer_scale_init_value=0.5',
+)
+
+
+def options(data_root, *more):
+    roots = [f'{split}_dataloader.dataset.data_root={data_root}' for split in ('train', 'val')]
+    return ['--cfg-options', *COMMON, *roots, *more]
+
+
+def compare(work_dir, killed_dir, last_step, *, log):
+    expected, resumed = read_losses(work_dir), read_losses(killed_dir)
+    assert sorted(expected) == list(range(1, last_step + 1))
+    assert len(set(expected.values())) == last_step
+    assert expected == resumed, log
+    assert len(list(killed_dir.glob('2*'))) == 2, 'the run did not happen in two parts'
+
+
+@pytest.fixture(scope='module')
+def ade20k(tmp_path_factory):
+    return make_demo_data('ade20k', tmp_path_factory.mktemp('data') / 'ade', 10, 2)
+
+
+def test_iteration_based_training_on_two_processes(tmp_path, ade20k):
+    """Checkpoints within an epoch of 10 images; workers that persist; two processes."""
+    arguments = (
+        CONFIGS / 'seg_small.py',
+        2,
+        *options(
+            ade20k,
+            'train_cfg.max_iters=8',
+            'train_cfg.val_interval=100',
+            'default_hooks.checkpoint.interval=2',
+            'default_hooks.checkpoint.max_keep_ckpts=1',
+        ),
+    )
+    work_dir, killed_dir = tmp_path / 'whole', tmp_path / 'killed'
+    run('dist_train.sh', *arguments, '--work-dir', work_dir, cwd=tmp_path)
+    run_and_kill(
+        'dist_train.sh',
+        *arguments,
+        '--work-dir',
+        killed_dir,
+        cwd=tmp_path,
+        when=killed_dir / 'last_checkpoint',
+        log=tmp_path / 'log',
+    )
+    assert not (killed_dir / 'iter_8.pth').exists()
+    log = run('dist_train.sh', *arguments, '--work-dir', killed_dir, '--resume', cwd=tmp_path)
+    assert 'resumed epoch: 0, iter: ' in log
+    compare(work_dir, killed_dir, 8, log=log[-3000:])
+    states = [
+        torch.load(folder / 'iter_8.pth', weights_only=False)['state_dict']
+        for folder in (work_dir, killed_dir)
+    ]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_epoch_based_training(tmp_path):
+    data = make_demo_data('imagenet', tmp_path / 'imagenet', 12, 4)
+    arguments = (
+        CONFIGS / 'cls_small.py',
+        *options(
+            data,
+            'train_cfg.max_epochs=4',
+            'param_scheduler.0.end=1',
+            'param_scheduler.1.begin=1',
+            'optim_wrapper.accumulative_counts=1',
+        ),
+    )
+    work_dir, killed_dir = tmp_path / 'whole', tmp_path / 'killed'
+    run('train.py', *arguments, '--work-dir', work_dir, cwd=tmp_path)
+    run_and_kill(
+        'train.py',
+        *arguments,
+        '--work-dir',
+        killed_dir,
+        cwd=tmp_path,
+        when=killed_dir / 'last_checkpoint',
+        log=tmp_path / 'log',
+    )
+    assert not (killed_dir / 'epoch_4.pth').exists()
+    log = run('train.py', *arguments, '--work-dir', killed_dir, '--resume', cwd=tmp_path)
+    assert 'resumed epoch: ' in log
+    compare(work_dir, killed_dir, 12, log=log[-3000:])

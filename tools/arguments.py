@@ -1,0 +1,46 @@
+"""The command-line options that train.py and test.py share. Imports nothing that imports torch."""
+
+import argparse
+import os
+
+# Where a launcher other than torchrun puts the number of a process on its machine.
+LOCAL_RANK_OF_LAUNCHER = dict(slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--work-dir', help='folder of logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='settings that override the config, for instance train_dataloader.batch_size=4; '
+        'lists as KEY="[a,b]" without white space',
+    )
+    parser.add_argument(
+        '--demo-data',
+        action='store_true',
+        help='run on a few generated images in the layout of the data set (written to data/demo)',
+    )
+    parser.add_argument(
+        '--device',
+        choices=['auto', 'cpu', 'cuda'],
+        default='auto',
+        help='auto (default): the GPU, if there is one',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes of a distributed run; dist_*.sh and slurm_*.sh set it',
+    )
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def apply_to_environment(args: argparse.Namespace) -> None:
+    """Set the variables that torch and MMEngine read when they are imported."""
+    variable = LOCAL_RANK_OF_LAUNCHER.get(args.launcher, 'LOCAL_RANK')
+    os.environ['LOCAL_RANK'] = os.environ.get(variable, str(args.local_rank))
+    if args.device == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''

@@ -1,0 +1,135 @@
+"""Fold the re-parameterization of a trained checkpoint, once and for all.
+
+    python tools/reparameterize.py CONFIG CHECKPOINT OUT
+    python tools/test.py CONFIG OUT --deploy
+
+OUT holds the weights of the whole model in the deploy structure and the meta data of CHECKPOINT,
+without optimizer and schedule. Before it is written, the model's features on a random image are
+compared before and after folding.
+"""
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from mmengine.config import Config
+    from torch import nn
+
+# Above this the folding is wrong: rounding in float32 stays well below.
+LARGEST_DIFFERENCE = 1e-3
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file that the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='checkpoint in the training structure')
+    parser.add_argument('out', help='file to write')
+    parser.add_argument(
+        '--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings that override the config'
+    )
+    parser.add_argument(
+        '--input-size',
+        type=int,
+        nargs=2,
+        default=(224, 224),
+        metavar=('HEIGHT', 'WIDTH'),
+        help='size of the random image that the model is checked on (default: 224 224)',
+    )
+    return parser.parse_args()
+
+
+def build_model(cfg: 'Config') -> 'nn.Module':
+    """The config's model with random weights: pretrained ones would be overwritten."""
+    from mmengine.registry import MODELS, init_default_scope
+
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return MODELS.build(cfg.model).eval()
+
+
+def extract_features(model: 'nn.Module', x: 'torch.Tensor') -> list['torch.Tensor']:
+    """All tensors that `extract_feat` returns, flat."""
+    import torch
+
+    def flatten(value: object) -> list:
+        if isinstance(value, torch.Tensor):
+            return [value]
+        return [tensor for part in value for tensor in flatten(part)]
+
+    with torch.no_grad():
+        return flatten(model.extract_feat(x))
+
+
+def relative_difference(before: list['torch.Tensor'], after: list['torch.Tensor']) -> float:
+    """The largest difference of any two values, relative to the largest value of their tensor."""
+    return max(
+        ((new - old).abs().max() / old.abs().max()).item()
+        for old, new in zip(before, after, strict=True)
+    )
+
+
+def reparameterize(args: argparse.Namespace) -> None:
+    import torch
+
+    from unireplknet_mm.checkpoint import (
+        CheckpointError,
+        adapt_state_dict,
+        find_state_dict,
+        load_checkpoint_file,
+    )
+    from unireplknet_mm.engine import launch
+    from unireplknet_mm.engine.hooks import replacing, switch_to_deploy
+
+    cfg = launch.load_config(args.config, args.cfg_options)
+    launch.check_checkpoint(args.checkpoint)
+    if os.path.realpath(args.out) == os.path.realpath(args.checkpoint):
+        raise launch.UserError('OUT is CHECKPOINT: choose another file, this one would be lost.')
+    if launch.has_deploy_structure(args.checkpoint):
+        raise launch.UserError(f'{args.checkpoint} is in the deploy structure already.')
+    checkpoint = load_checkpoint_file(args.checkpoint)
+    model = build_model(cfg)
+    try:
+        model.load_state_dict(adapt_state_dict(find_state_dict(checkpoint), model))
+    except CheckpointError as error:
+        raise launch.UserError(f'checkpoint {args.checkpoint}: {error}') from error
+    except RuntimeError as error:
+        summary = '\n'.join(line[:200] for line in str(error).splitlines()[:3])
+        raise launch.UserError(
+            f'{args.checkpoint} was not trained with {args.config}.\n{summary}'
+        ) from error
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 3, *args.input_size, generator=generator)
+    before = extract_features(model, x)
+    if switch_to_deploy(model) == 0:
+        raise launch.UserError(f'the model of {args.config} has nothing to re-parameterize.')
+    difference = relative_difference(before, extract_features(model, x))
+    if not difference <= LARGEST_DIFFERENCE:
+        raise launch.UserError(
+            f'the features change by {difference:.1e} (relative) when the model is folded, more '
+            f'than {LARGEST_DIFFERENCE:.0e}.\nNothing was written. Are the weights finite?'
+        )
+    result = dict(
+        meta={**checkpoint.get('meta', {}), 'deploy': True}, state_dict=model.state_dict()
+    )
+    with replacing(args.out) as partial:
+        torch.save(result, partial)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(
+        f'Wrote {args.out}: {parameters / 1e6:.1f} M parameters. On a random image the features '
+        f'differ by {difference:.1e} (relative) from those of {args.checkpoint}.'
+    )
+
+
+def main() -> None:
+    args = parse_args()
+    from unireplknet_mm.engine.launch import exit_on_user_error
+
+    exit_on_user_error(reparameterize)(args)
+
+
+if __name__ == '__main__':
+    main()

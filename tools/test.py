@@ -1,0 +1,136 @@
+"""Evaluate a checkpoint with any config of the suite, whatever its task.
+
+python tools/test.py configs/det/cascade_unireplknet_s_3x.py CHECKPOINT
+python tools/test.py configs/seg/upernet_unireplknet_t_160k.py CHECKPOINT --deploy --tta
+bash tools/dist_test.sh configs/cls/unireplknet_t_in1k.py CHECKPOINT 8
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arguments import add_common_arguments, apply_to_environment
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    add_common_arguments(parser)
+    parser.add_argument(
+        '--deploy',
+        action='store_true',
+        help='re-parameterize the model first; needed for a checkpoint of reparameterize.py',
+    )
+    parser.add_argument(
+        '--tta', action='store_true', help='test-time augmentation, as the config defines it'
+    )
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
+    parser.add_argument('--show', action='store_true', help='show the predictions in a window')
+    parser.add_argument('--show-dir', help='write images with the predictions to this folder')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that --show shows an image'
+    )
+    args = parser.parse_args()
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out takes a file name that ends with .pkl, not {args.out}')
+    return args
+
+
+def use_deploy(cfg: 'Config', checkpoint: str) -> None:
+    """Build the deploy structure for a checkpoint that has it; fold after loading otherwise."""
+    from unireplknet_mm.engine import launch
+
+    if launch.has_deploy_structure(checkpoint):
+        cfg.model.backbone.deploy = True
+    else:
+        launch.add_hook(cfg, 'SwitchToDeployHook')
+
+
+def use_tta(cfg: 'Config') -> None:
+    """Wrap the model in the config's `tta_model`, with `tta_pipeline` for the test data."""
+    from unireplknet_mm.engine.launch import UserError
+
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        raise UserError(f'--tta: the config defines no {" and no ".join(missing)}.')
+    dataset = cfg.test_dataloader.dataset
+    while 'pipeline' not in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = cfg.tta_pipeline
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+def draw_predictions(cfg: 'Config', show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Switch on the visualization hook of the config. Those of the three tasks differ in names."""
+    from unireplknet_mm.engine.launch import UserError
+
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise UserError('--show: the config has no default_hooks.visualization.')
+    folder = os.path.abspath(show_dir) if show_dir else None
+    kind = hook.type.split('.')[-1]
+    hook.update(show=show, wait_time=wait_time)
+    if kind == 'VisualizationHook':
+        hook.update(enable=True, interval=1, out_dir=folder)
+    elif kind == 'DetVisualizationHook':
+        hook.update(draw=True, test_out_dir=folder)
+    else:
+        hook.draw = True
+        if folder:
+            cfg.visualizer.save_dir = folder
+
+
+def test(args: argparse.Namespace) -> None:
+    from mmengine.dist import is_main_process
+    from mmengine.registry import METRICS
+
+    from unireplknet_mm.engine import launch
+
+    cfg = launch.load_config(args.config, args.cfg_options)
+    launch.set_work_dir(cfg, args.work_dir, args.demo_data)
+    launch.prepare_device(cfg, args.launcher, args.device)
+    launch.check_checkpoint(args.checkpoint)
+    if args.demo_data:
+        launch.use_demo_data(cfg)
+    launch.check_data(cfg, 'test')
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.deploy:
+        use_deploy(cfg, args.checkpoint)
+    if args.tta:
+        use_tta(cfg)
+    if args.show or args.show_dir:
+        draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
+    launch.create_work_dir(cfg)
+    runner = launch.build_runner(cfg)
+    if not args.out:
+        runner.test()
+        return
+
+    out = Path(args.out)
+    partial = out.with_name(f'.{out.stem}.partial{out.suffix}')
+    kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+    dump = METRICS.build(dict(type=kind, out_file_path=str(partial)))
+    runner.test_evaluator.metrics.append(dump)
+    runner.test()
+    if is_main_process():
+        os.replace(partial, out)
+        runner.logger.info(f'Predictions are in {out}.')
+
+
+def main() -> None:
+    args = parse_args()
+    apply_to_environment(args)
+    from unireplknet_mm.engine.launch import exit_on_user_error
+
+    exit_on_user_error(test)(args)
+
+
+if __name__ == '__main__':
+    main()
