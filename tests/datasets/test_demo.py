@@ -314,6 +314,18 @@ def test_other_data_are_replaced_only_on_demand(tmp_path):
     assert os.listdir(tmp_path) == ['imagenet']
 
 
+def test_data_of_an_older_version_are_replaced(tmp_path, monkeypatch):
+    arguments = dict(layout='imagenet', out=tmp_path / 'imagenet', images=1, size=(64, 64))
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, 'FORMAT_VERSION', demo.FORMAT_VERSION - 1)
+        out = make_demo_data(**arguments)
+    before = read_tree(out)
+    make_demo_data(**arguments)
+    after = read_tree(out)
+    assert before.pop(demo.MANIFEST) != after.pop(demo.MANIFEST)
+    assert before == after and os.listdir(tmp_path) == ['imagenet']
+
+
 def test_foreign_folder_is_never_replaced(tmp_path):
     (tmp_path / 'own').mkdir()
     (tmp_path / 'own' / 'thesis.txt').write_text('three years')

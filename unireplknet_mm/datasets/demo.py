@@ -12,6 +12,7 @@ The digits are drawn by :func:`draw_scene`, the layouts are written by the ``_wr
 and :func:`make_demo_data` puts the result in place in one rename.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -55,7 +56,9 @@ FIRST_VAL_SCAN = (
 )
 
 MANIFEST = 'demo_data.json'
-FORMAT_VERSION = 1  # part of the manifest: raise it when the same parameters give other files
+FORMAT_VERSION = (
+    2  # to be raised when the same parameters give other files; older data are replaced
+)
 MIN_DIGIT_PIXELS = 8
 JPEG_QUALITY = 95
 STALE_AFTER_SECONDS = 24 * 3600
@@ -543,7 +546,7 @@ def _is_reusable(out: Path, parameters: dict, overwrite: bool) -> bool:
         raise FileExistsError(f'{out} exists and is not demo data; choose another folder')
     if existing == parameters:
         return True
-    if overwrite:
+    if overwrite or existing | dict(version=FORMAT_VERSION) == parameters:
         return False
     names = [name for name in parameters if existing.get(name) != parameters[name]]
     differences = ', '.join(f'{name}={existing.get(name)}' for name in names)
@@ -567,7 +570,8 @@ def _put_in_place(partial: Path, out: Path, parameters: dict) -> None:
     """
     old = partial.with_name(partial.name + '-old')
     if _read_parameters(out) not in (None, parameters):
-        out.rename(old)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            out.rename(old)
     try:
         partial.rename(out)
     except OSError:
@@ -593,7 +597,8 @@ def make_demo_data(
     """Write a demo data set, or return at once when ``out`` already holds the very same one.
 
     The files are written to a hidden folder beside ``out`` that is renamed at the end, so ``out``
-    is complete whenever it exists.
+    is complete whenever it exists. What an older version of this module wrote with the same
+    parameters is replaced.
 
     Args:
         layout: 'coco', 'ade20k' or 'imagenet'.
