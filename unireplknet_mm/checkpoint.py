@@ -10,6 +10,7 @@
 """
 
 import argparse
+import contextlib
 import itertools
 import logging
 import os
@@ -195,16 +196,18 @@ def load_checkpoint_file(
             logger='current',
             level=logging.WARNING,
         )
-    with torch.serialization.safe_globals(_readable_globals()):
+    already_safe = torch.serialization.get_safe_globals()  # and not ours to remove afterwards
+    readable = [entry for entry in _readable_globals() if entry not in already_safe]
+    with torch.serialization.safe_globals(readable):
         try:
             checkpoint = torch.load(
                 path, map_location=map_location or 'cpu', weights_only=not run_code
             )
         except Exception as error:
-            reason = _explain(path, error)
+            reason = _explain(path, error, run_code)
             if reason is None:
                 raise
-            raise CheckpointError(f'checkpoint {path} {reason}') from None
+            raise CheckpointError(f'checkpoint {path} {reason}') from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f'{path} holds a {type(checkpoint).__name__}, not a checkpoint: save a model with '
@@ -233,30 +236,31 @@ def _check_beginning(path: Path) -> None:
         )
 
 
-def _explain(path: Path, error: Exception) -> str | None:
+def _explain(path: Path, error: Exception, run_code: bool) -> str | None:
     """Why torch could not read the file, or None where the reason is not in the file."""
     damaged = 'is truncated or corrupt: get or write it again'
-    if not _is_archive(path):  # torch's old format, a plain pickle
-        if re.search('GLOBAL', str(error)):
-            return _refusal(path, error)
-        is_cut_short = 'unexpected EOF' in str(error)
-        unreadable = (pickle.UnpicklingError, EOFError, LookupError, UnicodeDecodeError)
-        return damaged if is_cut_short or isinstance(error, unreadable) else None
-    if not zipfile.is_zipfile(path):
-        return damaged
-    with zipfile.ZipFile(path) as archive:
-        names = {name.rpartition('/')[2] for name in archive.namelist()}
+    if isinstance(error, MemoryError | OSError):
+        return None
+    if run_code and isinstance(error, ImportError | AttributeError):
+        return None  # it needs code that is not installed
+    refused = re.findall(r'GLOBAL (\w[\w.]*)', str(error))[:1]
+    if _is_archive(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = {name.rpartition('/')[2] for name in archive.namelist()}
+        except (zipfile.BadZipFile, ValueError, NotImplementedError):
+            return damaged
         if 'constants.pkl' in names:
             return 'is a TorchScript archive: load it with torch.jit.load, or use its state dict'
         if 'data.pkl' not in names:
             return 'is a zip archive, but not one that torch.save wrote'
-        try:
-            is_damaged = archive.testzip() is not None
-        except (zipfile.BadZipFile, EOFError):
-            is_damaged = True
-    if is_damaged:
+    if refused and isinstance(error, pickle.UnpicklingError):
+        return _refusal(path, refused)
+    try:
+        torch.load(path, map_location='cpu', weights_only=True)
+    except Exception:
         return damaged
-    return _refusal(path, error) if isinstance(error, pickle.UnpicklingError) else None
+    return None  # it was the device that could not take it
 
 
 def _is_archive(path: Path) -> bool:
@@ -264,12 +268,12 @@ def _is_archive(path: Path) -> bool:
         return file.read(2) == b'PK'
 
 
-def _refusal(path: Path, error: Exception) -> str:
+def _refusal(path: Path, refused: list[str]) -> str:
     """The message for a file that asks for other classes or functions than the readable ones."""
-    unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if _is_archive(path) else []
-    names = sorted(unsafe) or re.findall(r'GLOBAL ([\w.]+)', str(error))[:1] or ['code of its own']
+    with contextlib.suppress(Exception):  # cannot list those of torch's old format
+        refused = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or refused
     return (
-        f'is refused: to read it, {", ".join(names)} would have to run, and a crafted file can run '
+        f'is refused: to read it, {", ".join(refused)} would have to run, and a crafted file can run '
         f'any code that way.\nIf you trust its source, set {RUN_CODE_SWITCH}=1 and try again'
     )
 
