@@ -264,6 +264,17 @@ def test_classification_output_is_pooled_and_normed():
     assert pooled.mean(-1).abs().max() < 1e-5
 
 
+def test_the_memory_format_of_the_input_is_kept():
+    model = build().eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x)
+        maps = model(x.contiguous(memory_format=torch.channels_last))
+    assert all(feature.is_contiguous() for feature in expected)
+    assert all(feature.is_contiguous(memory_format=torch.channels_last) for feature in maps)
+    assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-5
+
+
 def test_other_input_channels():
     assert UniRepLKNet(SMALL_ARCH, in_channels=1)(torch.randn(2, 1, 40, 24))[0].shape[1] == 8
 

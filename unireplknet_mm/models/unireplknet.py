@@ -93,12 +93,17 @@ def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTen
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of an NCHW map (`data_format='channels_first'` in ConvNeXt)."""
+    """LayerNorm over the channels of an NCHW map (`data_format='channels_first'` in ConvNeXt).
+
+    The output has the memory format of the input.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        is_channels_first = x.is_contiguous()
         x = x.permute(0, 2, 3, 1)  # [N, H, W, C]
         x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2).contiguous()
+        x = x.permute(0, 3, 1, 2)
+        return x.contiguous() if is_channels_first else x
 
 
 class ToChannelsLast(nn.Module):
