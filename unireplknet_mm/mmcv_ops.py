@@ -151,9 +151,10 @@ def _missing_op_message(op: str) -> str:
     return (
         f'mmcv op `{op}` needs mmcv with its compiled ops, which this installation lacks '
         f'(no module {EXTENSION_NAME}; only NMS and RoIAlign run without it, on torchvision).\n'
-        'To build them, in the environment that has torch: pip install "setuptools>=80" wheel ninja '
-        '&& pip install --no-build-isolation --no-deps --no-cache-dir --force-reinstall '
-        '--no-binary onedl-mmcv onedl-mmcv'
+        'To build them, in the environment that has torch: pip install --no-build-isolation --no-deps '
+        '--no-cache-dir --force-reinstall --no-binary onedl-mmcv onedl-mmcv (needs setuptools>=80, '
+        'wheel, ninja, a C++ compiler; for the mmcv that OpenMMLab published, see '
+        'https://mmcv.readthedocs.io/en/latest/get_started/build.html)'
     )
 
 
