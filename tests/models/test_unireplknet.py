@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unireplknet_mm.models import UniRepLKNet
-from unireplknet_mm.models.unireplknet import (
+from unireplknet_mm.models.blocks import (
     DilatedReparamBlock,
     UniRepLKNetBlock,
     check_branches,

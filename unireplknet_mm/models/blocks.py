@@ -1,0 +1,386 @@
+"""The building blocks of UniRepLKNet: Dilated Reparam Block, LarK and SmaK blocks, their layers.
+
+Paper: §3.2.1 and §3.2.2, Fig. 3 and 6 (arXiv 2410.08049). What differs from the authors' code:
+
+- the folding of branches, norms, layer scale and GRN bias lives in `reparameterize.py` as pure functions
+  and works in every floating dtype and on every device;
+- activation checkpointing is non-reentrant and updates BatchNorm's running statistics once, not twice;
+- kernel sizes from 19 up have default branches (see `default_branches`), and a user may pass others.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from unireplknet_mm.models import reparameterize as rep
+
+Branches = tuple[tuple[int, int], ...]
+
+# (kernel size, dilation) of the branches beside a K×K kernel, as published.
+PUBLISHED_BRANCHES: dict[int, Branches] = {
+    5: ((3, 1), (3, 2)),
+    7: ((5, 1), (3, 2), (3, 3)),
+    9: ((5, 1), (5, 2), (3, 3), (3, 4)),
+    11: ((5, 1), (5, 2), (3, 3), (3, 4), (3, 5)),
+    13: ((5, 1), (7, 2), (3, 3), (3, 4), (3, 5)),
+    15: ((5, 1), (7, 2), (3, 3), (3, 5), (3, 7)),
+    17: ((5, 1), (9, 2), (3, 4), (3, 5), (3, 7)),
+}
+
+
+def default_branches(kernel_size: int) -> Branches:
+    """The (kernel size, dilation) pairs of the dilated branches beside a K×K kernel.
+
+    Published for K = 5 to 17. From 19 up they follow a rule that also yields the published ones of 13 and
+    17: a 5×5; a dilation-2 kernel as wide as fits; 3×3 kernels that reach about 1/2, 7/10 and 9/10 of the
+    way to the border, (k-1)r+1 ≤ K for each.
+
+    Raises:
+        ValueError: K is even or below 5.
+    """
+    if kernel_size in PUBLISHED_BRANCHES:
+        return PUBLISHED_BRANCHES[kernel_size]
+    if kernel_size < 5 or kernel_size % 2 == 0:
+        raise ValueError(
+            f'a Dilated Reparam Block needs an odd kernel size of at least 5, got {kernel_size}'
+        )
+    half_width = (kernel_size + 1) // 2
+    wide = half_width if half_width % 2 else half_width - 1
+    reach = (kernel_size - 1) // 2
+    return ((5, 1), (wide, 2), *((3, reach * tenths // 10) for tenths in (5, 7, 9)))
+
+
+def check_branches(kernel_size: int, branches: Sequence[Sequence[int]]) -> Branches:
+    """Validate user-given branches of a K×K kernel: odd k, (k-1)r+1 ≤ K, no pair twice."""
+    pairs = tuple((int(size), int(dilation)) for size, dilation in branches)
+    for size, dilation in pairs:
+        extent = (size - 1) * dilation + 1
+        if size < 1 or size % 2 == 0 or dilation < 1 or extent > kernel_size:
+            raise ValueError(
+                f'branch (kernel size {size}, dilation {dilation}) does not fit a {kernel_size}×'
+                f'{kernel_size} kernel: the size must be odd and (size-1)·dilation+1 = {extent} at most '
+                f'{kernel_size}'
+            )
+    if len(set(pairs)) != len(pairs):
+        raise ValueError(f'branches of the {kernel_size}×{kernel_size} kernel repeat: {pairs}')
+    return pairs
+
+
+def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
+    """A BatchNorm module's tensors, detached, in the dtype that folding computes in."""
+    tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    return rep.BatchNormTensors(*(tensor.detach().to(dtype) for tensor in tensors), norm.eps)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of an NCHW map (`data_format='channels_first'` in ConvNeXt).
+
+    The output has the memory format of the input.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_channels_first = x.is_contiguous()
+        x = x.permute(0, 2, 3, 1)  # [N, H, W, C]
+        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        x = x.permute(0, 3, 1, 2)
+        return x.contiguous() if is_channels_first else x
+
+
+class ToChannelsLast(nn.Module):
+    """[N, C, H, W] -> [N, H, W, C]. A module, so that the published indices of a Sequential hold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+class ToChannelsFirst(nn.Module):
+    """[N, H, W, C] -> [N, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
+class SqueezeExcitation(nn.Module):
+    """Squeeze-and-Excitation (arXiv 1709.01507) on NCHW maps, reduction 1/4 (§3.2.1)."""
+
+    def __init__(self, channels: int, squeezed_channels: int):
+        super().__init__()
+        self.down = nn.Conv2d(channels, squeezed_channels, 1)
+        self.up = nn.Conv2d(squeezed_channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = F.adaptive_avg_pool2d(x, 1)
+        scale = torch.sigmoid(self.up(F.relu(self.down(scale))))
+        return x * scale
+
+
+class GlobalResponseNorm(nn.Module):
+    """Global Response Normalization (ConvNeXt V2, arXiv 2301.00808) on [N, H, W, C] maps.
+
+    The norm over positions is taken in float32 for 16-bit inputs: 1e-6 would vanish in float16.
+    """
+
+    def __init__(self, channels: int, use_bias: bool = True):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, channels))
+        self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels)) if use_bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm_dtype = rep.folding_dtype(x.dtype)
+        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=norm_dtype)
+        response = norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)
+        x = (self.gamma * response + 1).to(x.dtype) * x
+        return x if self.beta is None else x + self.beta.to(x.dtype)
+
+
+class DilatedReparamBlock(nn.Module):
+    """A K×K depthwise convolution, in training with parallel dilated ones, each with BatchNorm (Fig. 6).
+
+    Args:
+        channels: C of the (N, C, H, W) input and output.
+        kernel_size: K, odd, at least 5.
+        branches: (kernel size, dilation) pairs; None takes `default_branches(kernel_size)`.
+        norm_cfg: the BatchNorm of every branch.
+        conv_cfg: the K×K convolution's type, None for `nn.Conv2d`.
+        deploy: build the folded structure, one convolution with bias.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        branches: Sequence[Sequence[int]] | None = None,
+        norm_cfg: dict = dict(type='BN'),  # noqa: B006
+        conv_cfg: dict | None = None,
+        deploy: bool = False,
+    ):
+        super().__init__()
+        self.kernel_size = kernel_size
+        default = default_branches(kernel_size)
+        self.branches = default if branches is None else check_branches(kernel_size, branches)
+        self.conv_cfg = conv_cfg
+        self.lk_origin = build_depthwise_conv(channels, kernel_size, conv_cfg, bias=deploy)
+        if deploy:
+            return
+        self.origin_bn = build_batch_norm(norm_cfg, channels)
+        for size, dilation in self.branches:
+            conv = build_depthwise_conv(channels, size, None, bias=False, dilation=dilation)
+            self.add_module(f'dil_conv_k{size}_{dilation}', conv)
+            self.add_module(f'dil_bn_k{size}_{dilation}', build_batch_norm(norm_cfg, channels))
+
+    @property
+    def deploy(self) -> bool:
+        return not hasattr(self, 'origin_bn')
+
+    def dilated_layers(self) -> Iterator[tuple[nn.Conv2d, _BatchNorm, int]]:
+        for size, dilation in self.branches:
+            conv = getattr(self, f'dil_conv_k{size}_{dilation}')
+            yield conv, getattr(self, f'dil_bn_k{size}_{dilation}'), dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.deploy:
+            return self.lk_origin(x)
+        out = self.origin_bn(self.lk_origin(x))
+        for conv, norm, _ in self.dilated_layers():
+            out = out + norm(conv(x))
+        return out
+
+    def merged_kernel(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weight (C, 1, K, K) and bias (C,) of the one convolution that equals the block, in `dtype`."""
+        layers = [(self.lk_origin, self.origin_bn, 1), *self.dilated_layers()]
+        branches = [
+            rep.Branch(conv.weight.detach().to(dtype), batch_norm_tensors(norm, dtype), dilation)
+            for conv, norm, dilation in layers
+        ]
+        return rep.merge_branches(branches, self.kernel_size)
+
+    def replace_by(self, conv: nn.Conv2d) -> None:
+        """Drop the branches; `conv` is the block from now on."""
+        self.lk_origin = conv
+        del self.origin_bn
+        for size, dilation in self.branches:
+            delattr(self, f'dil_conv_k{size}_{dilation}')
+            delattr(self, f'dil_bn_k{size}_{dilation}')
+
+    def switch_to_deploy(self) -> None:
+        """Fold the branches into one convolution, in place. A second call does nothing."""
+        if not self.deploy:
+            dtype = rep.folding_dtype(self.lk_origin.weight.dtype)
+            self.replace_by(conv_like(self.lk_origin, *self.merged_kernel(dtype), self.conv_cfg))
+
+
+class UniRepLKNetBlock(nn.Module):
+    """A LarK block (kernel size ≥ 7) or a SmaK block (3 or 5) of the paper's Fig. 3.
+
+    Depthwise convolution -> BN -> SE -> Linear ×4 -> GELU -> GRN -> Linear -> BN -> layer scale -> drop
+    path, added to the input; the depthwise convolution is a Dilated Reparam Block where it is large.
+
+    Args:
+        channels: C of the (N, C, H, W) input and output.
+        kernel_size: K of the depthwise convolution, odd.
+        drop_path_rate: probability that a sample skips the block in training.
+        layer_scale_init_value: initial layer scale, 0 for none.
+        branches, norm_cfg, conv_cfg, deploy: as in `DilatedReparamBlock`.
+        with_cp: recompute activations in the backward pass instead of keeping them.
+        ffn_ratio: the hidden width of the two linear layers, in C.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        branches: Sequence[Sequence[int]] | None = None,
+        norm_cfg: dict = dict(type='BN'),  # noqa: B006
+        conv_cfg: dict | None = None,
+        deploy: bool = False,
+        with_cp: bool = False,
+        ffn_ratio: int = 4,
+    ):
+        super().__init__()
+        self.deploy = deploy
+        self.with_cp = with_cp
+        self.conv_cfg = conv_cfg
+        if kernel_size >= 7:
+            self.dwconv = DilatedReparamBlock(
+                channels, kernel_size, branches, norm_cfg, conv_cfg, deploy
+            )
+        else:
+            self.dwconv = build_depthwise_conv(channels, kernel_size, conv_cfg, bias=deploy)
+        self.norm = nn.Identity() if deploy else build_batch_norm(norm_cfg, channels)
+        self.se = SqueezeExcitation(channels, max(1, channels // 4))
+        hidden = ffn_ratio * channels
+        self.pwconv1 = nn.Sequential(ToChannelsLast(), nn.Linear(channels, hidden))
+        self.act = nn.Sequential(nn.GELU(), GlobalResponseNorm(hidden, use_bias=not deploy))
+        self.pwconv2 = nn.Sequential(nn.Linear(hidden, channels, bias=deploy), ToChannelsFirst())
+        if not deploy:
+            self.pwconv2.append(build_batch_norm(norm_cfg, channels))
+        has_layer_scale = layer_scale_init_value > 0 and not deploy
+        self.gamma = (
+            nn.Parameter(torch.full((channels,), layer_scale_init_value))
+            if has_layer_scale
+            else None
+        )
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = self.se(self.norm(self.dwconv(x)))
+        x = self.pwconv2(self.act(self.pwconv1(x)))
+        if self.gamma is not None:
+            x = x * self.gamma.reshape(-1, 1, 1)
+        return self.drop_path(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return x + checkpoint(
+                self.residual,
+                x,
+                use_reentrant=False,
+                context_fn=lambda: (contextlib.nullcontext(), untracked_statistics(self)),
+            )
+        return x + self.residual(x)
+
+    def switch_to_deploy(self) -> None:
+        """Fold everything that folds, in place: one depthwise convolution and two linear layers remain.
+
+        A second call does nothing. New parameters keep the device, dtype and `requires_grad` of the
+        ones they replace.
+        """
+        if self.deploy:
+            return
+        is_large = isinstance(self.dwconv, DilatedReparamBlock)
+        conv = self.dwconv.lk_origin if is_large else self.dwconv
+        dtype = rep.folding_dtype(conv.weight.dtype)
+        weight, bias = (
+            self.dwconv.merged_kernel(dtype) if is_large else (conv.weight.detach().to(dtype), None)
+        )
+        weight, bias = rep.fold_batch_norm(weight, bias, batch_norm_tensors(self.norm, dtype))
+        folded_conv = conv_like(conv, weight, bias, self.conv_cfg)
+        if is_large:
+            self.dwconv.replace_by(folded_conv)
+        else:
+            self.dwconv = folded_conv
+        self.norm = nn.Identity()
+
+        grn, linear, norm = self.act[1], self.pwconv2[0], self.pwconv2[2]
+        weight = linear.weight.detach().to(dtype)
+        bias = rep.fold_input_bias(weight, linear.bias, grn.beta.detach().to(dtype))
+        weight, bias = rep.fold_batch_norm(weight, bias, batch_norm_tensors(norm, dtype))
+        if self.gamma is not None:
+            weight, bias = rep.fold_output_scale(weight, bias, self.gamma.detach().to(dtype))
+        self.pwconv2 = nn.Sequential(linear_like(linear, weight, bias), self.pwconv2[1])
+        self.pwconv2.train(self.training)
+        grn.beta = None
+        self.gamma = None
+        self.deploy = True
+
+
+def build_depthwise_conv(
+    channels: int, kernel_size: int, conv_cfg: dict | None, bias: bool, dilation: int = 1
+) -> nn.Conv2d:
+    return build_conv_layer(
+        conv_cfg,
+        channels,
+        channels,
+        kernel_size,
+        padding=(kernel_size - 1) * dilation // 2,
+        dilation=dilation,
+        groups=channels,
+        bias=bias,
+    )
+
+
+def build_batch_norm(norm_cfg: dict, channels: int) -> _BatchNorm:
+    _, norm = build_norm_layer(norm_cfg, channels)
+    if not isinstance(norm, _BatchNorm):
+        raise ValueError(
+            f'norm_cfg={norm_cfg} is not a BatchNorm and would not fold: use BN or SyncBN'
+        )
+    return norm
+
+
+def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor, conv_cfg: dict | None) -> nn.Conv2d:
+    """A depthwise convolution with bias that takes the place of `conv`."""
+    with torch.device('meta'):
+        new = build_depthwise_conv(len(weight), weight.shape[-1], conv_cfg, bias=True)
+    return with_parameters_like(new, conv, weight, bias)
+
+
+def linear_like(linear: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer with bias that takes the place of `linear`."""
+    new = nn.Linear(linear.in_features, linear.out_features, device='meta')
+    return with_parameters_like(new, linear, weight, bias)
+
+
+def with_parameters_like(new: nn.Module, old: nn.Module, weight: Tensor, bias: Tensor) -> nn.Module:
+    requires_grad = old.weight.requires_grad
+    for name, tensor in (('weight', weight), ('bias', bias)):
+        tensor = tensor.to(old.weight.dtype).contiguous()
+        setattr(new, name, nn.Parameter(tensor, requires_grad=requires_grad))
+    return new.train(old.training)
+
+
+@contextlib.contextmanager
+def untracked_statistics(module: nn.Module) -> Iterator[None]:
+    """Within it, BatchNorms in training mode leave their running statistics alone.
+
+    For the second forward pass of activation checkpointing, which would count every batch twice. The
+    norms still write (with weight 0): autograd must save the same tensors in both passes.
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, num_batches_tracked) in zip(norms, saved, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked
