@@ -46,6 +46,16 @@ def run(tool: str, *arguments: object, cwd: Path, status: int = 0, **variables: 
     return result.stderr if status else result.stdout + result.stderr
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have, and so on."""
+    lines = subprocess.run(['ps', '-eo', 'pid=,ppid='], capture_output=True, text=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in lines.splitlines()]
+    found = [pid]
+    for parent in found:
+        found += [child for child, its_parent in pairs if its_parent == parent]
+    return found[1:]
+
+
 def run_and_kill(tool: str, *arguments: object, cwd: Path, when: Path, log: Path) -> None:
     """Start a tool and kill it, and all that it started, with SIGKILL as soon as a file exists."""
     with log.open('w') as output:
@@ -55,23 +65,22 @@ def run_and_kill(tool: str, *arguments: object, cwd: Path, when: Path, log: Path
             env=environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         deadline = time.monotonic() + 240
         while not when.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert when.exists(), log.read_text()[-6000:]
-        os.killpg(process.pid, signal.SIGKILL)
+        processes = [process.pid, *descendants(process.pid)]
+        for pid in processes:
+            os.kill(pid, signal.SIGKILL)
         process.wait()
+    assert when.exists(), log.read_text()[-6000:]
     assert process.returncode == -signal.SIGKILL, 'it had ended before it could be killed'
 
 
-def read_losses(work_dir: Path) -> dict[int, float]:
-    """Step -> loss, over all runs in a work dir; a later run replaces what an earlier one logged."""
-    losses = {}
+def read_losses(work_dir: Path) -> list[dict[int, float]]:
+    """For each run in a work dir, in the order of their start: step -> loss."""
+    runs = []
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
-            scalars = json.loads(line)
-            if 'loss' in scalars:
-                losses[scalars['step']] = scalars['loss']
-    return losses
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        runs.append({line['step']: line['loss'] for line in lines if 'loss' in line})
+    return runs

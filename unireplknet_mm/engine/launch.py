@@ -131,7 +131,12 @@ def _parse_options(options: list[str]) -> dict:
             raise UserError(f'--cfg-options takes KEY=VALUE, not {option!r}')
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='*', action=DictAction, default={})
-    return parser.parse_args(['--cfg-options', *options]).cfg_options
+    values = parser.parse_args(['--cfg-options', *options]).cfg_options
+    for option in options:
+        key, _, text = option.partition('=')
+        if ' ' in text and not set(text) & set(',()[]'):
+            values[key] = text  # a path with a blank, which DictAction would leave out
+    return values
 
 
 def _suggest_configs(path: Path) -> str:
