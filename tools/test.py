@@ -76,9 +76,9 @@ def draw_predictions(cfg: 'Config', show: bool, show_dir: str | None, wait_time:
         raise UserError('--show: the config has no default_hooks.visualization.')
     folder = os.path.abspath(show_dir) if show_dir else None
     kind = hook.type.split('.')[-1]
-    hook.update(show=show, wait_time=wait_time)
+    hook.update(show=show, wait_time=wait_time, interval=1)
     if kind == 'VisualizationHook':
-        hook.update(enable=True, interval=1, out_dir=folder)
+        hook.update(enable=True, out_dir=folder)
     elif kind == 'DetVisualizationHook':
         hook.update(draw=True, test_out_dir=folder)
     else:

@@ -236,21 +236,6 @@ def test_amp_of_an_unknown_optimizer_wrapper(monkeypatch):
         launch.enable_amp(cfg, 'float16')
 
 
-def test_amp_by_device(monkeypatch):
-    def enabled(device, wrapper, dtype=None):
-        monkeypatch.setattr(launch, 'get_device', lambda: device)
-        cfg = Config(dict(optim_wrapper=wrapper))
-        launch.enable_amp(cfg, dtype)
-        return cfg.optim_wrapper.to_dict()
-
-    plain, amp = dict(type='OptimWrapper'), dict(type='AmpOptimWrapper')
-    scaled = dict(amp, loss_scale=512.0)
-    assert enabled('cuda', {}) == dict(amp, loss_scale='dynamic')
-    assert enabled('cuda', plain, 'bfloat16') == dict(amp, dtype='bfloat16', loss_scale=1.0)
-    assert enabled('cuda', scaled) == scaled
-    assert enabled('cpu', dict(scaled, dtype='float16')) == dict(type='CpuAmpOptimWrapper')
-
-
 @pytest.mark.parametrize('tool', ['test', 'reparameterize'])
 def test_checkpoint_that_cannot_be_read(call, tool, empty_folder):
     more = dict(test=['--demo-data'], reparameterize=['out.pth'])[tool]
@@ -277,13 +262,6 @@ def test_no_test_time_augmentation(call, empty_folder):
     options = ('x.pth', '--demo-data', '--tta')
     message = error_lines(call('test', CONFIGS / 'det_small.py', *options, status=1))
     assert 'the config defines no tta_model and no tta_pipeline' in message
-
-
-def test_option_with_a_blank():
-    options = ['load_from=/my dir/x.pth', 'train_cfg.max_epochs=2', 'model.neck.in_channels=[1, 2]']
-    cfg = launch.load_config(DET, options)
-    assert (cfg.load_from, cfg.train_cfg.max_epochs) == ('/my dir/x.pth', 2)
-    assert cfg.model.neck.in_channels == [1, 2]
 
 
 def test_out_is_no_pickle_file(call, nothing_left):
@@ -317,14 +295,3 @@ def test_errors_that_are_not_the_users_keep_their_traceback():
 
     with pytest.raises(ValueError, match='invalid literal'):
         launch.exit_on_user_error(fail_in_a_library)()
-
-
-def test_sync_norms_become_batch_norms(monkeypatch):
-    norm = dict(type='SyncBN', requires_grad=True)
-    model = dict(backbone=dict(norm_cfg=norm), head=[dict(norm_cfg=dict(norm)), dict(type='FC')])
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
-    cfg = Config(dict(model=model, sync_bn='torch'))
-    launch.prepare_device(cfg, 'none', 'auto')
-    assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
-    assert cfg.model['head'][0].norm_cfg.type == 'BN'
-    assert 'sync_bn' not in cfg

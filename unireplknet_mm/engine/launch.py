@@ -59,16 +59,15 @@ class UserError(Exception):
 def exit_on_user_error(function: Callable) -> Callable:
     """Run a tool: an error of the user's ends it with status 1 and its message, without a traceback.
 
-    That is a `UserError`, and a `ValueError` or `OSError` that the suite's own code raised: an
-    unknown arch, a truncated checkpoint. In a distributed run the first process of each machine
-    prints it.
+    That is a `UserError`, and whatever a `raise` in the package gave, such as the `ValueError` for
+    an unknown arch. In a distributed run the first process of each machine prints it.
     """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             result = function(*args, **kwargs)
-        except (UserError, ValueError, OSError) as error:
+        except Exception as error:
             if not _is_of_the_user(error):
                 raise
             if os.environ.get('LOCAL_RANK', '0') != '0':

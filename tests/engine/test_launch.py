@@ -1,0 +1,116 @@
+"""From a config file to a runner: what launch.py changes in a config. Its errors: tests/tools."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from unireplknet_mm.engine import launch
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+DET = CONFIGS / 'det' / 'cascade_unireplknet_t_3x.py'
+
+
+def test_amp_by_device(monkeypatch):
+    def enabled(device, wrapper, dtype=None):
+        monkeypatch.setattr(launch, 'get_device', lambda: device)
+        cfg = Config(dict(optim_wrapper=wrapper))
+        launch.enable_amp(cfg, dtype)
+        return cfg.optim_wrapper.to_dict()
+
+    plain, amp = dict(type='OptimWrapper'), dict(type='AmpOptimWrapper')
+    scaled = dict(amp, loss_scale=512.0)
+    assert enabled('cuda', {}) == dict(amp, loss_scale='dynamic')
+    assert enabled('cuda', plain, 'bfloat16') == dict(amp, dtype='bfloat16', loss_scale=1.0)
+    assert enabled('cuda', scaled) == scaled
+    assert enabled('cpu', dict(scaled, dtype='float16')) == dict(type='CpuAmpOptimWrapper')
+
+
+def test_option_with_a_blank():
+    options = ['load_from=/my dir/x.pth', 'train_cfg.max_epochs=2', 'model.neck.in_channels=[1, 2]']
+    cfg = launch.load_config(DET, options)
+    assert (cfg.load_from, cfg.train_cfg.max_epochs) == ('/my dir/x.pth', 2)
+    assert cfg.model.neck.in_channels == [1, 2]
+
+
+def test_sync_norms_become_batch_norms(monkeypatch):
+    norm = dict(type='SyncBN', requires_grad=True)
+    model = dict(backbone=dict(norm_cfg=norm), head=[dict(norm_cfg=dict(norm)), dict(type='FC')])
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    cfg = Config(dict(model=model, sync_bn='torch'))
+    launch.prepare_device(cfg, 'none', 'auto')
+    assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
+    assert cfg.model['head'][0].norm_cfg.type == 'BN'
+    assert 'sync_bn' not in cfg
+
+
+def test_work_dir():
+    cfg = Config.fromfile(DET)
+    launch.set_work_dir(cfg, None)
+    assert cfg.work_dir == 'work_dirs/cascade_unireplknet_t_3x'
+    launch.set_work_dir(cfg, 'elsewhere')
+    assert cfg.work_dir == 'elsewhere'
+    launch.set_work_dir(cfg, None)
+    assert cfg.work_dir == 'elsewhere', 'a work_dir in the config counts'
+
+    cfg = Config.fromfile(DET)
+    launch.set_work_dir(cfg, None, demo_data=True)
+    assert cfg.work_dir == 'work_dirs/cascade_unireplknet_t_3x_demo'
+
+
+def test_seed(tmp_path):
+    torch.save(dict(meta=dict(seed=7)), tmp_path / 'x.pth')
+    cases = [  # seed in the config, on the command line, resumed; expected
+        (None, None, False, None),
+        (3, None, False, 3),
+        (3, 5, False, 5),
+        (None, None, True, 7),
+        (3, None, True, 3),
+    ]
+    for in_config, given, resume, expected in cases:
+        cfg = Config(dict(randomness=dict(seed=in_config), resume=resume))
+        cfg.load_from = str(tmp_path / 'x.pth')
+        launch.set_seed(cfg, given)
+        assert cfg.randomness['seed'] == expected
+
+
+def test_resumable_training_is_set_up_once():
+    cfg = Config.fromfile(DET)
+    dataset = cfg.train_dataloader.dataset.to_dict()
+    for _ in range(2):
+        launch.make_resumable(cfg)
+    assert cfg.train_dataloader.dataset.to_dict() == dict(type='SeededDataset', dataset=dataset)
+    assert cfg.train_dataloader.sampler.type == 'SeededSampler'
+    assert [hook['type'] for hook in cfg.custom_hooks] == ['SeededIterationHook']
+
+
+@pytest.mark.parametrize('wrapper', [None, dict(type='MMSeparateDistributedDataParallel')])
+def test_processes_on_cpu(wrapper, monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    monkeypatch.setenv('RANK', '0')
+    groups = []
+    monkeypatch.setattr(launch.distributed, 'init_process_group', groups.append)
+    cfg = Config.fromfile(DET)
+    cfg.model_wrapper_cfg = wrapper
+    launch.prepare_device(cfg, 'pytorch', 'auto')
+    assert groups == ['gloo']
+    assert cfg.env_cfg.dist_cfg.backend == 'gloo'
+    assert cfg.model_wrapper_cfg.device_ids is None
+    assert cfg.model_wrapper_cfg.type == (wrapper or dict(type='MMDistributedDataParallel'))['type']
+    assert all(config.get('type') != 'SyncBN' for config in launch.find_dicts(cfg.model))
+
+
+def test_processes_on_gpu_keep_sync_norms(monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    calls = []
+    monkeypatch.setattr(launch, 'init_dist', lambda *args, **kwargs: calls.append((args, kwargs)))
+    cfg = Config.fromfile(DET)
+    launch.prepare_device(cfg, 'pytorch', 'cuda')
+    assert calls == [(('pytorch',), dict(backend='nccl'))]
+    assert 'model_wrapper_cfg' not in cfg
+    assert any(config.get('type') == 'SyncBN' for config in launch.find_dicts(cfg.model))
