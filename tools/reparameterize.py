@@ -87,6 +87,9 @@ def reparameterize(args: argparse.Namespace) -> None:
     launch.check_checkpoint(args.checkpoint)
     if os.path.realpath(args.out) == os.path.realpath(args.checkpoint):
         raise launch.UserError('OUT is CHECKPOINT: choose another file, this one would be lost.')
+    if os.path.isdir(args.out):
+        raise launch.UserError(f'OUT, {args.out}, is a folder: name a file.')
+    launch.create_folder(os.path.dirname(args.out) or '.', 'OUT')
     if launch.has_deploy_structure(args.checkpoint):
         raise launch.UserError(f'{args.checkpoint} is in the deploy structure already.')
     checkpoint = load_checkpoint_file(args.checkpoint)

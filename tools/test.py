@@ -108,6 +108,10 @@ def test(args: argparse.Namespace) -> None:
     if args.show or args.show_dir:
         draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
     launch.create_work_dir(cfg)
+    if args.show_dir:
+        launch.create_folder(args.show_dir, '--show-dir')
+    if args.out:
+        launch.create_folder(Path(args.out).parent, '--out')
     runner = launch.build_runner(cfg)
     if not args.out:
         runner.test()

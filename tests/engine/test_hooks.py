@@ -174,6 +174,14 @@ def test_best_checkpoint_that_keeps_its_name_is_not_removed(tmp_path):
         assert checkpoints(tmp_path) == ['best_acc_iter_2.pth', 'iter_1.pth', 'iter_2.pth']
 
 
+def test_weights_alone_are_nothing_to_resume_from(tmp_path):
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=ToyModel().state_dict()), weights)
+    (tmp_path / 'last_checkpoint').write_text(str(weights))
+    with pytest.raises(ValueError, match=r'no meta and no message_hub.*load_from'):
+        train(tmp_path, resume=True)
+
+
 def test_other_backends_are_left_alone(tmp_path):
     hook = AtomicCheckpointHook(interval=1, by_epoch=False, backend_args=dict(backend='local'))
     runner = train(tmp_path, max_iters=1, backend_args=dict(backend='local'))

@@ -162,13 +162,14 @@ def test_unwritable_work_dir(call, empty_folder):
     (empty_folder / 'file').touch()
     arguments = (CONFIGS / 'cls_small.py', '--demo-data', '--work-dir', 'file/work')
     message = error_lines(call('train', *arguments, status=1))
-    assert f'{empty_folder / "file" / "work"}: Not a directory' in message
+    assert f'cannot write to {empty_folder / "file" / "work"}: Not a directory' in message
     assert '--work-dir' in message
+    assert not (empty_folder / 'work_dirs').exists()
 
 
 def test_read_only_work_dir(empty_folder, monkeypatch):
     if os.access('/proc', os.F_OK):
-        with pytest.raises(launch.UserError, match='cannot write to the work dir /proc/work'):
+        with pytest.raises(launch.UserError, match='cannot write to /proc/work'):
             launch.create_work_dir(Config(dict(work_dir='/proc/work')))
     launch.create_work_dir(Config(dict(work_dir='new/work')))
     assert (empty_folder / 'new' / 'work').is_dir()
@@ -255,6 +256,27 @@ def test_checkpoint_that_cannot_be_read(call, tool, empty_folder):
     message = error_lines(call(tool, config, 'foreign.pth', *more, status=1))
     assert 'ResNet' in message
     assert not (empty_folder / 'out.pth').exists()
+
+
+@pytest.mark.parametrize(
+    ('tool', 'option'),
+    [('test', ['--out', 'file/x.pkl']), ('test', ['--show-dir', 'file/x']), ('reparameterize', [])],
+)
+def test_unwritable_output(call, tool, option, empty_folder):
+    """Seen before the time for testing is spent."""
+    (empty_folder / 'file').touch()
+    (empty_folder / 'x.pth').touch()
+    option = [*option, '--demo-data'] if option else ['file/x.pth']
+    message = error_lines(call(tool, CONFIGS / 'cls_small.py', 'x.pth', *option, status=1))
+    assert f'cannot write to {empty_folder / "file"}' in message
+    assert option[0] in message or 'OUT' in message
+
+
+def test_output_that_is_a_folder(call, empty_folder, nothing_left):
+    config = CONFIGS / 'cls_small.py'
+    checkpoint = config  # any file: it is not read
+    message = error_lines(call('reparameterize', config, checkpoint, empty_folder, status=1))
+    assert f'OUT, {empty_folder}, is a folder' in message
 
 
 def test_no_test_time_augmentation(call, empty_folder):

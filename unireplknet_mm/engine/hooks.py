@@ -117,6 +117,14 @@ class AtomicCheckpointHook(CheckpointHook):
             for partial in [file for folder in folders for file in remove_partial_files(folder)]:
                 runner.logger.info(f'Removed {partial}, left by a run that was killed.')
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        missing = [key for key in ('meta', 'message_hub') if key not in checkpoint]
+        if runner._resume and missing:
+            raise ValueError(
+                f'the checkpoint to resume from holds weights, but no {" and no ".join(missing)} of a '
+                'training: to start a new one from them, set load_from instead of --resume'
+            )
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         # Until the new file is complete, the list in the message hub, which the new file contains,
         # names one checkpoint too many. A run resumed from the new file removes that one.

@@ -173,7 +173,16 @@ def create_work_dir(cfg: Config) -> None:
     Raises:
         UserError: it cannot be created or written.
     """
-    folder = Path(cfg.work_dir).absolute()
+    create_folder(cfg.work_dir, '--work-dir')
+
+
+def create_folder(folder: str | Path, option: str) -> None:
+    """Create a folder and try to write there; `option` is what the user names it with.
+
+    Raises:
+        UserError: it cannot be created or written.
+    """
+    folder = Path(folder).absolute()
     probe = folder / f'.writable.{os.getpid()}'
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,8 +190,7 @@ def create_work_dir(cfg: Config) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f'cannot write to the work dir {folder}: {error.strerror}.\n'
-            'Choose another one with --work-dir.'
+            f'cannot write to {folder}: {error.strerror}.\nChoose another one with {option}.'
         ) from error
 
 

@@ -19,7 +19,10 @@ model = dict(
     ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=100, max_per_img=50),
-        rcnn=[dict(stage, sampler=dict(stage.sampler, num=32)) for stage in _base_.model.train_cfg.rcnn],
+        rcnn=[
+            dict(stage, sampler=dict(stage.sampler, num=32))
+            for stage in _base_.model.train_cfg.rcnn
+        ],
     ),
     test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50)),
 )
