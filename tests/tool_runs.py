@@ -40,7 +40,7 @@ def run(tool: str, *arguments: object, cwd: Path, status: int = 0, **variables: 
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
     )
     assert result.returncode == status, result.stdout[-3000:] + result.stderr[-6000:]
     return result.stderr if status else result.stdout + result.stderr
@@ -66,7 +66,7 @@ def run_and_kill(tool: str, *arguments: object, cwd: Path, when: Path, log: Path
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 400
         while not when.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         processes = [process.pid, *descendants(process.pid)]
