@@ -1,16 +1,18 @@
 """Checkpoints that survive a kill; the order of writing and removing; deploy before a test."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import SMALL_ARCH, randomise
+from helpers import SMALL_ARCH, randomise, relative_error
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from unireplknet_mm.engine.hooks import (
     AtomicCheckpointHook,
     AtomicLocalBackend,
+    SwitchToDeployHook,
     remove_partial_files,
     replacing,
     switch_to_deploy,
@@ -277,3 +280,19 @@ def test_switch_to_deploy_folds_the_outermost_modules():
     for actual, wanted in zip(model[0](x), expected, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=1e-3, atol=1e-4)
     assert switch_to_deploy(nn.Linear(2, 2)) == 0
+
+
+def test_testing_the_deploy_structure_of_averaged_weights():
+    """An EMAHook swaps the model's tensors with the averages': both must have the same structure."""
+    model = nn.Sequential(randomise(UniRepLKNet(SMALL_ARCH))).eval()
+    average = EMAHook(update_buffers=True)
+    runner = SimpleNamespace(model=model, hooks=[average], logger=logging.getLogger('test'))
+    average.before_run(runner)
+    randomise(average.ema_model.module, seed=1)
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = average.ema_model.module(x)
+        SwitchToDeployHook().before_test(runner)
+        average.before_test_epoch(runner)
+        actual = model(x)
+    assert all(relative_error(a, e) < 2e-5 for a, e in zip(actual, expected, strict=True))

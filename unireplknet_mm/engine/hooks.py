@@ -15,7 +15,7 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
@@ -182,13 +182,17 @@ class AtomicCheckpointHook(CheckpointHook):
 
 @HOOKS.register_module()
 class SwitchToDeployHook(Hook):
-    """Fold the re-parameterization of every module that offers it, before validation or testing.
+    """Fold the re-parameterization of every module that offers it, before testing.
 
-    Runs after the weights are loaded; `tools/test.py --deploy` adds it.
+    Runs after the weights are loaded; `tools/test.py --deploy` adds it. The moving averages of an
+    EMAHook, which that hook swaps with the model's weights, are folded as well.
     """
 
     def before_test(self, runner: Runner) -> None:
         count = switch_to_deploy(runner.model)
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                switch_to_deploy(hook.ema_model.module)
         runner.logger.info(f'Re-parameterized {count} module(s): testing the deploy structure.')
 
 
