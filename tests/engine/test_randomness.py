@@ -123,3 +123,10 @@ def test_collate_sees_plain_samples():
     dataset = build_loader().dataset
     batch = pseudo_collate([dataset[SeededIndex(0, (1,))], dataset[SeededIndex(0, (1,))]])
     assert all(len(set(part)) == 1 for part in batch), 'equal keys gave different samples'
+
+
+def test_a_pipeline_that_a_hook_switches_reaches_the_wrapped_dataset():
+    dataset = SeededDataset(dict(type='NoisyDataset'))
+    dataset.pipeline = 'another one'
+    assert dataset.dataset.pipeline == 'another one'
+    assert 'pipeline' not in vars(dataset)

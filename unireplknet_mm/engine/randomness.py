@@ -14,8 +14,10 @@ What follows: a training resumed from a checkpoint that was written at the end o
 (epoch-based loop), or at any iteration (iteration-based loop), sees the same samples, augmented in
 the same way, and drops the same paths. Its losses are those of the uninterrupted run, up to what
 the device itself does not compute reproducibly (on CPU: equal bits). Not covered: a checkpoint
-that an epoch-based training wrote within an epoch (MMEngine starts the epoch again), another number
-of processes, samplers whose indices are not integers.
+that an epoch-based training wrote within an epoch (MMEngine starts the epoch again); gradients that
+were accumulated over iterations and not yet applied when the checkpoint was written, which MMEngine
+does not store (there are none where `accumulative_counts` divides the iterations of an epoch); another
+number of processes; samplers whose indices are not integers.
 """
 
 import random
@@ -135,6 +137,12 @@ class SeededDataset:
         if name == 'dataset':  # not set yet: unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == 'dataset':
+            super().__setattr__(name, value)
+        else:  # a hook that switches the pipeline during training means the wrapped data set
+            setattr(self.dataset, name, value)
 
     def __len__(self) -> int:
         return len(self.dataset)
