@@ -249,6 +249,16 @@ def test_a_truncated_file_is_named_as_such_wherever_it_ends(tmp_path, zipped):
         assert re.match(re.escape(f'checkpoint {path}') + expected, str(info.value)), length
 
 
+def test_a_truncated_file_of_many_tensors(tmp_path):
+    """Cut to some lengths, torch seeks to a place before the beginning of the archive."""
+    path = save(tmp_path / 'x.pth', UniRepLKNet('a').state_dict())
+    whole = path.read_bytes()
+    for length in [*range(1000, 100_000, 3001), *range(100_000, len(whole), 1_500_017)]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match='is truncated or corrupt'):
+            load_checkpoint_file(path)
+
+
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'old format'])
 def test_a_corrupt_byte_never_gives_another_error(tmp_path, zipped):
     """What is changed within a tensor's numbers cannot be noticed."""

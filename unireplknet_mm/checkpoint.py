@@ -11,6 +11,7 @@
 
 import argparse
 import contextlib
+import errno
 import itertools
 import logging
 import os
@@ -187,7 +188,7 @@ def load_checkpoint_file(
         hint = f': name a file in it, such as {files[-1]}' if files else ', and holds no *.pth'
         raise IsADirectoryError(f'checkpoint {path} is a directory{hint}')
     if not path.is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist{_where_to_get(path.name)}')
+        raise FileNotFoundError(f'checkpoint {path} does not exist{where_to_get(path)}')
     _check_beginning(path)
     run_code = os.environ.get(RUN_CODE_SWITCH, '0').lower() in ('1', 'y', 'yes', 'true')
     if run_code:
@@ -216,9 +217,10 @@ def load_checkpoint_file(
     return checkpoint
 
 
-def _where_to_get(file_name: str) -> str:
+def where_to_get(path: str | Path) -> str:
+    """': download it from URL' for a file that the authors published, nothing for another."""
     for weights in PUBLISHED.values():
-        if weights.file_name == file_name:
+        if weights.file_name == Path(path).name:
             return f': download it from {weights.url}'
     return ''
 
@@ -239,8 +241,10 @@ def _check_beginning(path: Path) -> None:
 def _explain(path: Path, error: Exception, run_code: bool) -> str | None:
     """Why torch could not read the file, or None where the reason is not in the file."""
     damaged = 'is truncated or corrupt: get or write it again'
-    if isinstance(error, MemoryError | OSError):
+    if isinstance(error, MemoryError):
         return None
+    if isinstance(error, OSError):  # the archive names a place before its beginning
+        return damaged if error.errno == errno.EINVAL else None
     if run_code and isinstance(error, ImportError | AttributeError):
         return None  # it needs code that is not installed
     refused = re.findall(r'GLOBAL (\w[\w.]*)', str(error))[:1]
