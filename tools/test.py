@@ -98,7 +98,7 @@ def test(args: argparse.Namespace) -> None:
     launch.prepare_device(cfg, args.launcher, args.device)
     launch.check_checkpoint(args.checkpoint)
     if args.demo_data:
-        launch.use_demo_data(cfg)
+        launch.use_demo_data(cfg, args.cfg_options)
     launch.check_data(cfg, 'test')
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.deploy:

@@ -52,7 +52,7 @@ def train(args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         launch.enable_auto_scale_lr(cfg)
     if args.demo_data:
-        launch.use_demo_data(cfg)
+        launch.use_demo_data(cfg, args.cfg_options)
     launch.check_data(cfg, 'train', 'val')
     launch.check_pretrained(cfg)
     launch.make_resumable(cfg)

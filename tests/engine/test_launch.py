@@ -114,3 +114,34 @@ def test_processes_on_gpu_keep_sync_norms(monkeypatch):
     assert calls == [(('pytorch',), dict(backend='nccl'))]
     assert 'model_wrapper_cfg' not in cfg
     assert any(config.get('type') == 'SyncBN' for config in launch.find_dicts(cfg.model))
+
+
+@pytest.mark.parametrize('randomness', [None, {}, dict(deterministic=True), dict(seed=5)])
+@pytest.mark.parametrize('seed', [None, 0, 7])
+def test_seed_of_a_config_with_and_without_randomness(randomness, seed):
+    """mmdet's, mmseg's and mmpretrain's configs often have none, and Runner insists on a seed."""
+    cfg = Config({} if randomness is None else dict(randomness=randomness))
+    launch.set_seed(cfg, seed)
+    expected = (randomness or {}).get('seed') if seed is None else seed
+    assert cfg.randomness == {**(randomness or {}), 'seed': expected}
+
+
+def test_a_missing_config_in_a_large_folder_is_not_searched_for(monkeypatch, tmp_path):
+    def refuse(self, pattern):
+        raise AssertionError(f'{self} was searched')
+
+    monkeypatch.setattr(Path, 'rglob', refuse)
+    with pytest.raises(launch.UserError, match='does not exist'):
+        launch.load_config('/nope.py')
+    with pytest.raises(launch.UserError, match='is a folder'):
+        launch.load_config(tmp_path)
+
+
+def test_options_have_the_last_word_over_demo_data(monkeypatch):
+    def shorten(cfg):
+        cfg.train_cfg.max_epochs = 1
+
+    monkeypatch.setattr(launch, '_use_demo_data', shorten)
+    cfg = launch.load_config(DET)
+    launch.use_demo_data(cfg, ['train_cfg.max_epochs=3'])
+    assert cfg.train_cfg.max_epochs == 3

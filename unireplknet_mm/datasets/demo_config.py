@@ -13,6 +13,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from unireplknet_mm.config import find_dicts
 from unireplknet_mm.datasets.demo import ADE20K_BACKGROUND, coco_class_names, make_demo_data
 
 LAYOUT_OF_DATASET = {'CocoDataset': 'coco', 'ADE20KDataset': 'ade20k', 'ImageNet': 'imagenet'}
@@ -35,17 +36,6 @@ def _innermost_datasets(dataset: dict) -> Iterator[dict]:
         yield from _innermost_datasets(dataset['dataset'])
     else:
         yield dataset
-
-
-def _find_dicts(config) -> Iterator[dict]:
-    """Every dict in a nested config, outer before inner."""
-    if isinstance(config, dict):
-        yield config
-        for value in list(config.values()):
-            yield from _find_dicts(value)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            yield from _find_dicts(value)
 
 
 def _find_layout(cfg: Config) -> str:
@@ -73,14 +63,14 @@ def _find_num_classes(cfg: Config, layout: str) -> int:
     """The ``num_classes`` of the demo data that suits the config's heads, or else its data sets."""
     heads = [
         value
-        for config in _find_dicts(cfg.get('model'))
+        for config in find_dicts(cfg.get('model'))
         for key, value in config.items()
         # An RPN head knows only objects; its num_classes, where written, is 1.
         if key.endswith('head') and key != 'rpn_head'
     ]
     counts = {
         config['num_classes']
-        for config in _find_dicts(heads)
+        for config in find_dicts(heads)
         if isinstance(config.get('num_classes'), int)
     }
     if layout == 'coco':
@@ -134,7 +124,7 @@ def _shorten_schedule(cfg: Config, max_iters: int) -> str:
     unit = 'max_epochs' if 'max_epochs' in train_cfg else 'max_iters'
     # MMEngine ends a scheduler that states no end with the training; shortened, that may be before
     # the scheduler begins.
-    for scheduler in _find_dicts(cfg.get('param_scheduler')):
+    for scheduler in find_dicts(cfg.get('param_scheduler')):
         begin = scheduler.get('begin', 0)
         end = train_cfg.get('max_epochs' if scheduler.get('by_epoch', True) else 'max_iters')
         if 'type' in scheduler and 'end' not in scheduler and (end or begin):
@@ -162,7 +152,7 @@ def _is_missing(init: dict) -> bool:
 def _drop_missing_weights(cfg: Config) -> list[str]:
     """Remove the pretrained weights that are no file on this machine; return their names."""
     dropped = []
-    for config in _find_dicts(cfg.get('model')):
+    for config in find_dicts(cfg.get('model')):
         if isinstance(config.get('pretrained'), str) and not os.path.isfile(config['pretrained']):
             dropped.append(config['pretrained'])
             config['pretrained'] = None
@@ -231,7 +221,7 @@ def use_demo_data(
         for dataset in _innermost_datasets(dataloader['dataset']):
             replaced.add(f'{_type_name(dataset)} {dataset.get("data_root") or ""}'.strip())
             _swap_dataset(dataset, layout, split, out, num_classes)
-        for config in _find_dicts(dataloader['dataset']):
+        for config in find_dicts(dataloader['dataset']):
             if 'times' in config and 'dataset' in config:
                 config['times'] = 1
         if split == 'val':
@@ -241,7 +231,7 @@ def use_demo_data(
         else:
             _shrink_dataloader(dataloader, train_images, train_images)
     for key in EVALUATORS:
-        for evaluator in _find_dicts(cfg.get(key)):
+        for evaluator in find_dicts(cfg.get(key)):
             if 'ann_file' in evaluator:
                 evaluator['ann_file'] = str(out / 'annotations' / 'instances_val2017.json')
     if cfg.get('data_root'):

@@ -25,6 +25,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import distributed
 
 from unireplknet_mm import checkpoint as checkpoints
+from unireplknet_mm.config import find_dicts
 from unireplknet_mm.datasets.demo_config import use_demo_data as _use_demo_data
 
 SYNC_NORMS = ('SyncBN', 'MMSyncBN')
@@ -89,19 +90,6 @@ def _is_of_the_user(error: Exception) -> bool:
     return Path(origin.filename).is_relative_to(package) and (origin.line or '').startswith('raise')
 
 
-def find_dicts(config: Any) -> Iterator[dict]:
-    """Every dict in a nested config, outer before inner."""
-    if isinstance(config, Config):
-        config = config._cfg_dict
-    if isinstance(config, dict):
-        yield config
-        for value in list(config.values()):
-            yield from find_dicts(value)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            yield from find_dicts(value)
-
-
 def load_config(path: str | Path, options: dict | list[str] | None = None) -> Config:
     """Read a config file and override settings of it.
 
@@ -114,14 +102,20 @@ def load_config(path: str | Path, options: dict | list[str] | None = None) -> Co
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f'config {path} does not exist.{_suggest_configs(path)}')
+        problem = 'is a folder' if path.is_dir() else 'does not exist'
+        raise UserError(f'config {path} {problem}.{_suggest_configs(path)}')
     cfg = Config.fromfile(path)
+    override(cfg, options)
+    return cfg
+
+
+def override(cfg: Config, options: dict | list[str] | None) -> None:
+    """Set what `--cfg-options` asks for; arguments and errors as in `load_config`."""
     values = options if isinstance(options, dict) else _parse_options(options or [])
     try:
         cfg.merge_from_dict(values)
     except (KeyError, TypeError) as error:
         raise UserError(f'--cfg-options does not fit the config: {error}') from error
-    return cfg
 
 
 def _parse_options(options: list[str]) -> dict:
@@ -139,10 +133,13 @@ def _parse_options(options: list[str]) -> dict:
 
 
 def _suggest_configs(path: Path) -> str:
-    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    path = path.absolute()
+    folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
     if folder == Path.cwd() and (folder / 'configs').is_dir():
         folder = folder / 'configs'
-    candidates = [file for file in sorted(folder.rglob('*.py')) if '_base_' not in file.parts]
+    # Below any other folder may be the whole disk.
+    files = folder.rglob('*.py') if 'configs' in folder.parts else folder.glob('*.py')
+    candidates = [file for file in sorted(files) if '_base_' not in file.parts]
     stems = difflib.get_close_matches(path.stem, {file.stem for file in candidates}, n=3)
     close = [file for stem in stems for file in candidates if file.stem == stem]
     if close:
@@ -273,13 +270,18 @@ def _replace_sync_norms(cfg: Config, reason: str) -> None:
         print_log(f'SyncBN is replaced by BN: {reason}.', logger='current')
 
 
-def use_demo_data(cfg: Config) -> None:
-    """Swap the data for generated ones; the first process writes them, the others wait."""
+def use_demo_data(cfg: Config, options: dict | list[str] | None = None) -> None:
+    """Swap the data for generated ones; the first process writes them, the others wait.
+
+    Args:
+        options: `--cfg-options`, which have the last word: they may ask for a longer schedule.
+    """
     if get_rank() == 0:
         _use_demo_data(cfg)
     barrier()
     if get_rank() != 0:
         _use_demo_data(cfg)
+    override(cfg, options)
 
 
 def check_data(cfg: Config, *splits: str) -> None:
@@ -357,7 +359,7 @@ def check_pretrained(cfg: Config) -> None:
             path = missing[0]['checkpoint']
             raise UserError(
                 f'the weights to start from, {os.path.abspath(path)}, do not exist.'
-                f'{_where_published(path)}'
+                f'{checkpoints.where_to_get(path)}'
             )
         config['init_cfg'] = [init for init in inits if init not in missing] or None
 
@@ -365,13 +367,6 @@ def check_pretrained(cfg: Config) -> None:
 def _is_missing(init: dict) -> bool:
     path = init.get('checkpoint')
     return isinstance(path, str) and '://' not in path and not os.path.isfile(path)
-
-
-def _where_published(name: str) -> str:
-    for entry in checkpoints.PUBLISHED.values():
-        if entry.file_name == os.path.basename(name):
-            return f'\nDownload them from {entry.url}'
-    return ''
 
 
 def check_checkpoint(path: str) -> None:
@@ -382,7 +377,7 @@ def check_checkpoint(path: str) -> None:
     """
     if '://' not in path and not os.path.exists(path):
         raise UserError(
-            f'checkpoint {os.path.abspath(path)} does not exist.{_where_published(path)}'
+            f'checkpoint {os.path.abspath(path)} does not exist.{checkpoints.where_to_get(path)}'
         )
 
 
@@ -455,12 +450,12 @@ def set_seed(cfg: Config, seed: int | None) -> None:
 
     The order of the data depends on it, so to go on as before, a run resumes with the same seed.
     """
-    randomness = cfg.setdefault('randomness', {})
-    if seed is not None:
-        randomness['seed'] = seed
-    elif cfg.get('resume') and randomness.get('seed') is None:
-        meta = checkpoints.load_checkpoint_file(cfg.load_from).get('meta', {})
-        randomness['seed'] = meta.get('seed')
+    randomness = dict(cfg.get('randomness') or {})
+    if seed is None:
+        seed = randomness.get('seed')
+    if seed is None and cfg.get('resume'):
+        seed = checkpoints.load_checkpoint_file(cfg.load_from).get('meta', {}).get('seed')
+    cfg.randomness = {**randomness, 'seed': seed}
 
 
 def make_resumable(cfg: Config) -> None:
