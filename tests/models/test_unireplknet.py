@@ -222,6 +222,15 @@ def test_checkpointing_changes_neither_outputs_gradients_nor_statistics():
         assert torch.equal(a, b), name
 
 
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_compiles_as_one_graph(with_cp):
+    model = build(with_cp=with_cp).train()
+    compiled = torch.compile(copy.deepcopy(model), backend='aot_eager', fullgraph=True)
+    x = torch.randn(2, 3, 64, 64)
+    for expected, actual in zip(model(x), compiled(x), strict=True):
+        assert relative_error(actual, expected) < 1e-5
+
+
 def test_drop_path_rates_rise_linearly_over_the_blocks():
     model = UniRepLKNet('a', drop_path_rate=0.22)
     rates = [getattr(block.drop_path, 'drop_prob', 0.0) for s in model.stages for block in s]
@@ -351,6 +360,11 @@ def test_layer_depth_of_parameters(name, layer):
         (dict(arch=SMALL_ARCH, out_indices=(2, 1)), 'rise'),
         (dict(arch=SMALL_ARCH, gap_before_final_norm=True), 'set out_indices='),
         (dict(arch=SMALL_ARCH, frozen_stages=5), 'frozen_stages'),
+        (dict(arch=SMALL_ARCH, drop_path_rate=1.5), 'drop_path_rate must be'),
+        (dict(arch=SMALL_ARCH, in_channels=0), 'in_channels must be'),
+        (dict(arch={**SMALL_ARCH, 'kernel_sizes': 7}), 'kernel_sizes must have 4 entries'),
+        (dict(arch={**SMALL_ARCH, 'depths': 3}), 'depths must be 4 whole numbers'),
+        (dict(arch=SMALL_ARCH, branches={13: 3}), 'pairs, got 3'),
         (dict(arch=SMALL_ARCH, norm_cfg=dict(type='GN', num_groups=2)), 'not a BatchNorm'),
     ],
 )  # fmt: skip

@@ -59,7 +59,13 @@ def default_branches(kernel_size: int) -> Branches:
 
 def check_branches(kernel_size: int, branches: Sequence[Sequence[int]]) -> Branches:
     """Validate user-given branches of a K×K kernel: odd k, (k-1)r+1 ≤ K, no pair twice."""
-    pairs = tuple((int(size), int(dilation)) for size, dilation in branches)
+    try:
+        pairs = tuple((int(size), int(dilation)) for size, dilation in branches)
+    except TypeError as error:
+        raise ValueError(
+            f'branches of the {kernel_size}×{kernel_size} kernel must be (kernel size, dilation) '
+            f'pairs, got {branches}'
+        ) from error
     for size, dilation in pairs:
         extent = (size - 1) * dilation + 1
         if size < 1 or size % 2 == 0 or dilation < 1 or extent > kernel_size:
@@ -279,14 +285,12 @@ class UniRepLKNetBlock(nn.Module):
         return self.drop_path(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and torch.is_grad_enabled():
-            return x + checkpoint(
-                self.residual,
-                x,
-                use_reentrant=False,
-                context_fn=lambda: (contextlib.nullcontext(), untracked_statistics(self)),
-            )
-        return x + self.residual(x)
+        if not (self.with_cp and torch.is_grad_enabled()):
+            return x + self.residual(x)
+        if torch.compiler.is_compiling():  # which takes no context; statistics count twice then
+            return x + checkpoint(self.residual, x, use_reentrant=False)
+        contexts = lambda: (contextlib.nullcontext(), untracked_statistics(self))  # noqa: E731
+        return x + checkpoint(self.residual, x, use_reentrant=False, context_fn=contexts)
 
     def switch_to_deploy(self) -> None:
         """Fold everything that folds, in place: one depthwise convolution and two linear layers remain.

@@ -122,6 +122,10 @@ class UniRepLKNet(BaseModule):
             raise ValueError(
                 f'frozen_stages must be between -1 and {NUM_STAGES}, got {frozen_stages}'
             )
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must be at least 0 and below 1, got {drop_path_rate}')
+        if in_channels < 1:
+            raise ValueError(f'in_channels must be at least 1, got {in_channels}')
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.gap_before_final_norm = gap_before_final_norm
@@ -288,15 +292,20 @@ def resolve_architecture(arch: str | dict) -> dict[str, Any]:
     unknown = arch.keys() - {'depths', 'channels', 'kernel_sizes'}
     if unknown:
         raise ValueError(f'unknown keys in arch: {", ".join(sorted(unknown))}')
-    depths, channels = tuple(arch['depths']), tuple(arch['channels'])
-    for name, numbers, minimum in (('depths', depths, 1), ('channels', channels, 2)):
-        if len(numbers) != NUM_STAGES or not all(
-            isinstance(n, int) and n >= minimum for n in numbers
+    for name, minimum in (('depths', 1), ('channels', 2)):
+        numbers = arch[name]
+        if (
+            not isinstance(numbers, Sequence)
+            or len(numbers) != NUM_STAGES
+            or not all(isinstance(n, int) and n >= minimum for n in numbers)
         ):
             raise ValueError(
                 f'arch {name} must be {NUM_STAGES} whole numbers of at least {minimum}, got {numbers}'
             )
-    kernel_sizes = arch.get('kernel_sizes') or default_kernel_sizes(depths)
+    depths, channels = tuple(arch['depths']), tuple(arch['channels'])
+    kernel_sizes = arch.get('kernel_sizes')
+    if kernel_sizes is None:
+        kernel_sizes = default_kernel_sizes(depths)
     return dict(
         depths=depths, channels=channels, kernel_sizes=resolve_kernel_sizes(kernel_sizes, depths)
     )
@@ -306,9 +315,9 @@ def resolve_kernel_sizes(
     kernel_sizes: KernelSizes, depths: Sequence[int]
 ) -> tuple[tuple[int, ...], ...]:
     """One tuple of kernel sizes a stage, one size a block."""
-    if len(kernel_sizes) != NUM_STAGES:
+    if not isinstance(kernel_sizes, Sequence) or len(kernel_sizes) != NUM_STAGES:
         raise ValueError(
-            f'kernel_sizes must have {NUM_STAGES} entries, one a stage, got {len(kernel_sizes)}'
+            f'kernel_sizes must have {NUM_STAGES} entries, one a stage, got {kernel_sizes}'
         )
     resolved = []
     for stage, (sizes, depth) in enumerate(zip(kernel_sizes, depths, strict=True), start=1):
