@@ -11,7 +11,7 @@ NATIVE_SOURCES = $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
 ifdef UNIREPLKNET_PYTHON
 RUN := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" "$(UNIREPLKNET_PYTHON)"
-TOOL_DIRECTORY := $(dir $(UNIREPLKNET_PYTHON))
+TOOL_DIRECTORY := $(dir $(shell command -v "$(UNIREPLKNET_PYTHON)"))
 else
 RUN := $(VENV)/bin/python
 TOOL_DIRECTORY := $(VENV)/bin/

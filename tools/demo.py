@@ -6,6 +6,7 @@ of ground truth beside predictions, a curve of loss and AP, and a summary table.
 """
 
 import argparse
+import copy
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
+    from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/demo/cascade_unireplknet_demo.py'
@@ -62,29 +64,31 @@ def make_data(cfg: 'Config') -> None:
     )
 
 
-def predict(runner: 'Runner', batches: list[dict]) -> list[Any]:
+def predict(model: 'nn.Module', batches: list[dict]) -> list[Any]:
     import torch
 
-    runner.model.eval()
+    model.eval()
     with torch.no_grad():
-        return [sample for batch in batches for sample in runner.model.test_step(batch)]
+        return [sample for batch in batches for sample in model.test_step(batch)]
 
 
-def images_per_second(runner: 'Runner', batches: list[dict]) -> float:
-    """The median rate over batches, data loading apart, after two batches to warm up."""
-    predict(runner, batches[:2])
-    rates = []
-    for batch in batches:
-        start = time.perf_counter()
-        predict(runner, [batch])
-        rates.append(len(batch['inputs']) / (time.perf_counter() - start))
-    return statistics.median(rates)
+def images_per_second(models: list['nn.Module'], batches: list[dict]) -> list[float]:
+    """The median rate of each model over batches, data loading apart, after two to warm up.
+
+    The models take turns, so that a change in the machine's speed meets them alike.
+    """
+    rates: list[list[float]] = [[] for _ in models]
+    for batch in [*batches[:2], *batches]:
+        for model, model_rates in zip(models, rates, strict=True):
+            start = time.perf_counter()
+            predict(model, [batch])
+            model_rates.append(len(batch['inputs']) / (time.perf_counter() - start))
+    return [statistics.median(model_rates[2:]) for model_rates in rates]
 
 
-def evaluate(runner: 'Runner', batches: list[dict]) -> dict[str, float]:
+def evaluate(runner: 'Runner') -> dict[str, float]:
     metrics = runner.test()
     row = {name: metrics[key] for name, key in METRICS.items()}
-    row['images/s'] = images_per_second(runner, batches)
     row['parameters (M)'] = sum(p.numel() for p in runner.model.parameters()) / 1e6
     return row
 
@@ -193,10 +197,13 @@ def demo(args: argparse.Namespace) -> None:
     batches = list(runner.test_dataloader)
 
     announce('Evaluating the trained model')
-    trained = evaluate(runner, batches)
+    trained = evaluate(runner)
+    trained_model = copy.deepcopy(runner.model)
     announce('Re-parameterizing it and evaluating again')
     switch_to_deploy(runner.model)
-    folded = evaluate(runner, batches)
+    folded = evaluate(runner)
+    rates = images_per_second([trained_model, runner.model], batches)
+    trained['images/s'], folded['images/s'] = rates
     runner.save_checkpoint(
         cfg.work_dir,
         'deploy.pth',
@@ -206,7 +213,7 @@ def demo(args: argparse.Namespace) -> None:
     )
 
     announce('Drawing')
-    draw_predictions(runner, predict(runner, batches[:2]), work_dir / 'predictions.png')
+    draw_predictions(runner, predict(runner.model, batches[:2]), work_dir / 'predictions.png')
     scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
     draw_curve(scalars, len(runner.train_dataloader), work_dir / 'curve.png')
     summary = summarize(trained, folded)
