@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/demo/cascade_unireplknet_demo.py'
 TRAIN_IMAGES, VAL_IMAGES = 600, 80
 PICTURED_IMAGES = 6
-SCORE_THRESHOLD = 0.4
+SCORE_THRESHOLD = 0.3
 METRICS = {
     'box AP': 'coco/bbox_mAP',
     'box AP50': 'coco/bbox_mAP_50',
@@ -121,7 +121,7 @@ def draw_predictions(runner: 'Runner', samples: list[Any], out: Path) -> None:
                 bbox=dict(facecolor=color, edgecolor='none', pad=0.6),
             )  # fmt: skip
 
-    for index, sample in enumerate(samples[:PICTURED_IMAGES]):
+    for index, sample in enumerate(samples):
         image = mmcv.imread(sample.img_path, channel_order='rgb')
         row, column = index // columns, 2 * (index % columns)
         truth, found = sample.gt_instances, sample.pred_instances
@@ -213,7 +213,8 @@ def demo(args: argparse.Namespace) -> None:
     )
 
     announce('Drawing')
-    draw_predictions(runner, predict(runner.model, batches[:2]), work_dir / 'predictions.png')
+    pictured = predict(runner.model, batches[:PICTURED_IMAGES])[:PICTURED_IMAGES]
+    draw_predictions(runner, pictured, work_dir / 'predictions.png')
     scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
     draw_curve(scalars, len(runner.train_dataloader), work_dir / 'curve.png')
     summary = summarize(trained, folded)
