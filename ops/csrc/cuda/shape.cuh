@@ -1,0 +1,21 @@
+// The sizes of one convolution, as the host functions hand them to the launch functions of every kernel family.
+#pragma once
+
+#include <cstdint>
+
+namespace unireplknet::cuda {
+
+// x and out are (batch, channels, height, width), the filter (channels, kernel_height, kernel_width), all contiguous; stride
+// 1, zero padding of dilation * (kernel - 1) / 2 on each side, so that out has the size of x. Kernel sizes are odd. The host
+// function has checked all this, and that no size is zero.
+struct Shape {
+  int64_t batch, channels;
+  int height, width;
+  int kernel_height, kernel_width, dilation;
+
+  int64_t planes() const { return batch * channels; }
+  int padding_height() const { return dilation * (kernel_height - 1) / 2; }
+  int padding_width() const { return dilation * (kernel_width - 1) / 2; }
+};
+
+}  // namespace unireplknet::cuda
