@@ -9,7 +9,19 @@ In any mmpretrain, mmdet or mmseg config::
 from unireplknet_mm import mmcv_ops  # first: what follows may import mmcv.ops
 
 # isort: split
-from unireplknet_mm import checkpoint, datasets, engine, models
+from unireplknet_mm import ops_of_checkout  # before the first import of unireplknet_mm.ops
+
+# isort: split
+from unireplknet_mm import checkpoint, datasets, engine, models, ops
 from unireplknet_mm.version import __version__
 
-__all__ = ['__version__', 'checkpoint', 'datasets', 'engine', 'mmcv_ops', 'models']
+__all__ = [
+    '__version__',
+    'checkpoint',
+    'datasets',
+    'engine',
+    'mmcv_ops',
+    'models',
+    'ops',
+    'ops_of_checkout',
+]

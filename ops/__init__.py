@@ -1,0 +1,1 @@
+"""Large-kernel depthwise convolution; see README.md."""
