@@ -1,0 +1,477 @@
+// The gradient by the filter:
+//   grad_weight[c, i, j] = sum over n, h, w of
+//       grad_output[n, c, h, w] * x[n, c, h + (i - ph) * dilation, w + (j - pw) * dilation].
+//
+// Channels lie in lanes (pack.h), so there is no sum across a vector. A tile of kernel rows and
+// columns is held in registers as sums and swept over a block of the two maps. Along a row of x a
+// window of as many x vectors as the tile has columns moves by one vector a step; with the
+// grad_output vectors of the rows that the tile's kernel rows pair with this row of x, one a
+// kernel row, it feeds rows * columns multiply-adds from rows + 1 loads:
+//
+//     x row y            ... [u] [u+1] [u+2] [u+3] ...        window, in registers
+//     grad_output row    y - o     [w]  x  window  ->  sum[0][0] sum[0][1] sum[0][2] sum[0][3]
+//     grad_output row    y - o - d [w]  x  window  ->  sum[1][0] sum[1][1] sum[1][2] sum[1][3]
+//
+// The window stays where it is and the names of its registers rotate, which is why a step is
+// unrolled as often as the tile has columns. With a dilation d the columns w, w + d, w + 2 d, ...
+// are a row of their own, one after another for each remainder. With AVX-512-BF16 a packed vector
+// holds the columns w and w + d, and a step moves by two.
+//
+// Kernel rows and columns that never meet the map are left out, and so are all products with rows
+// outside it. A tile leaves out the columns in which none of its kernel columns meets the map;
+// what remains outside are zero columns beside the packed x.
+//
+// The maps are cut into blocks (an image, a range of rows and, in wide maps, of columns), the
+// blocks of some channels into chunks, which are the tasks. Registers are added to a chunk's sums
+// after every sweep over a block, and the chunks' sums are added in order. Blocks and chunks follow
+// from the shape alone, so the result does not depend on the number of threads.
+#pragma once
+
+#include "pack.h"
+
+namespace unireplknet {
+namespace UNIREPLKNET_ISA {
+
+// A packed vector with one column.
+template <class V>
+struct SingleColumn {
+  using Sum = V;
+  static constexpr int kPacked = 1;
+  V v;
+
+  static UNIREPLKNET_INLINE SingleColumn load(const typename V::Scalar* p) { return {V::load(p)}; }
+  UNIREPLKNET_INLINE void multiply_into(Sum& sum, SingleColumn other) const {
+    sum.multiply_add(v, other.v);
+  }
+  static void join(float*, int64_t, int64_t, int64_t) {}
+  static void join(double*, int64_t, int64_t, int64_t) {}
+};
+
+#if UNIREPLKNET_BFLOAT16_PAIRS
+// A packed vector with two bfloat16 columns in each lane, dilation columns apart.
+struct ColumnPair {
+  using Sum = Float;
+  static constexpr int kPacked = 2;
+  __m512bh v;
+
+  static UNIREPLKNET_INLINE ColumnPair load(const float* p) {
+    return {reinterpret_cast<__m512bh>(_mm512_load_ps(p))};
+  }
+  UNIREPLKNET_INLINE void multiply_into(Sum& sum, ColumnPair other) const {
+    sum.v = _mm512_dpbf16_ps(sum.v, v, other.v);
+  }
+  // Turns packed columns, bfloat16 values widened to float, into pairs. Beyond the row are zeros.
+  static void join(float* packed, int64_t rows, int64_t columns, int64_t dilation) {
+    constexpr int L = Float::kLanes;
+    for (int64_t r = 0; r < rows; ++r, packed += columns * L)
+      for (int64_t w = 0; w < columns; ++w) {
+        const __m512i low = _mm512_srli_epi32(_mm512_load_si512(packed + w * L), 16);
+        const __m512i high = w + dilation < columns ? _mm512_load_si512(packed + (w + dilation) * L)
+                                                    : _mm512_setzero_si512();
+        _mm512_store_si512(packed + w * L, _mm512_or_si512(low, high));
+      }
+  }
+};
+#endif
+
+constexpr int greatest_common_divisor(int a, int b) {
+  return b == 0 ? a : greatest_common_divisor(b, a % b);
+}
+
+// The size of one of `parts` nearly equal parts of total.
+constexpr int64_t part_size(int64_t total, int64_t parts, int64_t part) {
+  return total / parts + (part < total % parts);
+}
+
+// One tile over neighbouring rows of x that all its kernel rows pair with a row of grad_output.
+template <class Scalar>
+struct Sweep {
+  const Scalar* grad_output;  // at the first row of x, kernel row and output column
+  const Scalar* x;            // at the first row and the input column of the first kernel column
+  Scalar* sums;               // of the first kernel row and column
+  int64_t rows, columns;      // rows of x; output columns
+  int64_t dilation;
+  int64_t grad_output_row, x_row;  // scalars from a packed row to the next
+  int64_t kernel_row_sums;         // scalars from the sums of a kernel row to those of the next
+};
+
+template <class Operand, int kRows, int kColumns>
+void sweep_tile(const Sweep<typename Operand::Sum::Scalar>& s) {
+  using Sum = typename Operand::Sum;
+  using Scalar = typename Sum::Scalar;
+  constexpr int L = Sum::kLanes;
+  constexpr int kPacked = Operand::kPacked;
+  constexpr int kKept = kColumns > kPacked ? kColumns - kPacked : 0;  // of the window, a step
+  constexpr int kUnroll = kColumns / greatest_common_divisor(kColumns, kPacked);
+
+  Sum sum[kRows][kColumns];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+    for (int t = 0; t < kColumns; ++t) sum[r][t] = Sum::zero();
+
+  const int64_t column = s.dilation * L;
+  const int64_t kernel_row = s.dilation * s.grad_output_row;
+  const int64_t phases = minimum(s.dilation, s.columns);
+  for (int64_t row = 0; row < s.rows; ++row)
+    for (int64_t phase = 0; phase < phases; ++phase) {
+      const Scalar* g = s.grad_output + row * s.grad_output_row + phase * L;
+      const Scalar* x = s.x + row * s.x_row + phase * L;
+      Operand window[kColumns];
+#pragma GCC unroll 16
+      for (int t = 0; t < kKept; ++t) window[t] = Operand::load(x + t * column);
+      x += kKept * column;
+      for (int64_t steps = ceil_div(s.columns - phase, s.dilation * kPacked); steps > 0;) {
+#pragma GCC unroll 16
+        for (int step = 0; step < kUnroll; ++step) {
+#pragma GCC unroll 2
+          for (int t = kKept; t < kColumns; ++t)
+            window[(step * kPacked + t) % kColumns] = Operand::load(x + (t - kKept) * column);
+          x += kPacked * column;
+#pragma GCC unroll 16
+          for (int r = 0; r < kRows; ++r) {
+            const Operand gradient = Operand::load(g - r * kernel_row);
+#pragma GCC unroll 16
+            for (int t = 0; t < kColumns; ++t)
+              gradient.multiply_into(sum[r][t], window[(step * kPacked + t) % kColumns]);
+          }
+          g += kPacked * column;
+          if (--steps == 0) break;
+        }
+      }
+    }
+
+  const Sum one = Sum::broadcast(1);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+    for (int t = 0; t < kColumns; ++t) {
+      Scalar* p = s.sums + r * s.kernel_row_sums + t * L;
+      Sum total = Sum::load(p);
+      total.multiply_add(sum[r][t], one);
+      total.store(p);
+    }
+}
+
+template <class Operand, class T>
+class BackwardWeight {
+ public:
+  static void run(const Problem& problem, const ConstMap& grad_output, const ConstMap& x,
+                  void* grad_weight, ParallelFor parallel_for) {
+    BackwardWeight plan(problem, grad_output, x, grad_weight);
+    if (plan.chunks_ == 1) {
+      parallel_for(plan.channel_blocks_, whole_task, &plan);
+      return;
+    }
+    const int64_t tasks = plan.channel_blocks_ * plan.chunks_;
+    const Workspace workspace(tasks * plan.sums_size_ * static_cast<int64_t>(sizeof(Scalar)));
+    plan.sums_ = static_cast<Scalar*>(workspace.data);
+    parallel_for(tasks, chunk_task, &plan);
+    parallel_for(plan.channel_blocks_, finish_task, &plan);
+  }
+
+ private:
+  using Sum = typename Operand::Sum;
+  using Scalar = typename Sum::Scalar;
+  static constexpr int L = Sum::kLanes;
+
+  // A tile takes its sums, the window and one vector of grad_output from the registers.
+  static constexpr int kMostColumns = Isa::kRegisters == 32 ? 7 : 5;
+  static constexpr int kMostRows = 6;
+  static constexpr int most_rows(int columns) {
+    return static_cast<int>(minimum(kMostRows, (Isa::kRegisters - 1 - columns) / columns));
+  }
+
+  // Vectors of one block's maps: half of a common second-level cache.
+  static constexpr int64_t kBlockVectors = (512 << 10) / (L * sizeof(Scalar));
+  static constexpr int64_t kBlockColumns = 512;
+  static constexpr int64_t kTasks = 64;
+  // Multiply-adds of vectors that are worth a task, about 20 microseconds.
+  static constexpr int64_t kTaskWork = 1 << 17;
+
+  struct Workspace {
+    void* data = nullptr;
+    explicit Workspace(int64_t bytes) {
+      if (posix_memalign(&data, kAlignment, static_cast<size_t>(bytes)) != 0)
+        throw std::bad_alloc();
+    }
+    ~Workspace() { std::free(data); }
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+  };
+
+  BackwardWeight(const Problem& problem, const ConstMap& grad_output, const ConstMap& x,
+                 void* grad_weight)
+      : problem_(problem),
+        grad_output_(grad_output),
+        x_(x),
+        grad_weight_(static_cast<T*>(grad_weight)) {
+    const Problem& p = problem;
+    taps_above_ = minimum(p.kernel_height / 2, (p.height - 1) / p.dilation);
+    taps_left_ = minimum(p.kernel_width / 2, (p.width - 1) / p.dilation);
+    kernel_rows_ = 2 * taps_above_ + 1;
+    kernel_columns_ = 2 * taps_left_ + 1;
+    sums_size_ = p.kernel_height * p.kernel_width * L;
+    channel_blocks_ = ceil_div(p.channels, L);
+
+    column_blocks_ = ceil_div(p.width, kBlockColumns);
+    block_columns_ = ceil_div(p.width, column_blocks_);
+    column_blocks_ = ceil_div(p.width, block_columns_);
+    const int64_t halo = 2 * taps_above_ * p.dilation * x_columns();
+    int64_t rows = maximum(8, (kBlockVectors - halo) / (block_columns_ + x_columns()));
+
+    const int64_t work = p.batch * p.height * p.width * kernel_rows_ * kernel_columns_;
+    const int64_t wanted = maximum(1, minimum(ceil_div(kTasks, channel_blocks_), work / kTaskWork));
+    rows = minimum(rows, maximum(4, p.batch * column_blocks_ * p.height / wanted));
+    row_blocks_ = ceil_div(p.height, rows);
+    block_rows_ = ceil_div(p.height, row_blocks_);
+    row_blocks_ = ceil_div(p.height, block_rows_);
+    blocks_ = p.batch * row_blocks_ * column_blocks_;
+    chunks_ = minimum(wanted, blocks_);
+  }
+
+  // Zero columns that a tile can meet on one side of x.
+  int64_t padding() const { return (kMostColumns - 1) * problem_.dilation; }
+
+  // The most packed columns of x for one block.
+  int64_t x_columns() const {
+    return minimum(block_columns_ + 2 * taps_left_ * problem_.dilation,
+                   problem_.width + 2 * padding());
+  }
+
+  static void whole_task(int64_t task, void* context) {
+    const BackwardWeight& plan = *static_cast<const BackwardWeight*>(context);
+    Scratch scratch(plan.scratch_bytes() +
+                    Scratch::rounded(plan.sums_size_ * static_cast<int64_t>(sizeof(Scalar))));
+    Scalar* sums = scratch.take<Scalar>(plan.sums_size_);
+    plan.add_blocks(task, 0, plan.blocks_, sums, scratch);
+    plan.write(task, sums);
+  }
+
+  static void chunk_task(int64_t task, void* context) {
+    const BackwardWeight& plan = *static_cast<const BackwardWeight*>(context);
+    const int64_t chunk = task % plan.chunks_;
+    Scratch scratch(plan.scratch_bytes());
+    plan.add_blocks(task / plan.chunks_, plan.blocks_ * chunk / plan.chunks_,
+                    plan.blocks_ * (chunk + 1) / plan.chunks_, plan.sums_ + task * plan.sums_size_,
+                    scratch);
+  }
+
+  static void finish_task(int64_t task, void* context) {
+    const BackwardWeight& plan = *static_cast<const BackwardWeight*>(context);
+    Scalar* total = plan.sums_ + task * plan.chunks_ * plan.sums_size_;
+    const Sum one = Sum::broadcast(1);
+    for (int64_t chunk = 1; chunk < plan.chunks_; ++chunk)
+      for (int64_t i = 0; i < plan.sums_size_; i += L) {
+        Sum sum = Sum::load(total + i);
+        sum.multiply_add(Sum::load(total + chunk * plan.sums_size_ + i), one);
+        sum.store(total + i);
+      }
+    plan.write(task, total);
+  }
+
+  void write(int64_t channel_block, const Scalar* sums) const {
+    const int64_t first = channel_block * L;
+    const int64_t taps = problem_.kernel_height * problem_.kernel_width;
+    unpack<Sum>(sums, taps, nullptr, lanes(channel_block), 1, taps, grad_weight_ + first * taps,
+                Strides{0, taps, taps, 1});
+  }
+
+  int lanes(int64_t channel_block) const {
+    return static_cast<int>(minimum(L, problem_.channels - channel_block * L));
+  }
+
+  int64_t scratch_bytes() const {
+    const int64_t d = problem_.dilation;
+    const int64_t x_rows = minimum(problem_.height, block_rows_ + 2 * taps_above_ * d);
+    return Scratch::rounded((block_rows_ * block_columns_ + x_rows * x_columns()) * L *
+                            static_cast<int64_t>(sizeof(Scalar)));
+  }
+
+  // sums = over blocks [begin, end) of one channel block.
+  void add_blocks(int64_t channel_block, int64_t begin, int64_t end, Scalar* sums,
+                  Scratch& scratch) const {
+    fill_zero<Sum>(sums, sums_size_ / L);
+    Scalar* packed = scratch.take<Scalar>(scratch_bytes() / static_cast<int64_t>(sizeof(Scalar)));
+    for (int64_t block = begin; block < end; ++block) add_block(channel_block, block, sums, packed);
+  }
+
+  // A rectangle of one image, rows [top, bottom) and columns [left, right), packed row by row.
+  struct Block {
+    int64_t top, bottom, left, right;
+    Scalar* packed;
+    int64_t rows() const { return bottom - top; }
+    int64_t columns() const { return right - left; }
+    int64_t row() const { return columns() * L; }
+    const Scalar* at(int64_t h, int64_t w) const {
+      return packed + (h - top) * row() + (w - left) * L;
+    }
+  };
+
+  // Columns outside the map become zeros; all rows lie inside.
+  void pack_block(const ConstMap& map, int64_t n, int64_t channel_block, const Block& b) const {
+    const Strides& strides = map.strides;
+    const int64_t left = maximum(0, b.left), right = minimum(problem_.width, b.right);
+    if (left > b.left || right < b.right)
+      for (int64_t h = b.top; h < b.bottom; ++h) {
+        Scalar* row = b.packed + (h - b.top) * b.row();
+        fill_zero<Sum>(row, left - b.left);
+        fill_zero<Sum>(row + (right - b.left) * L, b.right - right);
+      }
+    const T* source = static_cast<const T*>(map.data) + n * strides.n +
+                      channel_block * L * strides.c + b.top * strides.h + left * strides.w;
+    pack<Sum>(source, strides, lanes(channel_block), b.rows(), right - left, nullptr,
+              b.packed + (left - b.left) * L, b.columns());
+    Operand::join(b.packed, b.rows(), b.columns(), problem_.dilation);
+  }
+
+  void add_block(int64_t channel_block, int64_t index, Scalar* sums, Scalar* packed) const {
+    const Problem& p = problem_;
+    const int64_t d = p.dilation;
+    const int64_t n = index / (row_blocks_ * column_blocks_);
+    Block g;
+    g.top = index / column_blocks_ % row_blocks_ * block_rows_;
+    g.bottom = minimum(p.height, g.top + block_rows_);
+    g.left = index % column_blocks_ * block_columns_;
+    g.right = minimum(p.width, g.left + block_columns_);
+    g.packed = packed;
+    Block x;
+    x.top = maximum(0, g.top - taps_above_ * d);
+    x.bottom = minimum(p.height, g.bottom + taps_above_ * d);
+    x.left = maximum(g.left - taps_left_ * d, -padding());
+    x.right = minimum(g.right + taps_left_ * d, p.width + padding());
+    x.packed = packed + g.rows() * g.row();
+    pack_block(grad_output_, n, channel_block, g);
+    pack_block(x_, n, channel_block, x);
+
+    // Kernel rows and columns are counted from the centre here: i, j = -2, -1, 0, 1, 2.
+    const int64_t column_tiles = ceil_div(kernel_columns_, kMostColumns);
+    int64_t j = -taps_left_;
+    for (int64_t column_tile = 0; column_tile < column_tiles; ++column_tile) {
+      const int columns = static_cast<int>(part_size(kernel_columns_, column_tiles, column_tile));
+      const int64_t left = maximum(g.left, -(j + columns - 1) * d);
+      const int64_t right = minimum(g.right, p.width - j * d);
+      const int64_t row_tiles = ceil_div(kernel_rows_, most_rows(columns));
+      int64_t i = -taps_above_;
+      for (int64_t row_tile = 0; row_tile < row_tiles && left < right; ++row_tile) {
+        const int rows = static_cast<int>(part_size(kernel_rows_, row_tiles, row_tile));
+        add_tile(g, x, left, right, i, rows, j, columns, sums);
+        i += rows;
+      }
+      j += columns;
+    }
+  }
+
+  // The tile of kernel rows [i, i + rows) and columns [j, j + columns) over the output columns
+  // [left, right) of a block.
+  void add_tile(const Block& g, const Block& x, int64_t left, int64_t right, int64_t i, int rows,
+                int64_t j, int columns, Scalar* sums) const {
+    const Problem& p = problem_;
+    const int64_t d = p.dilation;
+    Sweep<Scalar> s;
+    s.columns = right - left;
+    s.dilation = d;
+    s.grad_output_row = g.row();
+    s.x_row = x.row();
+    s.kernel_row_sums = p.kernel_width * L;
+
+    // Row y of x meets kernel row i + r in output row y - (i + r) * d, which must lie in the block:
+    // first <= r < last. Neighbouring rows with the same range are swept together.
+    const int64_t end = minimum(x.bottom, g.bottom + (i + rows - 1) * d);
+    int64_t y = maximum(x.top, g.top + i * d);
+    while (y < end) {
+      const int64_t h = y - i * d;
+      const int64_t first = h < g.bottom ? 0 : (h - g.bottom) / d + 1;
+      const int64_t last = minimum(rows, (h - g.top) / d + 1);
+      // The next rows at which first and last change.
+      int64_t next = minimum(end, i * d + g.bottom + first * d);
+      if (last < rows) next = minimum(next, i * d + g.top + last * d);
+      if (first < last) {
+        s.rows = next - y;
+        s.grad_output = g.at(h - first * d, left);
+        s.x = x.at(y, left + j * d);
+        s.sums = sums +
+                 ((i + first + p.kernel_height / 2) * p.kernel_width + j + p.kernel_width / 2) * L;
+        sweep(static_cast<int>(last - first), columns, s);
+      }
+      y = next;
+    }
+  }
+
+  static void sweep(int rows, int columns, const Sweep<Scalar>& s) {
+    switch (columns) {  // an odd number cut into nearly equal parts never gives 2
+      case 1:
+        return sweep_rows<1>(rows, s);
+      case 3:
+        return sweep_rows<3>(rows, s);
+      case 4:
+        return sweep_rows<4>(rows, s);
+      case 5:
+        return sweep_rows<5>(rows, s);
+      case 6:
+        return sweep_rows<6>(rows, s);
+      case 7:
+        return sweep_rows<7>(rows, s);
+    }
+  }
+
+  template <int kColumns>
+  static void sweep_rows(int rows, const Sweep<Scalar>& s) {
+    switch (rows) {
+      case 1:
+        return sweep_if_fits<1, kColumns>(s);
+      case 2:
+        return sweep_if_fits<2, kColumns>(s);
+      case 3:
+        return sweep_if_fits<3, kColumns>(s);
+      case 4:
+        return sweep_if_fits<4, kColumns>(s);
+      case 5:
+        return sweep_if_fits<5, kColumns>(s);
+      case 6:
+        return sweep_if_fits<6, kColumns>(s);
+    }
+  }
+
+  template <int kRows, int kColumns>
+  static void sweep_if_fits(const Sweep<Scalar>& s) {
+    if constexpr (kColumns <= kMostColumns && kRows <= most_rows(kColumns))
+      sweep_tile<Operand, kRows, kColumns>(s);
+  }
+
+  const Problem problem_;
+  const ConstMap grad_output_, x_;
+  T* const grad_weight_;
+  Scalar* sums_ = nullptr;                // [channel block][chunk][kernel row][kernel column][lane]
+  int64_t taps_above_, taps_left_;        // on either side of the centre, that meet the map
+  int64_t kernel_rows_, kernel_columns_;  // that meet the map
+  int64_t sums_size_;                     // scalars of one chunk
+  int64_t channel_blocks_, row_blocks_, column_blocks_, block_rows_, block_columns_;
+  int64_t blocks_, chunks_;  // of one channel block
+};
+
+template <class Isa>
+void backward_weight(const Problem& problem, const ConstMap& grad_output, const ConstMap& x,
+                     void* grad_weight, ParallelFor parallel_for) {
+  using Single = SingleColumn<typename Isa::Float>;
+  switch (problem.dtype) {
+    case DType::kFloat32:
+      return BackwardWeight<Single, float>::run(problem, grad_output, x, grad_weight, parallel_for);
+    case DType::kFloat64:
+      return BackwardWeight<SingleColumn<typename Isa::Double>, double>::run(
+          problem, grad_output, x, grad_weight, parallel_for);
+    case DType::kFloat16:
+      return BackwardWeight<Single, Half>::run(problem, grad_output, x, grad_weight, parallel_for);
+    case DType::kBFloat16:
+#if UNIREPLKNET_BFLOAT16_PAIRS
+      return BackwardWeight<ColumnPair, BFloat16>::run(problem, grad_output, x, grad_weight,
+                                                       parallel_for);
+#else
+      return BackwardWeight<Single, BFloat16>::run(problem, grad_output, x, grad_weight,
+                                                   parallel_for);
+#endif
+  }
+}
+
+}  // namespace UNIREPLKNET_ISA
+}  // namespace unireplknet
