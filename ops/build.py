@@ -40,6 +40,8 @@ MINIMUM_TORCH = (2, 10)
 STABLE_ABI = '-DTORCH_TARGET_VERSION=0x020a000000000000'  # torch 2.10
 CPU_LIBRARY = 'libunireplknet_ops.so'
 CUDA_LIBRARY = 'libunireplknet_ops_cuda.so'
+# Why the libraries are not there: pip shows no output of an installation that succeeds.
+REASON = 'not_built.txt'
 
 # From the least demanding instruction set to the most; see the module's docstring.
 INSTRUCTION_SETS = {
@@ -100,8 +102,8 @@ def find_torch() -> Torch:
     spec = importlib.util.find_spec('torch')
     if spec is None or not spec.submodule_search_locations:
         raise MissingTool(
-            f'{sys.executable} has no torch: install torch >= 2.10 first, then install this package '
-            'with --no-build-isolation, so that the build sees it'
+            'the build sees no torch: install torch >= 2.10 first, and this package with '
+            'pip install --no-build-isolation'
         )
     directory = Path(spec.submodule_search_locations[0])
     text = (directory / 'version.py').read_text(encoding='utf-8')
@@ -423,6 +425,7 @@ def build(
         with locked(directory):
             libraries = write_graph(directory, output, torch, compiler, nvcc, sanitize)
             run_ninja([*ninja, '-j', str(jobs)], directory, libraries, verbose)
+            (output / REASON).unlink(missing_ok=True)
             if not nvcc:
                 # Left from an earlier build, it need not fit the new CPU library.
                 (output / CUDA_LIBRARY).unlink(missing_ok=True)
@@ -447,10 +450,11 @@ def run_ninja(command: list[str], directory: Path, libraries: list[Path], verbos
 def build_where_possible(output: str | Path | None = None, **options) -> list[Path]:
     """What an installation does: a missing tool is a warning, unless UNIREPLKNET_BUILD_OPS is 1.
 
-    UNIREPLKNET_BUILD_OPS=0 builds nothing. Returns the libraries built, [] for none. A compiler that
-    fails is an error in any case.
+    The warning is left in `output` as well, in not_built.txt. UNIREPLKNET_BUILD_OPS=0 builds nothing.
+    Returns the libraries built, [] for none. A compiler that fails is an error in any case.
     """
     wanted = switch('UNIREPLKNET_BUILD_OPS')
+    output = Path(output or PACKAGE / 'lib').resolve()
     if wanted is False:
         return []
     try:
@@ -460,6 +464,8 @@ def build_where_possible(output: str | Path | None = None, **options) -> list[Pa
             raise
         note(f'warning: {missing}')
         note('warning: without the compiled op, large-kernel convolutions run on F.conv2d')
+        output.mkdir(parents=True, exist_ok=True)
+        (output / REASON).write_text(f'{missing}\n', encoding='utf-8')
         return []
 
 
