@@ -327,11 +327,11 @@ def test_forcing(install, monkeypatch):
     monkeypatch.setenv('UNIREPLKNET_DWCONV', 'op')
     assert choose() == 'op'
     assert 'UNIREPLKNET_DWCONV=op overrides' in explain(**PROBLEM)
-    with pytest.raises(RuntimeError, match='UNIREPLKNET_DWCONV=op.*13x12 is even'):
+    with pytest.raises(RuntimeError, match=r'UNIREPLKNET_DWCONV=op.*13x12 is even'):
         choose(kernel_size=(13, 12))
     assert 'an error: UNIREPLKNET_DWCONV=op' in explain(**PROBLEM | dict(kernel_size=(13, 12)))
     monkeypatch.setattr(library, 'missing', lambda device_type: 'the library was not built')
-    with pytest.raises(RuntimeError, match='UNIREPLKNET_DWCONV=op.*the library was not built'):
+    with pytest.raises(RuntimeError, match=r'UNIREPLKNET_DWCONV=op.*the library was not built'):
         choose(batch=9)
 
     install(make_cells(lambda *_: FAST))
