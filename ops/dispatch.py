@@ -63,6 +63,7 @@ class Problem(NamedTuple):
 
 
 _choices: dict[tuple, Implementation] = {}
+caches: list[dict] = [_choices]  # and those of callers that keep what was chosen
 
 
 def choose_implementation(
@@ -204,7 +205,8 @@ def is_channels_last(x: Tensor) -> bool:
 
 def clear_cache() -> None:
     """Forget the choices and the tables read; for after writing a new table or loading a library."""
-    _choices.clear()
+    for cache in caches:
+        cache.clear()
     _regions_of.cache_clear()
     tuning_tables.read_all.cache_clear()
 

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from unireplknet_mm.ops import library
-from unireplknet_mm.ops.dispatch import FORCE_VARIABLE, choose_implementation, obstacle_to_op
+from unireplknet_mm.ops.dispatch import (
+    FORCE_VARIABLE,
+    caches,
+    choose_implementation,
+    obstacle_to_op,
+)
 from unireplknet_mm.ops.operators import (
     AUTOCAST_KEYS,
     backward,
@@ -29,6 +34,7 @@ _PLAIN_TYPES = {Tensor, nn.Parameter}
 _MAXIMUM_CHOICES = 4096  # a training on images of all sizes starts over then
 # Everything that a choice depends on -> whether the operator runs.
 _choices: dict[tuple, bool] = {}
+caches.append(_choices)
 
 
 def depthwise_conv2d(
