@@ -1,7 +1,7 @@
 // The sizes of one convolution, as the host functions hand them to the launch functions of every kernel family.
 #pragma once
 
-#include <cstdint>
+#include "ptx.cuh"
 
 namespace unireplknet::cuda {
 
@@ -13,9 +13,9 @@ struct Shape {
   int height, width;
   int kernel_height, kernel_width, dilation;
 
-  int64_t planes() const { return batch * channels; }
-  int padding_height() const { return dilation * (kernel_height - 1) / 2; }
-  int padding_width() const { return dilation * (kernel_width - 1) / 2; }
+  __host__ __device__ int64_t planes() const { return batch * channels; }
+  __host__ __device__ int padding_height() const { return dilation * (kernel_height - 1) / 2; }
+  __host__ __device__ int padding_width() const { return dilation * (kernel_width - 1) / 2; }
 };
 
 }  // namespace unireplknet::cuda
