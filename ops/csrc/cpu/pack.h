@@ -174,6 +174,12 @@ void unpack(const typename V::Scalar* packed, int64_t pitch, const int32_t* posi
     }
 }
 
+inline void* allocate_aligned(int64_t bytes) {
+  void* data = nullptr;
+  if (posix_memalign(&data, kAlignment, static_cast<size_t>(bytes)) != 0) throw std::bad_alloc();
+  return data;
+}
+
 // Memory for the packed blocks of one task, aligned to kAlignment. Each thread keeps one piece of
 // up to kKept bytes between tasks; what is larger is freed at the end of the task. At most one
 // Scratch may live on a thread at a time.
@@ -183,14 +189,14 @@ class Scratch {
     bytes = ceil_div(bytes, kAlignment) * kAlignment;
     Kept& kept = kept_here();
     if (bytes > kKept) {
-      data_ = own_ = allocate(bytes);
+      data_ = own_ = allocate_aligned(bytes);
       return;
     }
     if (bytes > kept.bytes) {
       std::free(kept.data);
       kept.data = nullptr;
       kept.bytes = 0;
-      kept.data = allocate(bytes);
+      kept.data = allocate_aligned(bytes);
       kept.bytes = bytes;
     }
     data_ = kept.data;
@@ -219,11 +225,6 @@ class Scratch {
   static Kept& kept_here() {
     static thread_local Kept kept;
     return kept;
-  }
-  static void* allocate(int64_t bytes) {
-    void* data = nullptr;
-    if (posix_memalign(&data, kAlignment, static_cast<size_t>(bytes)) != 0) throw std::bad_alloc();
-    return data;
   }
 
   void* data_ = nullptr;
