@@ -1,0 +1,191 @@
+// Depthwise convolution of fp16 and bf16 maps on the tensor cores: what the host function calls,
+// and how a block's part of the maps lies in shared memory, which the forward kernel
+// (tensor_core_forward.cuh) and the gradient of the filter (tensor_core_backward_weight.cuh) have
+// in common. The gradient of the input is the forward kernel with the filter turned.
+//
+// Both kernels work on segments: a segment is a few rows of 8 kBlocks columns, anywhere in the
+// block's tile (image, row, column). A warp takes 16 segments in lockstep, one for each row of the
+// 16-row operand of mma.m16n8k16, so that the 16 may come from 16 images (large batches: all of
+// them meet the map's border at the same time and the work beyond it is left out) or from one
+// (small batches). Columns are handled in chunks of 8, that is 16 bytes, the unit of ldmatrix.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "ptx.cuh"
+#include "shape.cuh"
+
+namespace unireplknet::cuda {
+
+constexpr int kTensorCoreMaxKernel = 31;
+
+// Kernel sizes up to 31 on each axis; the direct kernels take the rest.
+inline bool tensor_core_supported(const Shape& shape) {
+  return shape.dilation == 1 && shape.kernel_height <= kTensorCoreMaxKernel &&
+         shape.kernel_width <= kTensorCoreMaxKernel;
+}
+
+// out = conv(x, weight) + bias, accumulated in fp32 and rounded once. `flip` turns the filter by
+// 180 degrees: the gradient of the input for x = grad_output. `bias` may be null. T is __half or
+// __nv_bfloat16. A value that is not finite reaches, beyond the outputs whose window holds it,
+// further outputs of its row up to 15 columns away, because the products with the zeros beside the
+// band are computed.
+template <class T>
+cudaError_t tensor_core_forward(const Shape& shape, const T* x, const T* weight, const T* bias,
+                                bool flip, T* out, cudaStream_t stream);
+
+// Bytes of fp32 partial sums that tensor_core_backward_weight needs.
+size_t tensor_core_backward_weight_workspace(const Shape& shape);
+
+// grad_weight (channels, kernel_height, kernel_width), summed in fp32 in an order that depends on
+// the shape alone.
+template <class T>
+cudaError_t tensor_core_backward_weight(const Shape& shape, const T* grad_output, const T* x,
+                                        T* grad_weight, float* workspace, cudaStream_t stream);
+
+// --- shared by the two kernels ---
+
+// The machine that plans are made for; a fixed one, so that results depend on the shape alone.
+constexpr int kPlanProcessors = 132;
+constexpr int kPlanSharedBytes = 224 * 1024;
+
+constexpr int divide_up(int value, int divisor) { return (value + divisor - 1) / divisor; }
+constexpr int64_t divide_up(int64_t value, int64_t divisor) {
+  return (value + divisor - 1) / divisor;
+}
+constexpr int round_up(int value, int multiple) { return divide_up(value, multiple) * multiple; }
+
+// Columns kept before the first output column of a tile: the kernel's padding, rounded up so that
+// copies stay aligned.
+constexpr int margin_of(int kernel_width) {
+  return std::max(4, round_up((kernel_width - 1) / 2, 4));
+}
+
+// Chunks of 8 input columns that 8 neighbouring outputs need when the first chunk starts `margin`
+// columns to their left: 2 for kernel widths to 9, 3 to 17, 4 to 25, 5 to 31.
+constexpr int chunks_of(int kernel_width) { return margin_of(kernel_width) / 4 + 1; }
+
+// The rows of one map that a block holds in shared memory, for each of its images. A row starts
+// with `margin` columns to the left of the tile; where the tile is as wide as the map, the zeros to
+// the right of a row are the margin of the next one. Rows come in groups, one row of a segment
+// after the other; the strides of groups and of images are such that the 8 rows that one ldmatrix
+// reads at a time lie in different banks.
+struct TileLayout {
+  int margin;         // columns
+  int columns;        // columns of a row, the margins included
+  int pitch;          // bytes from row to row
+  int group_rows;     // rows of a group
+  int group_stride;   // bytes from group to group
+  int image_stride;   // bytes from image to image
+  int row_lanes_log;  // threads that copy one row, as a power of two
+
+  __host__ __device__ int offset(int row) const {
+    return row / group_rows * group_stride + row % group_rows * pitch;
+  }
+};
+
+// `rows` is the greatest number of rows kept of an image, `images` the number of images.
+inline TileLayout make_layout(int margin, int columns, int rows, int group_rows, int images,
+                              int vector) {
+  TileLayout layout{};
+  layout.margin = margin;
+  layout.columns = columns;
+  layout.pitch = 2 * columns;
+  layout.group_rows = group_rows;
+  // With the 16-byte units of neighbouring images 1 apart and of neighbouring groups `images`
+  // apart, modulo the 8 units of a pass over all banks, segment i lies at unit i: image by image,
+  // group by group.
+  auto congruent = [](int bytes, int unit) {
+    return bytes + 16 * (((unit - bytes / 16) % 8 + 8) % 8);
+  };
+  layout.group_stride = group_rows * layout.pitch;
+  if (images % 8 != 0) layout.group_stride = congruent(layout.group_stride, images);
+  // Rows need not start at the beginning of a group, so that one group more may be touched; and a
+  // margin follows the last row.
+  const int gaps =
+      (divide_up(rows, group_rows) + 1) * (layout.group_stride - group_rows * layout.pitch);
+  layout.image_stride = congruent(rows * layout.pitch + gaps + 2 * round_up(margin, 8), 1);
+  while (layout.row_lanes_log < 5 && vector << layout.row_lanes_log < columns)
+    ++layout.row_lanes_log;
+  return layout;
+}
+
+// Elements that one copy from global memory may move: rows that start at multiples of it, and
+// margins and widths that are.
+inline int copy_vector(int width, int margin, const void* pointer) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
+  int vector = 8;
+  while (vector > 1 && (width % vector != 0 || margin % vector != 0 || address % (2 * vector) != 0))
+    vector /= 2;
+  return vector;
+}
+
+// Which rows and columns of a map a tile holds. Row `first_row` of the map is the tile's row
+// `first_index`, and lies at the beginning of the image's part of shared memory; `first_column` may
+// be negative.
+struct TileBounds {
+  int images, first_row, first_index, rows, first_column, width;
+};
+
+// Starts the copy of a tile, columns outside of the map as zeros; the caller commits, waits and
+// synchronises.
+template <class T, int kVector>
+__device__ __forceinline__ void copy_tile_by(const T* __restrict__ source, int64_t image_elements,
+                                             const TileLayout& layout, const TileBounds& bounds,
+                                             unsigned char* target) {
+  const int threads = blockDim.x;
+  const int lanes = 1 << layout.row_lanes_log;
+  const int lane = threadIdx.x & (lanes - 1);
+  const int base = layout.offset(bounds.first_index);
+  int image = 0;
+  for (int row = threadIdx.x >> layout.row_lanes_log;; row += threads >> layout.row_lanes_log) {
+    while (row >= bounds.rows) {
+      row -= bounds.rows;
+      ++image;
+    }
+    if (image >= bounds.images) break;
+    const int offset = layout.offset(bounds.first_index + row) - base;
+    // Up to where the next row or image begins, gaps included.
+    const int end = (row + 1 < bounds.rows ? layout.offset(bounds.first_index + row + 1) - base
+                                           : layout.image_stride) -
+                    offset;
+    const T* from =
+        source + image * image_elements + int64_t{bounds.first_row + row} * bounds.width;
+    unsigned char* to = target + image * layout.image_stride + offset;
+    for (int column = lane * kVector; 2 * column < end; column += lanes * kVector) {
+      const int position = bounds.first_column + column;
+      const bool valid = column < layout.columns && position >= 0 && position < bounds.width;
+      if constexpr (kVector > 1) {
+        cp_async<2 * kVector>(shared_address(to + 2 * column), valid ? from + position : source,
+                              valid);
+      } else {
+        reinterpret_cast<uint16_t*>(to)[column] =
+            valid ? static_cast<uint16_t>(bits_of(from[position])) : 0;
+      }
+    }
+  }
+}
+
+template <class T>
+__device__ __forceinline__ void copy_tile(int vector, const T* __restrict__ source,
+                                          int64_t image_elements, const TileLayout& layout,
+                                          const TileBounds& bounds, unsigned char* target) {
+  if (vector == 8) {
+    copy_tile_by<T, 8>(source, image_elements, layout, bounds, target);
+  } else if (vector == 4) {
+    copy_tile_by<T, 4>(source, image_elements, layout, bounds, target);
+  } else if (vector == 2) {
+    copy_tile_by<T, 2>(source, image_elements, layout, bounds, target);
+  } else {
+    copy_tile_by<T, 1>(source, image_elements, layout, bounds, target);
+  }
+}
+
+// The warp's index in a way that lets the compiler see that all lanes have the same.
+__device__ __forceinline__ int uniform_warp() {
+  return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x / 32), 0);
+}
+
+}  // namespace unireplknet::cuda
