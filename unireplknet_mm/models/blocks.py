@@ -5,6 +5,7 @@ Paper: §3.2.1 and §3.2.2, Fig. 3 and 6 (arXiv 2410.08049). What differs from t
 - the folding of branches, norms, layer scale and GRN bias lives in `reparameterize.py` as pure functions
   and works in every floating dtype and on every device;
 - activation checkpointing is non-reentrant and updates BatchNorm's running statistics once, not twice;
+- the depthwise convolutions run on the compiled op where it is faster (`unireplknet_mm.ops`);
 - kernel sizes from 19 up have default branches (see `default_branches`), and a user may pass others.
 """
 
@@ -154,7 +155,7 @@ class DilatedReparamBlock(nn.Module):
         kernel_size: K, odd, at least 5.
         branches: (kernel size, dilation) pairs; None takes `default_branches(kernel_size)`.
         norm_cfg: the BatchNorm of every branch.
-        conv_cfg: the K×K convolution's type, None for `nn.Conv2d`.
+        conv_cfg: the type of all its convolutions, None for `nn.Conv2d`.
         deploy: build the folded structure, one convolution with bias.
     """
 
@@ -164,7 +165,7 @@ class DilatedReparamBlock(nn.Module):
         kernel_size: int,
         branches: Sequence[Sequence[int]] | None = None,
         norm_cfg: dict = dict(type='BN'),  # noqa: B006
-        conv_cfg: dict | None = None,
+        conv_cfg: dict | None = dict(type='DepthwiseConv2d'),  # noqa: B006
         deploy: bool = False,
     ):
         super().__init__()
@@ -177,7 +178,7 @@ class DilatedReparamBlock(nn.Module):
             return
         self.origin_bn = build_batch_norm(norm_cfg, channels)
         for size, dilation in self.branches:
-            conv = build_depthwise_conv(channels, size, None, bias=False, dilation=dilation)
+            conv = build_depthwise_conv(channels, size, conv_cfg, bias=False, dilation=dilation)
             self.add_module(f'dil_conv_k{size}_{dilation}', conv)
             self.add_module(f'dil_bn_k{size}_{dilation}', build_batch_norm(norm_cfg, channels))
 
@@ -246,7 +247,7 @@ class UniRepLKNetBlock(nn.Module):
         layer_scale_init_value: float = 1e-6,
         branches: Sequence[Sequence[int]] | None = None,
         norm_cfg: dict = dict(type='BN'),  # noqa: B006
-        conv_cfg: dict | None = None,
+        conv_cfg: dict | None = dict(type='DepthwiseConv2d'),  # noqa: B006
         deploy: bool = False,
         with_cp: bool = False,
         ffn_ratio: int = 4,

@@ -58,7 +58,8 @@ class UniRepLKNet(BaseModule):
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
         norm_cfg: BatchNorm of the blocks, `dict(type='BN')` or `dict(type='SyncBN')`.
         norm_eval: keep the BatchNorms in evaluation mode (running statistics) during training.
-        conv_cfg: type of the depthwise convolutions of the blocks, None for `nn.Conv2d`.
+        conv_cfg: type of the blocks' depthwise convolutions, branches included. `DepthwiseConv2d` runs the
+            compiled op (`unireplknet_mm.ops`) where it was measured to be faster; None is `nn.Conv2d`.
         branches: {kernel size: ((k, r), ...)}, the dilated branches beside a kernel of that size, where
             they are to differ from `default_branches`.
         gap_before_final_norm: for classification, as in mmpretrain's ConvNeXt: return one (N, C) tensor,
@@ -99,7 +100,7 @@ class UniRepLKNet(BaseModule):
         frozen_stages: int = -1,
         norm_cfg: dict = dict(type='BN'),  # noqa: B006
         norm_eval: bool = False,
-        conv_cfg: dict | None = None,
+        conv_cfg: dict | None = dict(type='DepthwiseConv2d'),  # noqa: B006
         branches: dict[int, Sequence[Sequence[int]]] | None = None,
         gap_before_final_norm: bool = False,
         deploy: bool = False,
