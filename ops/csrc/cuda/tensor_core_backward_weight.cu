@@ -1,0 +1,16 @@
+// Compiles the kernels of the filter's gradient, see tensor_core_backward_weight.cuh.
+#include "tensor_core_backward_weight.cuh"
+
+namespace unireplknet::cuda {
+
+size_t tensor_core_backward_weight_workspace(const Shape& shape) {
+  return tensor_core::backward_weight_workspace(shape);
+}
+
+template cudaError_t tensor_core_backward_weight(const Shape&, const __half*, const __half*,
+                                                 __half*, float*, cudaStream_t);
+template cudaError_t tensor_core_backward_weight(const Shape&, const __nv_bfloat16*,
+                                                 const __nv_bfloat16*, __nv_bfloat16*, float*,
+                                                 cudaStream_t);
+
+}  // namespace unireplknet::cuda
