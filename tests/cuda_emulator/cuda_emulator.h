@@ -1,17 +1,23 @@
 // Runs CUDA kernels on the host, so that they can be tested where there is no GPU.
 //
-// A kernel header that includes ops/csrc/cuda/ptx.cuh compiles with nvcc for the device and, through this file, with g++ for
-// the host. Blocks run one after another; every CUDA thread of a block is a fiber with its own stack. A fiber runs alone
-// until it reaches a barrier or a warp-wide instruction, so threads are as far apart as the programming model allows: what
-// works here only because a barrier is missing on purpose does not work. Stricter than the hardware on purpose:
-//   * __syncthreads must be reached by all threads of the block, at the same source line; none may have returned before.
-//   * A warp-wide instruction must be reached by all lanes of its mask, all at the same source line.
+// A kernel header that includes ops/csrc/cuda/ptx.cuh compiles with nvcc for the device and,
+// through this file, with g++ for the host. Blocks run one after another; every CUDA thread of a
+// block is a fiber with its own stack. A fiber runs alone until it reaches a barrier or a warp-wide
+// instruction, so threads are as far apart as the programming model allows: what works here only
+// because a barrier is missing on purpose does not work. Stricter than the hardware on purpose:
+//   * __syncthreads must be reached by all threads of the block, at the same source line; none may
+//   have returned before.
+//   * A warp-wide instruction must be reached by all lanes of its mask, all at the same source
+//   line.
 //   * cp.async moves the data only when the group is waited for.
-//   * Dynamic shared memory is one heap block of exactly the requested size, filled with NaN for every block of threads,
+//   * Dynamic shared memory is one heap block of exactly the requested size, filled with NaN for
+//   every block of threads,
 //     so AddressSanitizer sees an overrun and arithmetic sees an element that nobody wrote.
 //   * Vector types carry their alignment, so -fsanitize=alignment sees a misaligned 16-byte access.
-// The environment variable CUDA_EMULATOR_ORDER=descending lets the last thread run first; a race that one order hides shows
-// in the other. Fragment layouts of ldmatrix and mma follow the PTX ISA, section "Warp-level matrix instructions".
+// The environment variable CUDA_EMULATOR_ORDER=descending lets the last thread run first; a race
+// that one order hides shows in the other. With CUDA_EMULATOR_DRY_RUN set a launch only checks its
+// configuration. Fragment layouts of ldmatrix and mma follow the PTX ISA, section "Warp-level
+// matrix instructions".
 #pragma once
 
 #include <algorithm>
@@ -87,19 +93,21 @@ constexpr int warpSize = 32;
 
 namespace cuda_emulator {
 
-// The smallest limit of dynamic shared memory among the architectures that the project compiles for (8.6, 8.9, 12.0).
+// The smallest limit of dynamic shared memory among the architectures that the project compiles for
+// (8.6, 8.9, 12.0).
 constexpr size_t kSharedLimit = 99 * 1024;
 constexpr size_t kStackBytes = 128 * 1024;
 constexpr int kMaxThreads = 1024;
 
 [[noreturn]] inline void fail(const std::string& message) {
-  std::fprintf(stderr, "cuda_emulator: block (%u, %u, %u), thread (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z,
-               threadIdx.x, threadIdx.y, threadIdx.z, message.c_str());
+  std::fprintf(stderr, "cuda_emulator: block (%u, %u, %u), thread (%u, %u, %u): %s\n", blockIdx.x,
+               blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, message.c_str());
   std::fflush(stderr);
   std::abort();
 }
 
-// A stack and the state of whoever runs on it. The scheduler is the one fiber without a stack of its own.
+// A stack and the state of whoever runs on it. The scheduler is the one fiber without a stack of
+// its own.
 #if defined(__x86_64__)
 struct Context {
   void* stack_pointer = nullptr;
@@ -249,11 +257,13 @@ inline void barrier(int line) {
   Machine& m = machine();
   Thread& thread = *m.threads[m.current];
   if (m.finished > 0) {
-    fail("__syncthreads at line " + std::to_string(line) + ", but a thread of the block has returned");
+    fail("__syncthreads at line " + std::to_string(line) +
+         ", but a thread of the block has returned");
   }
   if (m.at_barrier == 0) m.barrier_line = line;
   if (m.barrier_line != line) {
-    fail("__syncthreads at line " + std::to_string(line) + " while others wait at line " + std::to_string(m.barrier_line));
+    fail("__syncthreads at line " + std::to_string(line) + " while others wait at line " +
+         std::to_string(m.barrier_line));
   }
   if (++m.at_barrier == m.thread_count) {
     m.at_barrier = 0;
@@ -265,7 +275,8 @@ inline void barrier(int line) {
   leave();
 }
 
-inline void warp_collective(void (*operation)(void* const*, uint32_t), void* arguments, uint32_t mask, int line) {
+inline void warp_collective(void (*operation)(void* const*, uint32_t), void* arguments,
+                            uint32_t mask, int line) {
   Machine& m = machine();
   const int lane = m.current % 32, warp = m.current / 32;
   const int lanes = std::min(32, m.thread_count - warp * 32);
@@ -284,7 +295,8 @@ inline void warp_collective(void (*operation)(void* const*, uint32_t), void* arg
     entry->line = line;
   }
   if (entry->mask != mask || entry->operation != operation || entry->line != line) {
-    fail("divergent warp-wide instructions at lines " + std::to_string(entry->line) + " and " + std::to_string(line));
+    fail("divergent warp-wide instructions at lines " + std::to_string(entry->line) + " and " +
+         std::to_string(line));
   }
   entry->arguments[lane] = arguments;
   entry->arrived |= 1u << lane;
@@ -327,7 +339,8 @@ inline void run_block(bool descending) {
       for (int t = 0; t < m.thread_count; ++t) {
         if (m.threads[t]->state == State::kFinished) continue;
         threadIdx = m.threads[t]->index;
-        fail("deadlock: waits at line " + std::to_string(m.threads[t]->line) + " for threads that never come");
+        fail("deadlock: waits at line " + std::to_string(m.threads[t]->line) +
+             " for threads that never come");
       }
     }
   }
@@ -335,14 +348,16 @@ inline void run_block(bool descending) {
 
 // Runs the kernel over the whole grid before returning.
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, Arguments... arguments) {
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                   Arguments... arguments) {
   Machine& m = machine();
   const size_t threads = size_t{block.x} * block.y * block.z;
-  if (threads == 0 || threads > kMaxThreads || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
-      grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
+  if (threads == 0 || threads > kMaxThreads || block.z > 64 || grid.x == 0 || grid.y == 0 ||
+      grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
     return cudaErrorInvalidConfiguration;
   }
   if (shared_bytes > kSharedLimit) return cudaErrorInvalidValue;
+  if (std::getenv("CUDA_EMULATOR_DRY_RUN")) return cudaSuccess;
   m.thread_count = static_cast<int>(threads);
   m.shared_bytes = shared_bytes;
   m.shared.reset(new unsigned char[shared_bytes]);
@@ -384,9 +399,11 @@ inline float bits_float(uint32_t bits) {
   return value;
 }
 inline float half_to_float(uint16_t half) {
-  const uint32_t sign = uint32_t{half & 0x8000u} << 16, exponent = half >> 10 & 31, fraction = half & 1023;
+  const uint32_t sign = uint32_t{half & 0x8000u} << 16, exponent = half >> 10 & 31,
+                 fraction = half & 1023;
   if (exponent == 31) return bits_float(sign | 0x7f800000u | fraction << 13);
-  const float magnitude = exponent ? std::ldexp(1024.f + fraction, int(exponent) - 25) : std::ldexp(float(fraction), -24);
+  const float magnitude = exponent ? std::ldexp(1024.f + fraction, int(exponent) - 25)
+                                   : std::ldexp(float(fraction), -24);
   return sign ? -magnitude : magnitude;
 }
 inline uint16_t float_to_half(float value) {
@@ -395,7 +412,8 @@ inline uint16_t float_to_half(float value) {
   const float magnitude = std::fabs(value);
   if (std::isnan(value)) return sign | 0x7fffu;
   if (magnitude >= 65520.f) return sign | 0x7c00u;
-  if (magnitude < std::ldexp(1.f, -14)) return sign | uint16_t(std::nearbyint(std::ldexp(magnitude, 24)));
+  if (magnitude < std::ldexp(1.f, -14))
+    return sign | uint16_t(std::nearbyint(std::ldexp(magnitude, 24)));
   uint32_t rounded = (bits & 0x7fffffffu) - (112u << 23);
   rounded += 0xfffu + (rounded >> 13 & 1);
   return sign | uint16_t(rounded >> 13);
@@ -418,8 +436,12 @@ struct __nv_bfloat16 {
 };
 inline float __half2float(__half value) { return cuda_emulator::half_to_float(value.bits); }
 inline __half __float2half_rn(float value) { return {cuda_emulator::float_to_half(value)}; }
-inline float __bfloat162float(__nv_bfloat16 value) { return cuda_emulator::bfloat16_to_float(value.bits); }
-inline __nv_bfloat16 __float2bfloat16_rn(float value) { return {cuda_emulator::float_to_bfloat16(value)}; }
+inline float __bfloat162float(__nv_bfloat16 value) {
+  return cuda_emulator::bfloat16_to_float(value.bits);
+}
+inline __nv_bfloat16 __float2bfloat16_rn(float value) {
+  return {cuda_emulator::float_to_bfloat16(value)};
+}
 inline unsigned short __half_as_ushort(__half value) { return value.bits; }
 inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
 
@@ -449,7 +471,8 @@ struct Shuffle {
   int source;
 };
 
-// As the hardware does, a lane that names a source outside its segment (or `source` < 0) reads its own value.
+// As the hardware does, a lane that names a source outside its segment (or `source` < 0) reads its
+// own value.
 template <class T>
 T shuffle(uint32_t mask, T value, int source, int line) {
   Shuffle<T> arguments{value, value, source};
@@ -459,7 +482,8 @@ T shuffle(uint32_t mask, T value, int source, int line) {
           if (!(active >> lane & 1)) continue;
           auto& own = *static_cast<Shuffle<T>*>(all[lane]);
           const int from = own.source < 0 ? lane : own.source;
-          if (!(active >> from & 1)) fail("a shuffle reads lane " + std::to_string(from) + ", which does not take part");
+          if (!(active >> from & 1))
+            fail("a shuffle reads lane " + std::to_string(from) + ", which does not take part");
           own.result = static_cast<Shuffle<T>*>(all[from])->value;
         }
       },
@@ -477,25 +501,29 @@ T __shfl_sync(uint32_t mask, T value, int source, int width = 32, int line = __b
   return cuda_emulator::shuffle(mask, value, (lane & ~(width - 1)) | (source & (width - 1)), line);
 }
 template <class T>
-T __shfl_xor_sync(uint32_t mask, T value, int lane_mask, int width = 32, int line = __builtin_LINE()) {
+T __shfl_xor_sync(uint32_t mask, T value, int lane_mask, int width = 32,
+                  int line = __builtin_LINE()) {
   const int lane = cuda_emulator::lane_index(), source = lane ^ lane_mask;
   return cuda_emulator::shuffle(mask, value, source <= (lane | (width - 1)) ? source : -1, line);
 }
 template <class T>
-T __shfl_down_sync(uint32_t mask, T value, unsigned delta, int width = 32, int line = __builtin_LINE()) {
+T __shfl_down_sync(uint32_t mask, T value, unsigned delta, int width = 32,
+                   int line = __builtin_LINE()) {
   const int lane = cuda_emulator::lane_index(), source = lane + int(delta);
   return cuda_emulator::shuffle(mask, value, source <= (lane | (width - 1)) ? source : -1, line);
 }
 template <class T>
-T __shfl_up_sync(uint32_t mask, T value, unsigned delta, int width = 32, int line = __builtin_LINE()) {
+T __shfl_up_sync(uint32_t mask, T value, unsigned delta, int width = 32,
+                 int line = __builtin_LINE()) {
   const int lane = cuda_emulator::lane_index(), source = lane - int(delta);
   return cuda_emulator::shuffle(mask, value, source >= (lane & ~(width - 1)) ? source : -1, line);
 }
 
 namespace cuda_emulator {
 
-// ldmatrix: matrix i is 8 rows of 8 elements of 16 bits, row r at the address that lane 8 i + r gives. Lane l receives, as
-// register i, the elements (l / 4, 2 (l % 4)) and (l / 4, 2 (l % 4) + 1), with .trans those of the transposed matrix.
+// ldmatrix: matrix i is 8 rows of 8 elements of 16 bits, row r at the address that lane 8 i + r
+// gives. Lane l receives, as register i, the elements (l / 4, 2 (l % 4)) and (l / 4, 2 (l % 4) +
+// 1), with .trans those of the transposed matrix.
 struct LoadMatrix {
   const void* row;
   uint32_t* registers;
@@ -511,7 +539,8 @@ void load_matrix(uint32_t* registers, const void* row, int line) {
           uint16_t matrix[8][8];
           for (int r = 0; r < 8; ++r) {
             const void* source = static_cast<LoadMatrix*>(all[8 * i + r])->row;
-            if (reinterpret_cast<uintptr_t>(source) % 16) fail("ldmatrix from an address that is no multiple of 16");
+            if (reinterpret_cast<uintptr_t>(source) % 16)
+              fail("ldmatrix from an address that is no multiple of 16");
             std::memcpy(matrix[r], source, 16);
           }
           for (int lane = 0; lane < 32; ++lane) {
@@ -525,8 +554,10 @@ void load_matrix(uint32_t* registers, const void* row, int line) {
       &arguments, 0xffffffffu, line);
 }
 
-// mma.sync.aligned.m16n8k{8,16}.row.col: with g = lane / 4 and t = lane % 4, element j of register i is
-//   A: (g + 8 (i % 2), 2 t + j + 8 (i / 2)), B: (2 t + j + 8 i, g), D: register i is (g + 8 (i / 2), 2 t + i % 2).
+// mma.sync.aligned.m16n8k{8,16}.row.col: with g = lane / 4 and t = lane % 4, element j of register
+// i is
+//   A: (g + 8 (i % 2), 2 t + j + 8 (i / 2)), B: (2 t + j + 8 i, g), D: register i is (g + 8 (i /
+//   2), 2 t + i % 2).
 struct MultiplyMatrix {
   float* d;
   const uint32_t *a, *b;
@@ -544,9 +575,11 @@ void multiply_matrix(float* d, const uint32_t* a, const uint32_t* b, int line) {
           const int g = lane / 4, t = lane % 4;
           for (int j = 0; j < 2; ++j) {
             for (int i = 0; i < kDepth / 4; ++i) {
-              a_matrix[g + 8 * (i % 2)][2 * t + j + 8 * (i / 2)] = kConvert(uint16_t(own.a[i] >> 16 * j));
+              a_matrix[g + 8 * (i % 2)][2 * t + j + 8 * (i / 2)] =
+                  kConvert(uint16_t(own.a[i] >> 16 * j));
             }
-            for (int i = 0; i < kDepth / 8; ++i) b_matrix[2 * t + j + 8 * i][g] = kConvert(uint16_t(own.b[i] >> 16 * j));
+            for (int i = 0; i < kDepth / 8; ++i)
+              b_matrix[2 * t + j + 8 * i][g] = kConvert(uint16_t(own.b[i] >> 16 * j));
           }
         }
         for (int lane = 0; lane < 32; ++lane) {
@@ -563,7 +596,8 @@ void multiply_matrix(float* d, const uint32_t* a, const uint32_t* b, int line) {
 }
 
 inline void copy_async(void* target, const void* source, unsigned bytes, unsigned source_bytes) {
-  if (reinterpret_cast<uintptr_t>(target) % bytes || (source_bytes && reinterpret_cast<uintptr_t>(source) % bytes)) {
+  if (reinterpret_cast<uintptr_t>(target) % bytes ||
+      (source_bytes && reinterpret_cast<uintptr_t>(source) % bytes)) {
     fail("cp.async of " + std::to_string(bytes) + " bytes from or to a misaligned address");
   }
   Machine& m = machine();

@@ -1,5 +1,6 @@
-// Small kernels that show that the emulator computes what a GPU would and refuses what a GPU would get wrong. The first
-// argument names the case; cases that must fail end in the emulator's error or in AddressSanitizer's.
+// Small kernels that show that the emulator computes what a GPU would and refuses what a GPU would
+// get wrong. The first argument names the case; cases that must fail end in the emulator's error or
+// in AddressSanitizer's.
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -22,8 +23,9 @@ __global__ void sum_by_warps(const float* x, float* out) {
   }
 }
 
-// a (16 x 16 row-major), b (8 x 16: one row per column of the product), d (16 x 8), through the paths that kernels use:
-// cp.async to shared memory, ldmatrix (b once with and once without .trans), mma.
+// a (16 x 16 row-major), b (8 x 16: one row per column of the product), d (16 x 8), through the
+// paths that kernels use: cp.async to shared memory, ldmatrix (b once with and once without
+// .trans), mma.
 template <class T, bool kTranspose>
 __global__ void multiply(const T* a, const T* b, float* d) {
   UNIREPLKNET_DYNAMIC_SHARED(T, shared);
@@ -39,7 +41,8 @@ __global__ void multiply(const T* a, const T* b, float* d) {
   cp_async_wait<0>();
   __syncwarp();
   if (!kTranspose && lane >= 16) {
-    // The copies with valid = false wrote zeros over the first half of the lanes' work; do it again without them.
+    // The copies with valid = false wrote zeros over the first half of the lanes' work; do it again
+    // without them.
     for (int i = lane - 16; i < 128; i += 16) b_shared[i] = b[i];
   }
   __syncwarp();
@@ -52,7 +55,8 @@ __global__ void multiply(const T* a, const T* b, float* d) {
   }
   float sums[4] = {0.f, 0.f, 0.f, 0.f};
   mma<T>(sums, a_registers, b_registers);
-  // The product of the first half of the depth alone, taken away again through the shallow instruction.
+  // The product of the first half of the depth alone, taken away again through the shallow
+  // instruction.
   float half_sums[4] = {0.f, 0.f, 0.f, 0.f};
   mma<T>(half_sums, {a_registers[0], a_registers[1]}, {b_registers[0]});
   for (int i = 0; i < 4; ++i) {
@@ -67,7 +71,8 @@ bool multiply_is_right() {
   std::vector<float> d(256);
   for (int i = 0; i < 256; ++i) a[i] = from_float<T>(float(i * 7 % 31) - 15.f);
   for (int i = 0; i < 128; ++i) b[i] = from_float<T>(float(i * 5 % 17) - 8.f);
-  if (launch(multiply<T, kTranspose>, 1, 32, 384 * sizeof(T), nullptr, a.data(), b.data(), d.data()) != cudaSuccess) {
+  if (launch(multiply<T, kTranspose>, 1, 32, 384 * sizeof(T), nullptr, a.data(), b.data(),
+             d.data()) != cudaSuccess) {
     return false;
   }
   for (int row = 0; row < 16; ++row) {
@@ -151,9 +156,11 @@ int main(int count, char** arguments) {
   }
   if (name == "multiply") {
     return check(multiply_is_right<__half, false>() && multiply_is_right<__half, true>() &&
-                 multiply_is_right<__nv_bfloat16, false>() && multiply_is_right<__nv_bfloat16, true>());
+                 multiply_is_right<__nv_bfloat16, false>() &&
+                 multiply_is_right<__nv_bfloat16, true>());
   }
-  if (name == "too_much_shared") return check(launch(missing_barrier, 1, 64, 100 * 1024, nullptr, out.data()) != cudaSuccess);
+  if (name == "too_much_shared")
+    return check(launch(missing_barrier, 1, 64, 100 * 1024, nullptr, out.data()) != cudaSuccess);
   if (name == "conversions") {
     bool right = true;
     for (uint32_t bits = 0; bits < 65536; ++bits) {
@@ -163,7 +170,8 @@ int main(int count, char** arguments) {
       right = right && (bfloat16 != bfloat16 || cuda_emulator::float_to_bfloat16(bfloat16) == bits);
     }
     using cuda_emulator::float_to_half;
-    right = right && float_to_half(1.f + 1.f / 2048) == 0x3c00 && float_to_half(1.f + 3.f / 2048) == 0x3c02;
+    right = right && float_to_half(1.f + 1.f / 2048) == 0x3c00 &&
+            float_to_half(1.f + 3.f / 2048) == 0x3c02;
     right = right && float_to_half(65519.f) == 0x7bff && float_to_half(65520.f) == 0x7c00;
     right = right && cuda_emulator::float_to_bfloat16(1.f + 1.f / 256) == 0x3f80;
     return check(right);
@@ -172,7 +180,8 @@ int main(int count, char** arguments) {
   if (name == "different_barriers") launch(different_barriers, 1, 64, 0, nullptr, out.data());
   if (name == "shuffle_in_branch") launch(shuffle_in_branch, 1, 64, 0, nullptr, out.data());
   if (name == "missing_barrier") launch(missing_barrier, 1, 64, 256, nullptr, out.data());
-  if (name == "copy_not_waited_for") launch(copy_not_waited_for, 1, 64, 256, nullptr, x.data(), out.data());
+  if (name == "copy_not_waited_for")
+    launch(copy_not_waited_for, 1, 64, 256, nullptr, x.data(), out.data());
   if (name == "beyond_shared") launch(beyond_shared, 1, 64, 256, nullptr, out.data());
   if (name == "beyond_global") launch(beyond_global, 1, 64, 0, nullptr, x.data(), out.data());
   if (name == "misaligned") launch(misaligned, 1, 64, 0, nullptr, x.data(), out.data());

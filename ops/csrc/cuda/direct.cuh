@@ -1,22 +1,24 @@
-// The direct kernels as the host functions see them: any odd filter up to 63 x 63 with dilation 1, up to 9 x 9 with any other.
-// All return the launch's error.
+// The direct kernels as the host functions see them: any odd filter up to 63 x 63 with dilation 1,
+// up to 9 x 9 with any other. All return the launch's error.
 #pragma once
 
 #include "shape.cuh"
 
 namespace unireplknet::cuda {
 
-// out = conv(x, weight) + bias (which may be null); with `flip` on the filter turned by 180 degrees.
+// out = conv(x, weight) + bias (which may be null); with `flip` on the filter turned by 180
+// degrees.
 template <class T>
-cudaError_t direct_forward(const T* x, const T* weight, const T* bias, T* out, const Shape& shape, bool flip,
-                           cudaStream_t stream);
+cudaError_t direct_forward(const Shape& shape, const T* x, const T* weight, const T* bias,
+                           bool flip, T* out, cudaStream_t stream);
 
-// The number of floats that direct_backward_weight needs as workspace; it depends on the shape only.
+// Bytes of fp32 partial sums that direct_backward_weight needs; they depend on the shape and T
+// only.
 template <class T>
-int64_t direct_backward_weight_workspace(const Shape& shape);
+size_t direct_backward_weight_workspace(const Shape& shape);
 
 template <class T>
-cudaError_t direct_backward_weight(const T* grad_output, const T* x, T* grad_weight, float* workspace, const Shape& shape,
-                                   cudaStream_t stream);
+cudaError_t direct_backward_weight(const Shape& shape, const T* grad_output, const T* x,
+                                   T* grad_weight, float* workspace, cudaStream_t stream);
 
 }  // namespace unireplknet::cuda

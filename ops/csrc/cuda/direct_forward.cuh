@@ -1,16 +1,19 @@
-// Direct forward convolution, dilation 1, any odd filter; with the filter turned by 180 degrees also the gradient of the input.
+// Direct forward convolution, dilation 1, any odd filter; with the filter turned by 180 degrees
+// also the gradient of the input.
 //
-// A block holds in shared memory a tile of one or more planes with its halo, and the filters of their channels. A thread owns
-// 4 rows x 8 columns of outputs in registers and walks down the input rows: it reads the row's 8 + width - 1 inputs once and
-// uses them for every output row that they touch,
+// A block holds in shared memory a tile of one or more planes with its halo, and the filters of
+// their channels. A thread owns 4 rows x 8 columns of outputs in registers and walks down the input
+// rows: it reads the row's 8 + width - 1 inputs once and uses them for every output row that they
+// touch,
 //
-//     input row   +-------- 8 + width - 1 --------+          out row 0 += filter row dy     * window
-//     y + dy      |///////// window //////////////|   --->   out row 1 += filter row dy - 1 * window
+//     input row   +-------- 8 + width - 1 --------+          out row 0 += filter row dy     *
+//     window y + dy      |///////// window //////////////|   --->   out row 1 += filter row dy - 1
+//     * window
 //                 +-------------------------------+          out row 2, 3 likewise
 //
-// so a filter row costs width * 8 multiply-adds for width / 4 broadcast reads, and the window is shared by up to 4 filter
-// rows. Rows outside the map are neither stored nor computed. Results go through shared memory, so that stores are coalesced
-// for any width.
+// so a filter row costs width * 8 multiply-adds for width / 4 broadcast reads, and the window is
+// shared by up to 4 filter rows. Rows outside the map are neither stored nor computed. Results go
+// through shared memory, so that stores are coalesced for any width.
 #pragma once
 
 #include "direct_tile.cuh"
@@ -22,7 +25,8 @@ constexpr int kRows = 4;  // output rows of a thread
 struct ForwardPlan {
   Shape shape;
   bool flip;
-  int strips, groups, planes_per_block;  // a block's threads: strips along w, fastest; planes; groups of kRows rows
+  int strips, groups,
+      planes_per_block;  // a block's threads: strips along w, fastest; planes; groups of kRows rows
   int tiles_x, tiles_y;
   int pitch, plane_pitch, filter_row, filter_pitch;
   int load_lanes, store_lanes, threads;
@@ -30,7 +34,8 @@ struct ForwardPlan {
   size_t shared_bytes;
 };
 
-// Kernel columns of the compile-time widths are exact; otherwise (kWidth 0) filters are padded to whole strips of 8 columns.
+// Kernel columns of the compile-time widths are exact; otherwise (kWidth 0) filters are padded to
+// whole strips of 8 columns.
 __host__ __device__ constexpr int filter_columns(int compiled_width, int width) {
   return compiled_width ? compiled_width : ceil_divide(width, kStrip) * kStrip;
 }
@@ -54,8 +59,10 @@ inline ForwardPlan plan_forward(const Shape& shape, bool flip, int compiled_widt
     const int rows = std::min(shape.height, plan.groups * kRows + shape.kernel_height - 1);
     plan.plane_pitch = skewed_pitch(rows * plan.pitch);
     const int64_t filters = std::min<int64_t>(planes, ceil_divide(planes - 1, shape.batch) + 1);
-    plan.shared_bytes = planes * sizeof(int64_t) + planes % 2 * sizeof(int64_t) +
-                        (filters * plan.filter_pitch + static_cast<int64_t>(planes) * plan.plane_pitch) * sizeof(float);
+    plan.shared_bytes =
+        planes * sizeof(int64_t) + planes % 2 * sizeof(int64_t) +
+        (filters * plan.filter_pitch + static_cast<int64_t>(planes) * plan.plane_pitch) *
+            sizeof(float);
     plan.blocks = int64_t{plan.tiles_x} * plan.tiles_y * ((shape.planes() + planes - 1) / planes);
   };
   set(kDirectThreads / plan.strips, 1);
@@ -77,16 +84,21 @@ inline ForwardPlan plan_forward(const Shape& shape, bool flip, int compiled_widt
   return plan;
 }
 
-// Adds to one output row what `columns` columns of a filter row contribute. window[i] is the input at column i of the strip.
+// Adds to one output row what `columns` columns of a filter row contribute. window[i] is the input
+// at column i of the strip.
 template <int kColumns>
-__device__ __forceinline__ void multiply_row(float (&sums)[kStrip], const float* window, const float* filter_row) {
+__device__ __forceinline__ void multiply_row(float (&sums)[kStrip], const float* window,
+                                             const float* filter_row) {
 #pragma unroll
   for (int first = 0; first < kColumns; first += 4) {
     const float4 weights = *reinterpret_cast<const float4*>(filter_row + first);
 #pragma unroll
     for (int tap = 0; tap < 4; ++tap) {
       if (first + tap >= kColumns) break;
-      const float weight = tap == 0 ? weights.x : tap == 1 ? weights.y : tap == 2 ? weights.z : weights.w;
+      const float weight = tap == 0   ? weights.x
+                           : tap == 1 ? weights.y
+                           : tap == 2 ? weights.z
+                                      : weights.w;
 #pragma unroll
       for (int s = 0; s < kStrip; ++s) sums[s] += weight * window[s + first + tap];
     }
@@ -96,31 +108,37 @@ __device__ __forceinline__ void multiply_row(float (&sums)[kStrip], const float*
 // kWidth is the filter's width, or 0 for any.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kDirectThreads)
-    direct_forward_kernel(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
-                          T* __restrict__ out, const ForwardPlan plan) {
+    direct_forward_kernel(const T* __restrict__ x, const T* __restrict__ weight,
+                          const T* __restrict__ bias, T* __restrict__ out, const ForwardPlan plan) {
   UNIREPLKNET_DYNAMIC_SHARED(int64_t, starts);
   const Shape& shape = plan.shape;
   const int filter_width = kWidth ? kWidth : shape.kernel_width;
   const int filter_height = shape.kernel_height;
 
   const unsigned tiles = plan.tiles_x * plan.tiles_y;
-  const unsigned tile_index = blockIdx.x % tiles, first_plane = blockIdx.x / tiles * plan.planes_per_block;
+  const unsigned tile_index = blockIdx.x % tiles,
+                 first_plane = blockIdx.x / tiles * plan.planes_per_block;
   const int y_begin = tile_index / plan.tiles_x * plan.groups * kRows;
   const int x_begin = tile_index % plan.tiles_x * plan.strips * kStrip;
   const int planes = min(plan.planes_per_block, static_cast<int>(shape.planes() - first_plane));
   const unsigned batch = static_cast<unsigned>(shape.batch), first_channel = first_plane / batch;
   const int filters = (first_plane + planes - 1) / batch - first_channel + 1;
 
-  float* filter = reinterpret_cast<float*>(starts + plan.planes_per_block + plan.planes_per_block % 2);
-  float* tile = filter + min(plan.planes_per_block, ceil_divide(plan.planes_per_block - 1, batch) + 1) * plan.filter_pitch;
+  float* filter =
+      reinterpret_cast<float*>(starts + plan.planes_per_block + plan.planes_per_block % 2);
+  float* tile =
+      filter + min(plan.planes_per_block, ceil_divide(plan.planes_per_block - 1, batch) + 1) *
+                   plan.filter_pitch;
 
   for (int plane = threadIdx.x; plane < planes; plane += blockDim.x) {
     starts[plane] = plane_start(first_plane + plane, shape);
   }
   const int taps = filter_height * filter_width;
-  for (int index = threadIdx.x; index < filters * filter_height * plan.filter_row; index += blockDim.x) {
+  for (int index = threadIdx.x; index < filters * filter_height * plan.filter_row;
+       index += blockDim.x) {
     const int row = index / plan.filter_row, column = index - row * plan.filter_row;
-    const int slot = row / filter_height, tap = (row - slot * filter_height) * filter_width + column;
+    const int slot = row / filter_height,
+              tap = (row - slot * filter_height) * filter_width + column;
     float value = 0.f;
     if (column < filter_width) {
       const int64_t channel = first_channel + slot;
@@ -133,8 +151,10 @@ __global__ void __launch_bounds__(kDirectThreads)
   const int row_begin = max(0, y_begin - shape.padding_height());
   const int row_end = min(shape.height, y_begin + plan.groups * kRows + shape.padding_height());
   const int rows = row_end - row_begin;
-  load_tile(tile, plan.plane_pitch, plan.pitch, x, starts, planes, row_begin, rows, x_begin - shape.padding_width(),
-            plan.strips * kStrip + filter_columns(kWidth, filter_width) - 1, shape.width, plan.load_lanes);
+  load_tile(tile, plan.plane_pitch, plan.pitch, x, starts, planes, row_begin, rows,
+            x_begin - shape.padding_width(),
+            plan.strips * kStrip + filter_columns(kWidth, filter_width) - 1, shape.width,
+            plan.load_lanes);
   cp_async_commit();
   cp_async_wait<0>();
   __syncthreads();
@@ -149,7 +169,8 @@ __global__ void __launch_bounds__(kDirectThreads)
     const unsigned channel = (first_plane + plane) / batch;
     if (bias) offset = to_float(bias[channel]);
     const float* own_filter = filter + (channel - first_channel) * plan.filter_pitch;
-    // The stored row that meets filter row 0 of the thread's first output row; it may lie above the map.
+    // The stored row that meets filter row 0 of the thread's first output row; it may lie above the
+    // map.
     const int top = y_begin + group * kRows - shape.padding_height() - row_begin;
     for (int dy = 0; dy < filter_height + kRows - 1; ++dy) {
       if (static_cast<unsigned>(top + dy) >= static_cast<unsigned>(rows)) continue;
@@ -158,7 +179,8 @@ __global__ void __launch_bounds__(kDirectThreads)
         constexpr int kStrips = (kWidth + kStrip - 1 + kStrip - 1) / kStrip;
         float window[kStrips * kStrip];
 #pragma unroll
-        for (int i = 0; i < kStrips; ++i) load_strip(window + i * kStrip, row + strip_offset(strip + i));
+        for (int i = 0; i < kStrips; ++i)
+          load_strip(window + i * kStrip, row + strip_offset(strip + i));
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
           if (static_cast<unsigned>(dy - r) >= static_cast<unsigned>(filter_height)) continue;
@@ -188,9 +210,12 @@ __global__ void __launch_bounds__(kDirectThreads)
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       if (group * kRows + r >= out_rows) break;
-      auto* target = reinterpret_cast<float4*>(own_tile + (group * kRows + r) * plan.pitch + strip_offset(strip));
-      target[0] = make_float4(sums[r][0] + offset, sums[r][1] + offset, sums[r][2] + offset, sums[r][3] + offset);
-      target[1] = make_float4(sums[r][4] + offset, sums[r][5] + offset, sums[r][6] + offset, sums[r][7] + offset);
+      auto* target = reinterpret_cast<float4*>(own_tile + (group * kRows + r) * plan.pitch +
+                                               strip_offset(strip));
+      target[0] = make_float4(sums[r][0] + offset, sums[r][1] + offset, sums[r][2] + offset,
+                              sums[r][3] + offset);
+      target[1] = make_float4(sums[r][4] + offset, sums[r][5] + offset, sums[r][6] + offset,
+                              sums[r][7] + offset);
     }
   }
   __syncthreads();
@@ -202,7 +227,8 @@ __global__ void __launch_bounds__(kDirectThreads)
       row -= out_rows;
       if (++stored_plane >= planes) return;
     }
-    T* target = out + starts[stored_plane] + static_cast<int64_t>(y_begin + row) * shape.width + x_begin;
+    T* target =
+        out + starts[stored_plane] + static_cast<int64_t>(y_begin + row) * shape.width + x_begin;
     const float* source = tile + stored_plane * plan.plane_pitch + row * plan.pitch;
     for (int column = lane; column < columns; column += plan.store_lanes) {
       target[column] = from_float<T>(source[column_offset(column)]);
@@ -211,12 +237,12 @@ __global__ void __launch_bounds__(kDirectThreads)
 }
 
 template <class T, int kWidth>
-cudaError_t launch_direct_forward(const T* x, const T* weight, const T* bias, T* out, const Shape& shape, bool flip,
-                                  cudaStream_t stream) {
+cudaError_t launch_direct_forward(const Shape& shape, const T* x, const T* weight, const T* bias,
+                                  bool flip, T* out, cudaStream_t stream) {
   const ForwardPlan plan = plan_forward(shape, flip, kWidth);
   if (plan.blocks > 0x7fffffff || shape.planes() > 0x7fffffff) return cudaErrorInvalidConfiguration;
-  return launch(direct_forward_kernel<T, kWidth>, dim3(static_cast<unsigned>(plan.blocks)), dim3(plan.threads),
-                plan.shared_bytes, stream, x, weight, bias, out, plan);
+  return launch(direct_forward_kernel<T, kWidth>, dim3(static_cast<unsigned>(plan.blocks)),
+                dim3(plan.threads), plan.shared_bytes, stream, x, weight, bias, out, plan);
 }
 
 }  // namespace unireplknet::cuda

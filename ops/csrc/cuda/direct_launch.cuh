@@ -1,5 +1,5 @@
-// Chooses among the compiled direct kernels. Included by the translation units that instantiate them, one a dtype and
-// direction, so that they compile in parallel.
+// Chooses among the compiled direct kernels. Included by the translation units that instantiate
+// them, one a dtype and direction, so that they compile in parallel.
 #pragma once
 
 #include "column.cuh"
@@ -10,25 +10,28 @@
 namespace unireplknet::cuda {
 
 template <class T>
-cudaError_t direct_forward(const T* x, const T* weight, const T* bias, T* out, const Shape& shape, bool flip,
-                           cudaStream_t stream) {
+cudaError_t direct_forward(const Shape& shape, const T* x, const T* weight, const T* bias,
+                           bool flip, T* out, cudaStream_t stream) {
   if (shape.dilation > 1) {
     const ColumnPlan plan = plan_column_forward(shape, flip);
-    if (plan.blocks > 0x7fffffff || shape.planes() > 0x7fffffff) return cudaErrorInvalidConfiguration;
+    if (plan.blocks > 0x7fffffff || shape.planes() > 0x7fffffff)
+      return cudaErrorInvalidConfiguration;
     return with_column_size(shape, [&](auto size) {
-      return launch(column_forward_kernel<T, decltype(size)::value>, dim3(static_cast<unsigned>(plan.blocks)),
-                    dim3(kColumnThreads), 0, stream, x, weight, bias, out, plan);
+      return launch(column_forward_kernel<T, decltype(size)::value>,
+                    dim3(static_cast<unsigned>(plan.blocks)), dim3(kColumnThreads), 0, stream, x,
+                    weight, bias, out, plan);
     });
   }
 #define UNIREPLKNET_WIDTH(width) \
   case width:                    \
-    return launch_direct_forward<T, width>(x, weight, bias, out, shape, flip, stream)
+    return launch_direct_forward<T, width>(shape, x, weight, bias, flip, out, stream)
   switch (shape.kernel_width) {
     UNIREPLKNET_WIDTH(3);
     UNIREPLKNET_WIDTH(5);
     UNIREPLKNET_WIDTH(7);
   }
-  // In 16 bits the tensor cores take the larger filters; what they do not take runs with the width as a variable.
+  // In 16 bits the tensor cores take the larger filters; what they do not take runs with the width
+  // as a variable.
   if constexpr (std::is_same_v<T, float>) {
     switch (shape.kernel_width) {
       UNIREPLKNET_WIDTH(9);
@@ -46,21 +49,22 @@ cudaError_t direct_forward(const T* x, const T* weight, const T* bias, T* out, c
     }
   }
 #undef UNIREPLKNET_WIDTH
-  return launch_direct_forward<T, 0>(x, weight, bias, out, shape, flip, stream);
+  return launch_direct_forward<T, 0>(shape, x, weight, bias, flip, out, stream);
 }
 
 template <class T>
-int64_t direct_backward_weight_workspace(const Shape& shape) {
-  const int64_t filters = shape.channels * shape.kernel_height * shape.kernel_width;
-  if (shape.dilation > 1) return filters * plan_column_backward_weight(shape).parts;
-  return filters * with_backward_weight_kernel<T>(shape.kernel_width, [&](auto, int rows, int columns) {
-           return int64_t{plan_backward_weight(shape, rows, columns).parts};
+size_t direct_backward_weight_workspace(const Shape& shape) {
+  const size_t bytes = sizeof(float) * shape.channels * shape.kernel_height * shape.kernel_width;
+  if (shape.dilation > 1) return bytes * plan_column_backward_weight(shape).parts;
+  return bytes *
+         with_backward_weight_kernel<T>(shape.kernel_width, [&](auto, int rows, int columns) {
+           return plan_backward_weight(shape, rows, columns).parts;
          });
 }
 
 template <class T>
-cudaError_t direct_backward_weight(const T* grad_output, const T* x, T* grad_weight, float* workspace, const Shape& shape,
-                                   cudaStream_t stream) {
+cudaError_t direct_backward_weight(const Shape& shape, const T* grad_output, const T* x,
+                                   T* grad_weight, float* workspace, cudaStream_t stream) {
   int parts = 0;
   cudaError_t error = cudaErrorInvalidConfiguration;
   if (shape.dilation > 1) {
@@ -69,17 +73,20 @@ cudaError_t direct_backward_weight(const T* grad_output, const T* x, T* grad_wei
     if (plan.blocks > 0x7fffffff) return error;
     error = with_column_size(shape, [&](auto size) {
       constexpr int kSize = decltype(size)::value;
-      return launch(column_backward_weight_kernel<T, kSize>, dim3(static_cast<unsigned>(plan.blocks)), dim3(kColumnThreads),
-                    kSize * kColumnThreads * sizeof(float), stream, grad_output, x, workspace, plan);
+      return launch(column_backward_weight_kernel<T, kSize>,
+                    dim3(static_cast<unsigned>(plan.blocks)), dim3(kColumnThreads),
+                    kSize * kColumnThreads * sizeof(float), stream, grad_output, x, workspace,
+                    plan);
     });
   } else {
-    error = with_backward_weight_kernel<T>(shape.kernel_width, [&](auto kernel, int rows, int columns) {
-      const BackwardWeightPlan plan = plan_backward_weight(shape, rows, columns);
-      parts = plan.parts;
-      if (plan.blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
-      return launch(kernel, dim3(static_cast<unsigned>(plan.blocks)), dim3(plan.threads), plan.shared_bytes, stream,
-                    grad_output, x, workspace, plan);
-    });
+    error =
+        with_backward_weight_kernel<T>(shape.kernel_width, [&](auto kernel, int rows, int columns) {
+          const BackwardWeightPlan plan = plan_backward_weight(shape, rows, columns);
+          parts = plan.parts;
+          if (plan.blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
+          return launch(kernel, dim3(static_cast<unsigned>(plan.blocks)), dim3(plan.threads),
+                        plan.shared_bytes, stream, grad_output, x, workspace, plan);
+        });
   }
   if (error != cudaSuccess) return error;
   const int64_t filters = shape.channels * shape.kernel_height * shape.kernel_width;

@@ -1,5 +1,6 @@
-// Every use of PTX, and every other thing that nvcc and the host emulator (tests/cuda_emulator) spell differently, so that
-// the kernels themselves are the same text for both. Nothing here needs more than sm_80.
+// Every use of PTX, and every other thing that nvcc and the host emulator (tests/cuda_emulator)
+// spell differently, so that the kernels themselves are the same text for both. Nothing here needs
+// more than sm_80.
 #pragma once
 
 #include <cstddef>
@@ -20,32 +21,37 @@
   extern __shared__ __align__(16) unsigned char unireplknet_shared[]; \
   type* name = reinterpret_cast<type*>(unireplknet_shared)
 #else
-#define UNIREPLKNET_DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(cuda_emulator::dynamic_shared())
+#define UNIREPLKNET_DYNAMIC_SHARED(type, name) \
+  type* name = static_cast<type*>(cuda_emulator::dynamic_shared())
 #endif
 
 namespace unireplknet::cuda {
 
-// Dynamic shared memory that a kernel gets without asking; what the smallest of the supported architectures can give.
+// Dynamic shared memory that a kernel gets without asking; what the smallest of the supported
+// architectures can give.
 constexpr size_t kDefaultSharedBytes = 48 * 1024;
 constexpr size_t kMaxSharedBytes = 99 * 1024;
 
-// Launches `kernel` and returns the launch's error, for the host function to report. Safe under CUDA graph capture.
+// Launches `kernel` and returns the launch's error, for the host function to report. Safe under
+// CUDA graph capture.
 template <class... Parameters, class... Arguments>
-inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
-                          Arguments... arguments) {
+inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                          cudaStream_t stream, Arguments... arguments) {
 #if defined(__CUDACC__)
   if (shared_bytes > kDefaultSharedBytes) {
-    // The attribute belongs to the kernel on the current device, so it is set at every launch; that takes about a microsecond.
-    const cudaError_t error =
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared_bytes));
+    // The attribute belongs to the kernel on the current device, so it is set at every launch; that
+    // takes about a microsecond.
+    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                   static_cast<int>(shared_bytes));
     if (error != cudaSuccess) return error;
   }
   kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
   return cudaGetLastError();
 #else
   (void)stream;
-  return cuda_emulator::launch(kernel, grid, block, shared_bytes, static_cast<Parameters>(arguments)...);
+  return cuda_emulator::launch(kernel, grid, block, shared_bytes,
+                               static_cast<Parameters>(arguments)...);
 #endif
 }
 
@@ -71,13 +77,16 @@ __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) 
 
 // Two 16-bit values as a register holds them, `low` at the lower address.
 __device__ __forceinline__ uint32_t bits_of(__half value) { return __half_as_ushort(value); }
-__device__ __forceinline__ uint32_t bits_of(__nv_bfloat16 value) { return __bfloat16_as_ushort(value); }
+__device__ __forceinline__ uint32_t bits_of(__nv_bfloat16 value) {
+  return __bfloat16_as_ushort(value);
+}
 template <class T>
 __device__ __forceinline__ uint32_t pack(float low, float high) {
   return bits_of(from_float<T>(low)) | bits_of(from_float<T>(high)) << 16;
 }
 
-// An address in shared memory as the instructions below take it; offsets in bytes may be added to it.
+// An address in shared memory as the instructions below take it; offsets in bytes may be added to
+// it.
 #if defined(__CUDACC__)
 using SharedAddress = uint32_t;
 __device__ __forceinline__ SharedAddress shared_address(const void* pointer) {
@@ -85,21 +94,27 @@ __device__ __forceinline__ SharedAddress shared_address(const void* pointer) {
 }
 #else
 using SharedAddress = uintptr_t;
-inline SharedAddress shared_address(const void* pointer) { return reinterpret_cast<SharedAddress>(pointer); }
+inline SharedAddress shared_address(const void* pointer) {
+  return reinterpret_cast<SharedAddress>(pointer);
+}
 #endif
 
-// Asynchronous copy of kBytes (4, 8 or 16, source and target aligned to it) from global to shared memory; where `valid` is
-// false nothing is read and zeros are written. Done when a cp_async_wait covers its group, for this thread only: others need
-// a barrier after that wait.
+// Asynchronous copy of kBytes (4, 8 or 16, source and target aligned to it) from global to shared
+// memory; where `valid` is false nothing is read and zeros are written. Done when a cp_async_wait
+// covers its group, for this thread only: others need a barrier after that wait.
 template <int kBytes>
-__device__ __forceinline__ void cp_async(SharedAddress target, const void* source, bool valid = true) {
+__device__ __forceinline__ void cp_async(SharedAddress target, const void* source,
+                                         bool valid = true) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "cp.async copies 4, 8 or 16 bytes");
 #if defined(__CUDACC__)
   const int source_bytes = valid ? kBytes : 0;
   if constexpr (kBytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(target), "l"(source), "r"(source_bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(target), "l"(source),
+                 "r"(source_bytes)
+                 : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(target), "l"(source), "n"(kBytes), "r"(source_bytes)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(target), "l"(source),
+                 "n"(kBytes), "r"(source_bytes)
                  : "memory");
   }
 #else
@@ -126,13 +141,20 @@ __device__ __forceinline__ void cp_async_wait() {
 #endif
 }
 
-// ldmatrix: kMatrices 8x8 matrices of 16-bit elements; lane 8 i + r gives the address of row r of matrix i.
+// ldmatrix: kMatrices 8x8 matrices of 16-bit elements; lane 8 i + r gives the address of row r of
+// matrix i.
 #if defined(__CUDACC__)
 __device__ __forceinline__ void ldmatrix(uint32_t (&r)[1], SharedAddress row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];\n" : "=r"(r[0]) : "r"(row) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];\n"
+               : "=r"(r[0])
+               : "r"(row)
+               : "memory");
 }
 __device__ __forceinline__ void ldmatrix(uint32_t (&r)[2], SharedAddress row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];\n" : "=r"(r[0]), "=r"(r[1]) : "r"(row) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];\n"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(row)
+               : "memory");
 }
 __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], SharedAddress row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
@@ -141,7 +163,10 @@ __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], SharedAddress row) {
                : "memory");
 }
 __device__ __forceinline__ void ldmatrix_trans(uint32_t (&r)[1], SharedAddress row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];\n" : "=r"(r[0]) : "r"(row) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];\n"
+               : "=r"(r[0])
+               : "r"(row)
+               : "memory");
 }
 __device__ __forceinline__ void ldmatrix_trans(uint32_t (&r)[2], SharedAddress row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];\n"
@@ -161,27 +186,28 @@ inline void ldmatrix(uint32_t (&r)[kMatrices], SharedAddress row, int line = __b
   cuda_emulator::load_matrix<kMatrices, false>(r, reinterpret_cast<const void*>(row), line);
 }
 template <int kMatrices>
-inline void ldmatrix_trans(uint32_t (&r)[kMatrices], SharedAddress row, int line = __builtin_LINE()) {
+inline void ldmatrix_trans(uint32_t (&r)[kMatrices], SharedAddress row,
+                           int line = __builtin_LINE()) {
   cuda_emulator::load_matrix<kMatrices, true>(r, reinterpret_cast<const void*>(row), line);
 }
 #endif
 
-// d += a * b on the tensor cores for T = __half or __nv_bfloat16, fp32 accumulators: mma.m16n8k16, and with half as many
-// registers for a and b m16n8k8. Fragment layouts: with g = lane / 4 and t = lane % 4, element j (0 low, 1 high) of register i
-// of a is (row g + 8 (i % 2), column 2 t + j + 8 (i / 2)), of b (row 2 t + j + 8 i, column g); d[i] is (row g + 8 (i / 2),
-// column 2 t + i % 2).
+// d += a * b on the tensor cores for T = __half or __nv_bfloat16, fp32 accumulators: mma.m16n8k16,
+// and with half as many registers for a and b m16n8k8. Fragment layouts: with g = lane / 4 and t =
+// lane % 4, element j (0 low, 1 high) of register i of a is (row g + 8 (i % 2), column 2 t + j + 8
+// (i / 2)), of b (row 2 t + j + 8 i, column g); d[i] is (row g + 8 (i / 2), column 2 t + i % 2).
 #if defined(__CUDACC__)
 template <class T>
 __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   if constexpr (std::is_same_v<T, __half>) {
-    asm(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};\n"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   } else {
     static_assert(std::is_same_v<T, __nv_bfloat16>, "fp16 or bf16");
-    asm(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, "
         "%3};\n"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -190,14 +216,14 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const
 template <class T>
 __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[2], const uint32_t (&b)[1]) {
   if constexpr (std::is_same_v<T, __half>) {
-    asm(
-        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};\n"
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, "
+        "%1, %2, %3};\n"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(b[0]));
   } else {
     static_assert(std::is_same_v<T, __nv_bfloat16>, "fp16 or bf16");
-    asm(
-        "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};\n"
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, "
+        "%1, %2, %3};\n"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(b[0]));
   }
@@ -209,11 +235,13 @@ template <>
 inline constexpr auto kBitsToFloat<__nv_bfloat16> = cuda_emulator::bfloat16_to_float;
 
 template <class T>
-inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int line = __builtin_LINE()) {
+inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                int line = __builtin_LINE()) {
   cuda_emulator::multiply_matrix<kBitsToFloat<T>, 16>(d, a, b, line);
 }
 template <class T>
-inline void mma(float (&d)[4], const uint32_t (&a)[2], const uint32_t (&b)[1], int line = __builtin_LINE()) {
+inline void mma(float (&d)[4], const uint32_t (&a)[2], const uint32_t (&b)[1],
+                int line = __builtin_LINE()) {
   cuda_emulator::multiply_matrix<kBitsToFloat<T>, 8>(d, a, b, line);
 }
 #endif

@@ -1,13 +1,15 @@
-// The sizes of one convolution, as the host functions hand them to the launch functions of every kernel family.
+// The sizes of one convolution, as the host functions hand them to the launch functions of every
+// kernel family.
 #pragma once
 
 #include "ptx.cuh"
 
 namespace unireplknet::cuda {
 
-// x and out are (batch, channels, height, width), the filter (channels, kernel_height, kernel_width), all contiguous; stride
-// 1, zero padding of dilation * (kernel - 1) / 2 on each side, so that out has the size of x. Kernel sizes are odd. The host
-// function has checked all this, and that no size is zero.
+// x and out are (batch, channels, height, width), the filter (channels, kernel_height,
+// kernel_width), all contiguous; stride 1, zero padding of dilation * (kernel - 1) / 2 on each
+// side, so that out has the size of x. Kernel sizes are odd. The host function has checked all
+// this, and that no size is zero.
 struct Shape {
   int64_t batch, channels;
   int height, width;
