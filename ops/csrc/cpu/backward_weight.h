@@ -32,6 +32,11 @@
 namespace unireplknet {
 namespace UNIREPLKNET_ISA {
 
+// How packed vectors are multiplied, and how rows of a map become packed vectors:
+//   pack(source, strides, channels, rows, left, right, limit, dilation, packed)
+// packs the columns [left, right) of rows that begin at source, of which [0, limit) exist and the
+// others are zeros; 0 <= limit, left < limit, right > 0, and packed rows follow one another.
+
 // A packed vector with one column.
 template <class V>
 struct SingleColumn {
@@ -43,12 +48,38 @@ struct SingleColumn {
   UNIREPLKNET_INLINE void multiply_into(Sum& sum, SingleColumn other) const {
     sum.multiply_add(v, other.v);
   }
-  static void join(float*, int64_t, int64_t, int64_t) {}
-  static void join(double*, int64_t, int64_t, int64_t) {}
+
+  template <class T>
+  static void pack(const T* source, Strides strides, int channels, int64_t rows, int64_t left,
+                   int64_t right, int64_t limit, int64_t, typename V::Scalar* packed) {
+    constexpr int L = V::kLanes;
+    const int64_t pitch = right - left;
+    const int64_t first = maximum(0, left), last = minimum(limit, right), columns = last - first;
+    if (columns < pitch)
+      for (int64_t r = 0; r < rows; ++r) {
+        fill_zero<V>(packed + r * pitch * L, first - left);
+        fill_zero<V>(packed + (r * pitch + last - left) * L, right - last);
+      }
+    source += first * strides.w;
+    packed += (first - left) * L;
+    // Small planes are one row for pack, which works through L columns at a time.
+    constexpr int64_t kMostPositions = 1024;
+    if (columns < pitch && strides.w == 1 && strides.h == columns &&
+        rows * columns <= kMostPositions && 5 * ceil_div(columns, L) * L > 6 * columns) {
+      int32_t position[kMostPositions];
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t w = 0; w < columns; ++w)
+          position[r * columns + w] = static_cast<int32_t>(r * pitch + w);
+      UNIREPLKNET_ISA::pack<V>(source, strides, channels, 1, rows * columns, position, packed,
+                               pitch);
+    } else {
+      UNIREPLKNET_ISA::pack<V>(source, strides, channels, rows, columns, nullptr, packed, pitch);
+    }
+  }
 };
 
 #if UNIREPLKNET_BFLOAT16_PAIRS
-// A packed vector with two bfloat16 columns in each lane, dilation columns apart.
+// A packed vector with two bfloat16 columns in each lane, w in the low half and w + dilation.
 struct ColumnPair {
   using Sum = Float;
   static constexpr int kPacked = 2;
@@ -60,16 +91,79 @@ struct ColumnPair {
   UNIREPLKNET_INLINE void multiply_into(Sum& sum, ColumnPair other) const {
     sum.v = _mm512_dpbf16_ps(sum.v, v, other.v);
   }
-  // Turns packed columns, bfloat16 values widened to float, into pairs. Beyond the row are zeros.
-  static void join(float* packed, int64_t rows, int64_t columns, int64_t dilation) {
+
+  static void pack(const BFloat16* source, Strides strides, int channels, int64_t rows,
+                   int64_t left, int64_t right, int64_t limit, int64_t dilation, float* packed) {
     constexpr int L = Float::kLanes;
-    for (int64_t r = 0; r < rows; ++r, packed += columns * L)
-      for (int64_t w = 0; w < columns; ++w) {
-        const __m512i low = _mm512_srli_epi32(_mm512_load_si512(packed + w * L), 16);
-        const __m512i high = w + dilation < columns ? _mm512_load_si512(packed + (w + dilation) * L)
-                                                    : _mm512_setzero_si512();
-        _mm512_store_si512(packed + w * L, _mm512_or_si512(low, high));
+    const int64_t first = maximum(left, -dilation), last = minimum(right, limit);
+    for (int64_t r = 0; r < rows; ++r, source += strides.h) {
+      fill_zero<Float>(packed, first - left);
+      packed += (first - left) * L;
+      if (strides.w == 1)
+        pack_contiguous_columns(source, strides.c, channels, first, last, limit, dilation, packed);
+      else if (strides.c == 1)
+        pack_contiguous_channels(source, strides.w, channels, first, last, limit, dilation, packed);
+      else
+        pack_any(source, strides, channels, first, last, limit, dilation, packed);
+      packed += (last - first) * L;
+      fill_zero<Float>(packed, right - last);
+      packed += (right - last) * L;
+    }
+  }
+
+ private:
+  // One permutation of the 32 columns from w on gives 16 pairs, as a dilation is at most 15.
+  static void pack_contiguous_columns(const BFloat16* row, int64_t channel_stride, int channels,
+                                      int64_t first, int64_t last, int64_t limit, int64_t dilation,
+                                      float* packed) {
+    constexpr int L = Float::kLanes;
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i later = _mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(dilation)));
+    const __m512i index = _mm512_or_si512(lane, _mm512_slli_epi32(later, 16));
+    for (int64_t w = first; w < last; w += L, packed += L * L) {
+      const uint32_t missing_left = static_cast<uint32_t>(maximum(0, -w));
+      const uint32_t missing_right = static_cast<uint32_t>(maximum(0, w + 32 - limit));
+      const __mmask32 exists = (~uint32_t{0} << missing_left) & (~uint32_t{0} >> missing_right);
+      Float tile[L];
+#pragma GCC unroll 16
+      for (int l = 0; l < L; ++l) {
+        const __m512i columns = l < channels
+                                    ? _mm512_maskz_loadu_epi16(exists, row + l * channel_stride + w)
+                                    : _mm512_setzero_si512();
+        tile[l].v = _mm512_castsi512_ps(_mm512_permutexvar_epi16(index, columns));
       }
+      Float::transpose(tile);
+      const int count = static_cast<int>(minimum(L, last - w));
+#pragma GCC unroll 16
+      for (int i = 0; i < L; ++i)
+        if (i < count) tile[i].store(packed + i * L);
+    }
+  }
+
+  static void pack_contiguous_channels(const BFloat16* row, int64_t column_stride, int channels,
+                                       int64_t first, int64_t last, int64_t limit, int64_t dilation,
+                                       float* packed) {
+    const __mmask16 exists = static_cast<__mmask16>((1u << channels) - 1);
+    const auto column = [&](int64_t w) {
+      return w < 0 || w >= limit
+                 ? _mm512_setzero_si512()
+                 : _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(exists, row + w * column_stride));
+    };
+    for (int64_t w = first; w < last; ++w, packed += Float::kLanes)
+      _mm512_store_si512(packed,
+                         _mm512_or_si512(column(w), _mm512_slli_epi32(column(w + dilation), 16)));
+  }
+
+  static void pack_any(const BFloat16* row, Strides strides, int channels, int64_t first,
+                       int64_t last, int64_t limit, int64_t dilation, float* packed) {
+    const auto bits = [&](int64_t w, int l) {
+      return l >= channels || w < 0 || w >= limit
+                 ? uint32_t{0}
+                 : uint32_t{row[l * strides.c + w * strides.w].bits};
+    };
+    for (int64_t w = first; w < last; ++w)
+      for (int l = 0; l < Float::kLanes; ++l)
+        *packed++ = bit_cast<float>(bits(w, l) | bits(w + dilation, l) << 16);
   }
 };
 #endif
@@ -190,11 +284,8 @@ class BackwardWeight {
   static constexpr int64_t kTaskWork = 1 << 17;
 
   struct Workspace {
-    void* data = nullptr;
-    explicit Workspace(int64_t bytes) {
-      if (posix_memalign(&data, kAlignment, static_cast<size_t>(bytes)) != 0)
-        throw std::bad_alloc();
-    }
+    void* const data;
+    explicit Workspace(int64_t bytes) : data(allocate_aligned(bytes)) {}
     ~Workspace() { std::free(data); }
     Workspace(const Workspace&) = delete;
     Workspace& operator=(const Workspace&) = delete;
@@ -308,21 +399,13 @@ class BackwardWeight {
     }
   };
 
-  // Columns outside the map become zeros; all rows lie inside.
-  void pack_block(const ConstMap& map, int64_t n, int64_t channel_block, const Block& b) const {
-    const Strides& strides = map.strides;
-    const int64_t left = maximum(0, b.left), right = minimum(problem_.width, b.right);
-    if (left > b.left || right < b.right)
-      for (int64_t h = b.top; h < b.bottom; ++h) {
-        Scalar* row = b.packed + (h - b.top) * b.row();
-        fill_zero<Sum>(row, left - b.left);
-        fill_zero<Sum>(row + (right - b.left) * L, b.right - right);
-      }
-    const T* source = static_cast<const T*>(map.data) + n * strides.n +
-                      channel_block * L * strides.c + b.top * strides.h + left * strides.w;
-    pack<Sum>(source, strides, lanes(channel_block), b.rows(), right - left, nullptr,
-              b.packed + (left - b.left) * L, b.columns());
-    Operand::join(b.packed, b.rows(), b.columns(), problem_.dilation);
+  // Packs a block of image n, of which the columns [0, limit) exist and all rows.
+  void pack_block(const ConstMap& map, int64_t n, int64_t channel_block, const Block& b,
+                  int64_t limit) const {
+    const T* source = static_cast<const T*>(map.data) + n * map.strides.n +
+                      channel_block * L * map.strides.c + b.top * map.strides.h;
+    Operand::pack(source, map.strides, lanes(channel_block), b.rows(), b.left, b.right, limit,
+                  problem_.dilation, b.packed);
   }
 
   void add_block(int64_t channel_block, int64_t index, Scalar* sums, Scalar* packed) const {
@@ -341,8 +424,8 @@ class BackwardWeight {
     x.left = maximum(g.left - taps_left_ * d, -padding());
     x.right = minimum(g.right + taps_left_ * d, p.width + padding());
     x.packed = packed + g.rows() * g.row();
-    pack_block(grad_output_, n, channel_block, g);
-    pack_block(x_, n, channel_block, x);
+    pack_block(grad_output_, n, channel_block, g, g.right);
+    pack_block(x_, n, channel_block, x, p.width);
 
     // Kernel rows and columns are counted from the centre here: i, j = -2, -1, 0, 1, 2.
     const int64_t column_tiles = ceil_div(kernel_columns_, kMostColumns);
@@ -378,14 +461,13 @@ class BackwardWeight {
     // Row y of x meets kernel row i + r in output row y - (i + r) * d, which must lie in the block:
     // first <= r < last. Neighbouring rows with the same range are swept together.
     const int64_t end = minimum(x.bottom, g.bottom + (i + rows - 1) * d);
-    int64_t y = maximum(x.top, g.top + i * d);
-    while (y < end) {
+    int64_t first = 0, last = 0;
+    for (int64_t y = maximum(x.top, g.top + i * d), next; y < end; y = next) {
       const int64_t h = y - i * d;
-      const int64_t first = h < g.bottom ? 0 : (h - g.bottom) / d + 1;
-      const int64_t last = minimum(rows, (h - g.top) / d + 1);
-      // The next rows at which first and last change.
-      int64_t next = minimum(end, i * d + g.bottom + first * d);
-      if (last < rows) next = minimum(next, i * d + g.top + last * d);
+      while (h - first * d >= g.bottom) ++first;
+      while (last < rows && h - last * d >= g.top) ++last;
+      next = minimum(end, (i + first) * d + g.bottom);
+      if (last < rows) next = minimum(next, (i + last) * d + g.top);
       if (first < last) {
         s.rows = next - y;
         s.grad_output = g.at(h - first * d, left);
@@ -394,7 +476,6 @@ class BackwardWeight {
                  ((i + first + p.kernel_height / 2) * p.kernel_width + j + p.kernel_width / 2) * L;
         sweep(static_cast<int>(last - first), columns, s);
       }
-      y = next;
     }
   }
 
