@@ -261,7 +261,7 @@ def describe_machine(device: str) -> dict[str, str]:
         'level': tuning_tables.device_level(device),
         'torch': torch.__version__,
         'python': platform.python_version(),
-        'date': datetime.now(timezone.utc).strftime('%Y-%m-%d'),  # noqa: UP017
+        'date': datetime.now(timezone.utc).strftime('%Y-%m-%d'),
     }
     if device == 'cpu':
         machine['cores'] = str(os.cpu_count())

@@ -193,8 +193,8 @@ class Timer:
 
     Args:
         device: 'cpu' or 'cuda'.
-        budget: seconds to spend on repeating one callable, which is called at least once more.
-        most: repetitions at most.
+        budget: seconds to spend on repeating one callable.
+        least, most: repetitions, whatever the budget says.
         once_above: a callable whose first call took more seconds is not called again.
     """
 
@@ -202,11 +202,13 @@ class Timer:
         self,
         device: torch.device | str,
         budget: float,
+        least: int = 1,
         most: int = 30,
         once_above: float = math.inf,
     ):
         self.device = torch.device(device)
         self.budget = budget
+        self.least = least
         self.most = most
         self.once_above = once_above
         if self.device.type == 'cuda':
@@ -250,7 +252,7 @@ class Timer:
     def _repeats(self, first_seconds: float) -> int:
         if first_seconds > self.once_above:
             return 0
-        return max(1, min(self.most, int(self.budget / max(first_seconds, 1e-7))))
+        return max(self.least, min(self.most, int(self.budget / max(first_seconds, 1e-7))))
 
     def _synchronize(self) -> None:
         if self.device.type == 'cuda':

@@ -144,7 +144,9 @@ def write(table: TuningTable, folder: Path) -> Path:
     lines = [f'  {json.dumps(key)}: {json.dumps(value)},' for key, value in head.items()]
     groups = []
     for (dtype, layout), cells in sorted(table.cells.items()):
-        rows = ',\n'.join(f'      {json.dumps(list(cell))}' for cell in sorted(cells))
+        rows = ',\n'.join(
+            f'      {json.dumps(list(cell), separators=(",", ":"))}' for cell in sorted(cells)
+        )
         groups.append(f'    {json.dumps(f"{dtype} {layout}")}: [\n{rows}\n    ]')
     columns = f'  "columns": {json.dumps(list(Cell._fields))},'
     text = '\n'.join(['{', *lines, columns, '  "cells": {', ',\n'.join(groups), '  }', '}', ''])

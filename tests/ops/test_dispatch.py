@@ -96,7 +96,7 @@ def test_a_written_table_is_read_back(tmp_path):
     assert path.name == 'cpu-portable.json'
     assert tuning_tables.read(path) == table
     lines = path.read_text().splitlines()
-    assert sum('[3, 1, 7, 7,' in line for line in lines) == 2 * 4, 'one cell a line'
+    assert sum('[3,1,7,7,' in line for line in lines) == 2 * 4, 'one cell a line'
 
 
 @pytest.mark.parametrize('text', ['', '{"format": 1}', '{"format": 99, "columns": []}', '[]'])
