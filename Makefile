@@ -2,6 +2,7 @@
 #
 #   UNIREPLKNET_PYTHON=/path/to/python make ...   use an interpreter that already has the stack
 #   PYTHON=/path/to/python3.x make ...            make .venv from this Python (3.10 to 3.13)
+#   UNIREPLKNET_BUILD_CUDA=0|1 make ...           leave the op's CUDA kernels out, or insist on them
 
 SHELL := /bin/bash
 VENV := .venv
@@ -17,17 +18,29 @@ RUN := $(VENV)/bin/python
 TOOL_DIRECTORY := $(VENV)/bin/
 endif
 
-.PHONY: help setup demo test test-openmmlab test-mmcv-ops lint format clean
+# Tests and demo use what runs on this machine: the CUDA kernels, which take minutes to compile, are built
+# where there is an NVIDIA driver, or to keep a library up to date that `make ops` has built.
+BUILD_OPS := ops/build.py --where-possible $(if $(UNIREPLKNET_BUILD_CUDA)$(wildcard \
+	/proc/driver/nvidia /dev/dxg ops/lib/libunireplknet_ops_cuda.so),,--no-cuda)
+
+.PHONY: help environment setup ops demo test test-openmmlab test-mmcv-ops test-wheel fuzz-ops lint \
+	format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
-setup:  ## create or update .venv (the other targets do it themselves)
+environment:
 ifdef UNIREPLKNET_PYTHON
 	@$(RUN) tools/check_environment.py
 else
 	@tools/setup_env.sh $(VENV) onedl
 endif
+
+setup: environment  ## create or update .venv and the op's library (the other targets do it themselves)
+	@$(RUN) $(BUILD_OPS)
+
+ops: environment  ## build the op's libraries, the CUDA kernels too where nvcc and a CUDA torch are
+	@$(RUN) ops/build.py
 
 demo: setup  ## train, evaluate and re-parameterize a small Cascade Mask R-CNN on real images
 	@$(RUN) tools/demo.py
@@ -37,21 +50,28 @@ test: setup  ## run the test-suite
 
 test-openmmlab:  ## run the test-suite on the packages that OpenMMLab published
 	@tools/setup_env.sh $(VENV_OPENMMLAB) openmmlab
+	@$(VENV_OPENMMLAB)/bin/python $(BUILD_OPS)
 	@$(VENV_OPENMMLAB)/bin/python -m pytest
 
 test-mmcv-ops: setup  ## build mmcv's compiled ops once (12 minutes) and compare with torchvision's
 	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" tools/test_mmcv_ops.sh
 
-lint: setup  ## check style: ruff, clang-format, shellcheck
+test-wheel: environment  ## load one wheel into other Pythons and other torch releases (downloads them)
+	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" tools/test_wheel.sh
+
+fuzz-ops: environment  ## 10,000 random calls of each operator with AddressSanitizer
+	@$(RUN) tests/ops/fuzz.py --sanitize
+
+lint: environment  ## check style: ruff, clang-format, shellcheck
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(TOOL_DIRECTORY)shellcheck $(SHELL_SCRIPTS)
 	@$(if $(NATIVE_SOURCES),$(TOOL_DIRECTORY)clang-format --dry-run --Werror $(NATIVE_SOURCES),true)
 
-format: setup  ## rewrite the sources in the project's style
+format: environment  ## rewrite the sources in the project's style
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 	@$(if $(NATIVE_SOURCES),$(TOOL_DIRECTORY)clang-format -i $(NATIVE_SOURCES),true)
 
-clean:  ## remove environments and generated data, keep work_dirs
-	rm -rf $(VENV) $(VENV_OPENMMLAB) .venv-mmcv-ops data/demo build *.egg-info
+clean:  ## remove environments, built libraries and generated data, keep work_dirs
+	rm -rf $(VENV) $(VENV_OPENMMLAB) .venv-mmcv-ops .venv-wheel data/demo build ops/lib *.egg-info

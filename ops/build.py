@@ -492,8 +492,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BuildError as error:
         note(f'error: {error}')
         return 1
-    for library in libraries:
-        print(library)
+    if function is build:
+        print(*libraries, sep='\n')
     return 0
 
 

@@ -61,7 +61,7 @@ install -r requirements/runtime.txt -r requirements/demo.txt -r requirements/dev
 echo "==> Installing the OpenMMLab packages ($stack)"
 install --no-deps -r "requirements/$stack.txt"
 echo '==> Installing unireplknet_mm in editable mode'
-# setuptools warns about every editable installation.
-PYTHONWARNINGS=ignore install --no-deps --no-build-isolation --editable .
+# setuptools warns about every editable installation. The Makefile builds the op, so that one sees it.
+UNIREPLKNET_BUILD_OPS=0 PYTHONWARNINGS=ignore install --no-deps --no-build-isolation --editable .
 echo "$stack $fingerprint $PWD" >"$stamp"
 echo "==> $directory is ready"
