@@ -163,7 +163,8 @@ def setup_context(ctx: Any, inputs: tuple, output: Tensor | None) -> None:
 
 def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+    needs_x, needs_weight, *others = ctx.needs_input_grad  # without the defaults at the end
+    needs_bias = bool(others) and others[0]
     ops = torch.ops.unireplknet
     grad_x = grad_weight = grad_bias = None
     if needs_x:
