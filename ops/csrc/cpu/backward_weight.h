@@ -60,21 +60,8 @@ struct SingleColumn {
         fill_zero<V>(packed + r * pitch * L, first - left);
         fill_zero<V>(packed + (r * pitch + last - left) * L, right - last);
       }
-    source += first * strides.w;
-    packed += (first - left) * L;
-    // Small planes are one row for pack, which works through L columns at a time.
-    constexpr int64_t kMostPositions = 1024;
-    if (columns < pitch && strides.w == 1 && strides.h == columns &&
-        rows * columns <= kMostPositions && 5 * ceil_div(columns, L) * L > 6 * columns) {
-      int32_t position[kMostPositions];
-      for (int64_t r = 0; r < rows; ++r)
-        for (int64_t w = 0; w < columns; ++w)
-          position[r * columns + w] = static_cast<int32_t>(r * pitch + w);
-      UNIREPLKNET_ISA::pack<V>(source, strides, channels, 1, rows * columns, position, packed,
-                               pitch);
-    } else {
-      UNIREPLKNET_ISA::pack<V>(source, strides, channels, rows, columns, nullptr, packed, pitch);
-    }
+    UNIREPLKNET_ISA::pack<V>(source + first * strides.w, strides, channels, rows, columns, nullptr,
+                             packed + (first - left) * L, pitch);
   }
 };
 
