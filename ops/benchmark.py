@@ -1,9 +1,9 @@
 """Measure the op against torch's native convolution, and print it as tables.
 
-    python -m unireplknet_mm.ops.benchmark --markdown --output results.json      # about 25 minutes on 2 cores
-    python -m unireplknet_mm.ops.benchmark --quick                               # about 3 minutes
-    python -m unireplknet_mm.ops.benchmark --device cuda --markdown              # about 4 minutes on an H200
-    python -m unireplknet_mm.ops.benchmark --model                               # training steps, CPU: 5 minutes
+    python -m unireplknet_mm.ops.benchmark --markdown --output FILE    # about 25 minutes on 2 cores
+    python -m unireplknet_mm.ops.benchmark --quick                     # about 3 minutes
+    python -m unireplknet_mm.ops.benchmark --model                     # training steps, about 5 minutes
+    python -m unireplknet_mm.ops.benchmark --device cuda --markdown    # about 4 minutes on an H200
 
 The shapes are those of UniRepLKNet at 224² and in detection, on CUDA also those of the paper's Table 1.
 Forward, gradient of the input and gradient of the weight are timed in NCHW and in channels_last, op and
