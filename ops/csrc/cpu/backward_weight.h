@@ -266,9 +266,9 @@ class BackwardWeight {
   // Vectors of one block's maps: half of a common second-level cache.
   static constexpr int64_t kBlockVectors = (512 << 10) / (L * sizeof(Scalar));
   static constexpr int64_t kBlockColumns = 512;
-  static constexpr int64_t kTasks = 64;
-  // Multiply-adds of vectors that are worth a task, about 20 microseconds.
-  static constexpr int64_t kTaskWork = 1 << 17;
+  static constexpr int64_t kTasks = 32;
+  // Multiply-adds of vectors that are worth a task, about 10 microseconds.
+  static constexpr int64_t kTaskWork = 1 << 16;
 
   struct Workspace {
     void* const data;
@@ -295,12 +295,16 @@ class BackwardWeight {
     column_blocks_ = ceil_div(p.width, kBlockColumns);
     block_columns_ = ceil_div(p.width, column_blocks_);
     column_blocks_ = ceil_div(p.width, block_columns_);
+    // The rows of x above and below a block's rows, which each block packs again.
     const int64_t halo = 2 * taps_above_ * p.dilation * x_columns();
-    int64_t rows = maximum(8, (kBlockVectors - halo) / (block_columns_ + x_columns()));
-
+    const int64_t cached_rows = (kBlockVectors - halo) / (block_columns_ + x_columns());
+    // Packing a vector takes about 8 multiply-adds; packing the halo, half of the products at most.
+    const int64_t worthwhile_rows =
+        maximum(4, ceil_div(16 * halo, block_columns_ * kernel_rows_ * kernel_columns_));
     const int64_t work = p.batch * p.height * p.width * kernel_rows_ * kernel_columns_;
     const int64_t wanted = maximum(1, minimum(ceil_div(kTasks, channel_blocks_), work / kTaskWork));
-    rows = minimum(rows, maximum(4, p.batch * column_blocks_ * p.height / wanted));
+    const int64_t rows_of_chunk = ceil_div(p.batch * column_blocks_ * p.height, wanted);
+    const int64_t rows = maximum(worthwhile_rows, minimum(cached_rows, rows_of_chunk));
     row_blocks_ = ceil_div(p.height, rows);
     block_rows_ = ceil_div(p.height, row_blocks_);
     row_blocks_ = ceil_div(p.height, block_rows_);
