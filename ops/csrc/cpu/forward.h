@@ -101,12 +101,6 @@ UNIREPLKNET_INLINE void unroll(F&& f) {
   unroll_over(std::make_integer_sequence<int, N>{}, f);
 }
 
-// Into the second-level cache.
-template <bool kForWriting>
-UNIREPLKNET_INLINE void prefetch(uintptr_t address) {
-  __builtin_prefetch(reinterpret_cast<const void*>(address), kForWriting, 2);
-}
-
 // One dense convolution. Rows and columns count from the first ones stored; a map that continues
 // beyond them is stored as far as the outputs look.
 template <class S>
@@ -171,12 +165,10 @@ struct Tile {
   static UNIREPLKNET_INLINE void step(V (&sum)[R][T], const S* x, int64_t x_column, const S* w,
                                       int64_t w_row) {
     V weight[R];
-    unroll<R1 - R0>([&](auto i) __attribute__((always_inline)) {
-      constexpr int r = R0 + decltype(i)::value;
-      weight[r] = V::load(w - r * w_row);
-    });
-    unroll<T1 - T0>([&](auto i) __attribute__((always_inline)) {
-      constexpr int t = decltype(i)::value;
+#pragma GCC unroll 8
+    for (int r = R0; r < R1; ++r) weight[r] = V::load(w - r * w_row);
+#pragma GCC unroll 8
+    for (int t = 0; t < T1 - T0; ++t) {
       V value;
       if constexpr (kStrided) {
         // Four columns have cheap addresses from one base.
@@ -184,11 +176,9 @@ struct Tile {
       } else {
         value = V::load(x + t * L);
       }
-      unroll<R1 - R0>([&](auto j) __attribute__((always_inline)) {
-        constexpr int r = R0 + decltype(j)::value;
-        Math::multiply_add(sum[r][T0 + t], value, weight[r]);
-      });
-    });
+#pragma GCC unroll 8
+      for (int r = R0; r < R1; ++r) Math::multiply_add(sum[r][T0 + t], value, weight[r]);
+    }
   }
 
   template <int R0, int R1>
@@ -233,10 +223,10 @@ struct Tile {
   static void run(const Plane<S>& p, int64_t row0, int64_t column0, S* out) {
     V sum[R][T];
     const V bias = V::load(p.bias);
-    unroll<R * T>([&](auto i) __attribute__((always_inline)) {
-      constexpr int r = decltype(i)::value / T, t = decltype(i)::value % T;
-      sum[r][t] = bias;
-    });
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) sum[r][t] = bias;
 
     const Columns columns = divide(column0 - p.kernel_width / 2 + Math::kLead, p);
     const int64_t x_column = kStrided ? p.x_column : L;
@@ -251,11 +241,11 @@ struct Tile {
       const auto x_ahead = reinterpret_cast<uintptr_t>(p.x) +
                            ((row0 + R + above) * p.x_row + column0 * x_column) * sizeof(S);
       const auto out_ahead = reinterpret_cast<uintptr_t>(out) + R * p.out_row * sizeof(S);
-      unroll<R * T>([&](auto i) __attribute__((always_inline)) {
-        constexpr int r = decltype(i)::value / T, t = decltype(i)::value % T;
-        prefetch<false>(x_ahead + (r * p.x_row + t * x_column) * sizeof(S));
-        prefetch<true>(out_ahead + (r * p.out_row + t * p.out_column) * sizeof(S));
-      });
+      for (int r = 0; r < R; ++r)
+        for (int t = 0; t < T; ++t) {
+          prefetch<false>(x_ahead + (r * p.x_row + t * x_column) * sizeof(S));
+          prefetch<true>(out_ahead + (r * p.out_row + t * p.out_column) * sizeof(S));
+        }
     }
     const S* w = p.weight + k * w_row;
     const auto next = [&]() __attribute__((always_inline)) {
@@ -283,10 +273,10 @@ struct Tile {
       }
     });
 
-    unroll<R * T>([&](auto i) __attribute__((always_inline)) {
-      constexpr int r = decltype(i)::value / T, t = decltype(i)::value % T;
-      sum[r][t].store_unaligned(out + r * p.out_row + t * p.out_column);
-    });
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) sum[r][t].store_unaligned(out + r * p.out_row + t * p.out_column);
   }
 };
 
@@ -451,6 +441,7 @@ class Packed {
         blocks_(ceil_div(p.channels, L)),
         row_phases_(minimum(p.dilation, p.height)),
         column_phases_(minimum(p.dilation, p.width)),
+        large_(p.batch * p.channels * p.height * p.width > (256 << 10)),
         position_(p.dilation > 1 ? p.width : 0) {
     const int64_t d = p.dilation;
     constexpr int64_t kPackedVectors = (384 << 10) / (L * sizeof(S));
@@ -537,6 +528,24 @@ class Packed {
     }
   }
 
+  // What a group of rows will write, while it is computed.
+  void prefetch_out(const T* out, int channels, int64_t rows, int64_t columns) const {
+    const Strides& so = out_.strides;
+    constexpr int64_t kLine = 64 / sizeof(T);
+    if (so.c == 1) {
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t w = 0; w < columns; ++w)
+          prefetch<true>(
+              reinterpret_cast<uintptr_t>(out + r * problem_.dilation * so.h + w * so.w));
+    } else if (so.w == 1) {
+      for (int l = 0; l < channels; ++l)
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t w = 0; w < columns; w += kLine)
+            prefetch<true>(
+                reinterpret_cast<uintptr_t>(out + l * so.c + r * problem_.dilation * so.h + w));
+    }
+  }
+
   static int64_t single_rows(int64_t columns) { return maximum(1, 128 / columns); }
 
   int64_t phase_width(int64_t phase, int64_t columns) const {
@@ -604,6 +613,7 @@ class Packed {
       const int64_t tile1 = minimum(row_tiles, tile0 + group);
       const int64_t group0 = row0 + (row1 - row0) * tile0 / row_tiles;
       const int64_t group1 = row0 + (row1 - row0) * tile1 / row_tiles;
+      if (large_) prefetch_out(target + group0 * d * so.h, channels, group1 - group0, out_columns);
       for (int64_t tile = tile0; tile < tile1; ++tile) {
         const int64_t begin = row0 + (row1 - row0) * tile / row_tiles;
         const int64_t end = row0 + (row1 - row0) * (tile + 1) / row_tiles;
@@ -642,6 +652,7 @@ class Packed {
   const int64_t call_;
   const int64_t blocks_;                      // of L channels
   const int64_t row_phases_, column_phases_;  // residues modulo the dilation
+  const bool large_;                          // more than a core's cache holds
   const Buffer<int32_t> position_;            // of each column in a packed row
   int64_t column_strip_, column_strips_, row_strip_, row_strips_;
   int64_t parts_;  // tasks of one image and block of channels

@@ -48,6 +48,12 @@ UNIREPLKNET_INLINE void fill_zero(typename V::Scalar* packed, int64_t vectors) {
   for (int64_t i = 0; i < vectors; ++i) V::zero().store(packed + i * V::kLanes);
 }
 
+// Past the end of a map a prefetch does nothing, so that its address is not checked.
+template <bool kForWriting>
+UNIREPLKNET_INLINE void prefetch(uintptr_t address) {
+  __builtin_prefetch(reinterpret_cast<const void*>(address), kForWriting, 3);
+}
+
 template <class V, class T>
 void pack(const T* source, Strides strides, int channels, int64_t rows, int64_t columns,
           const int32_t* position, typename V::Scalar* packed, int64_t pitch) {
@@ -61,8 +67,10 @@ void pack(const T* source, Strides strides, int channels, int64_t rows, int64_t 
       const T* row = source + r * strides.h;
       auto* to = packed + r * pitch * L;
       if (channels == L) {
-        for (int64_t w = 0; w < columns; ++w)
+        for (int64_t w = 0; w < columns; ++w) {
+          prefetch<false>(reinterpret_cast<uintptr_t>(row) + (w + 64) * strides.w * sizeof(T));
           V::load_unaligned(row + w * strides.w).store(to + (position ? position[w] : w) * L);
+        }
       } else {
         for (int64_t w = 0; w < columns; ++w)
           V::load_partial(row + w * strides.w, channels)
@@ -79,6 +87,9 @@ void pack(const T* source, Strides strides, int channels, int64_t rows, int64_t 
         const int count = static_cast<int>(minimum(L, columns - w0));
         V tile[L];
         if (channels == L && count == L) {
+#pragma GCC unroll 16
+          for (int l = 0; l < L; ++l)
+            prefetch<false>(reinterpret_cast<uintptr_t>(row + l * strides.c + w0) + 128);
 #pragma GCC unroll 16
           for (int l = 0; l < L; ++l) tile[l] = V::load_unaligned(row + l * strides.c + w0);
         } else if (channels == L) {
