@@ -313,6 +313,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
+    start = time.monotonic()
     args = parse_args()
     missing = library.missing(args.device)
     if missing:
@@ -340,7 +341,6 @@ def main() -> int:
         print(f'  {key}: {rate / 1e9:.0f} {unit}', flush=True)
     budget = 0.02 if args.device == 'cuda' else 0.05 if args.quick else 0.1
     benchmark = Benchmark(args.device, budget, args.slowest)
-    start = time.monotonic()
     for i, plan in enumerate(
         plans
     ):  # each has its share of the time, and what the ones before left

@@ -6,11 +6,11 @@
     python -m unireplknet_mm.ops.tune --output DIR     # not into the package (UNIREPLKNET_TUNING_DIR)
 
 A cell times forward, gradient of the input and gradient of the weight of the op and of torch's native
-convolution, in turn in one process (`measure` says how). Where one of the two is three times as fast as the
-other at its first call, once is enough. Cells whose arithmetic is above a limit are left out, and so is
-what is not reached in `--minutes`: the table is read so that the same map and kernel with fewer planes
-speaks for them, and the native path runs where none does. A wrong result ends the run and nothing is
-written. Run it on an idle machine; a check of the load insists on that.
+convolution, in turn in one process (`measure` says how). Where a call is long and one of the two three times
+as fast as the other, it is not repeated. Cells whose arithmetic is above a limit are left out, and so is what
+is not reached in `--minutes`: the table is read so that the same map and kernel with fewer planes speaks for
+them, and the native path runs where none does. A wrong result ends the run and nothing is written. Run it on
+an idle machine; a check of the load insists on that.
 
 With `--isa` both sides are held to that instruction set: the op by UNIREPLKNET_CPU_ISA, torch and oneDNN by
 ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA, so that the table is that of a processor without the rest.
@@ -41,7 +41,8 @@ from unireplknet_mm.ops.tuning_tables import CPU_LEVELS, Cell, TuningTable
 
 # Both kinds of kernels of the network; dilated ones stand for their size at any dilation.
 KERNELS = (*((size, 1) for size in (3, 5, 7, 9, 13, 17, 25, 31)), (3, 2), (3, 5), (5, 2), (7, 2))
-CLEAR = 3.0  # a ratio of two first calls that needs no repetition
+CLEAR = 3.0  # a ratio of two calls that needs no repetition, if the slower takes CLEAR_SECONDS
+CLEAR_SECONDS = 0.1
 
 # What holds torch and oneDNN to a level of the op's.
 NATIVE_LIMITS = {
@@ -114,7 +115,7 @@ def measure_cell(shape: Shape, tensors: Tensors, timer: Timer, threads: int) -> 
         result, op_first = timer.first_call(calls[1])
         tensors.check(name, result, native_result)
         firsts = [native_first, op_first]
-        is_clear = min(firsts) > timer.budget and max(firsts) > CLEAR * min(firsts)
+        is_clear = max(firsts) > max(CLEAR_SECONDS, CLEAR * min(firsts))
         times = firsts if is_clear else timer.time(calls, firsts)
         native_seconds.append(times[0])
         op_seconds.append(times[1])
@@ -128,7 +129,7 @@ def measure_table(
     device: str, grid: Grid, thread_counts: Sequence[int], minutes: float, command: str
 ) -> TuningTable:
     """Measure the grid, an equal share of the time for each dtype and layout; progress goes to stdout."""
-    timer = Timer(device, grid.budget, least=3, most=20, once_above=0.2)
+    timer = Timer(device, grid.budget, least=2, most=20, once_above=0.2)
     cells: dict[tuple[str, str], tuple[Cell, ...]] = {}
     start = time.monotonic()
     share = 60 * minutes / (len(grid.dtypes) * 2 * len(thread_counts))
