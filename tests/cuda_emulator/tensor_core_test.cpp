@@ -2,8 +2,10 @@
 // definition says.
 //
 // Usage: tensor_core_test forward|backward_input|backward_weight float16|bfloat16 N C H W Kh Kw
-// [elements of misalignment] Ends with status 1 and the first wrong element, or with status 0 and
-// the greatest error as a fraction of what is allowed.
+//                         [elements of misalignment [all]]
+// With `all` every plan that fits is tried, and not only the one that the library would choose.
+// Ends with status 1 if an element is wrong; prints the first wrong element of each plan, or the
+// greatest error as a fraction of what is allowed.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -97,51 +99,88 @@ void for_products(const Shape& shape, Body body) {
   }
 }
 
+// Which of the ways to divide the work are tried: the one that the library would choose, or all.
+enum class Plans { kChosen, kAll };
+
 template <class T>
-int run(const std::string& what, const Shape& shape, int misalignment) {
-  const size_t elements = shape.planes() * shape.height * shape.width,
-               plane_size = size_t(shape.height) * shape.width;
+int run(const std::string& what, const Shape& shape, int misalignment, Plans plans) {
+  using namespace tensor_core;
+  const size_t plane_size = size_t(shape.height) * shape.width;
+  const size_t elements = shape.planes() * plane_size;
   const size_t taps = size_t(shape.kernel_height) * shape.kernel_width;
   if (!tensor_core_supported(shape)) return 2;
   Array<T> x(elements, misalignment);
   x.randomize(1);
+  int failures = 0, count = 0;
   if (what == "backward_weight") {
-    Array<T> grad_output(elements, misalignment), result(shape.channels * taps, misalignment);
+    Array<T> grad_output(elements, misalignment);
     grad_output.randomize(2);
-    Array<float> workspace(tensor_core::backward_weight_workspace(shape) / sizeof(float), 0);
-    if (tensor_core_backward_weight<T>(shape, grad_output.data(), x.data(), result.data(),
-                                       workspace.data(), nullptr) != cudaSuccess) {
-      return 3;
-    }
-    std::vector<Sum> expected(result.size());
+    std::vector<Sum> expected(shape.channels * taps);
     for_products(shape, [&](int64_t plane, int to, int tap, int from) {
       expected[plane % shape.channels * taps + tap].add(grad_output[plane * plane_size + to] *
                                                         x[plane * plane_size + from]);
     });
-    return compare(what.c_str(), result, expected);
-  }
-  const bool flip = what == "backward_input";
-  Array<T> weight(shape.channels * taps, misalignment), bias(shape.channels, misalignment),
-      result(elements, misalignment);
-  weight.randomize(2);
-  bias.randomize(3);
-  if (tensor_core_forward<T>(shape, x.data(), weight.data(), flip ? nullptr : bias.data(), flip,
-                             result.data(), nullptr) != cudaSuccess) {
-    return 3;
-  }
-  std::vector<Sum> expected(elements);
-  for_products(shape, [&](int64_t plane, int to, int tap, int from) {
-    const size_t filter = plane % shape.channels * taps, start = plane * plane_size;
-    // The gradient with respect to the element that the tap reads.
-    if (flip) {
-      expected[start + from].add(x[start + to] * weight[filter + tap]);
+    auto check = [&](BackwardWeightPlan plan) {
+      Array<T> result(expected.size(), misalignment);
+      Array<float> workspace(backward_weight_workspace(shape, plan) / sizeof(float), 0);
+      complete_plan(plan, grad_output.data(), x.data());
+      char name[160];
+      std::snprintf(name, sizeof(name), "%s, %d images, %d x %d rows, %d x %d columns, %d splits",
+                    what.c_str(), plan.images, plan.tile_rows, plan.row_tiles, plan.tile_columns,
+                    plan.column_tiles, plan.splits);
+      const cudaError_t error = launch_backward_weight(plan, grad_output.data(), x.data(),
+                                                       result.data(), workspace.data(), nullptr);
+      failures += error != cudaSuccess || compare(name, result, expected);
+      ++count;
+    };
+    if (plans == Plans::kChosen) {
+      check(remembered_plan(shape, choose_backward_weight_plan));
     } else {
-      expected[start + to].add(x[start + from] * weight[filter + tap]);
+      visit_backward_weight_plans(shape, [&](BackwardWeightPlan plan) {
+        check(plan);
+        // Few channels have a block for every unit; let blocks have two and more as well.
+        if (plan.splits == 1) return;
+        plan.splits = std::max(1, plan.splits / 3);
+        check(plan);
+      });
     }
-  });
-  for (size_t i = 0; !flip && i < elements; ++i)
-    expected[i].add(bias[i / plane_size % shape.channels]);
-  return compare(what.c_str(), result, expected);
+  } else {
+    const bool flip = what == "backward_input";
+    Array<T> weight(shape.channels * taps, misalignment), bias(shape.channels, misalignment);
+    weight.randomize(2);
+    bias.randomize(3);
+    std::vector<Sum> expected(elements);
+    for_products(shape, [&](int64_t plane, int to, int tap, int from) {
+      const size_t filter = plane % shape.channels * taps, start = plane * plane_size;
+      // Of the gradient, the element that the tap reads in the forward direction.
+      if (flip) {
+        expected[start + from].add(x[start + to] * weight[filter + tap]);
+      } else {
+        expected[start + to].add(x[start + from] * weight[filter + tap]);
+      }
+    });
+    for (size_t i = 0; !flip && i < elements; ++i)
+      expected[i].add(bias[i / plane_size % shape.channels]);
+    auto check = [&](ForwardPlan plan) {
+      Array<T> result(elements, misalignment);
+      complete_plan(plan, x.data(), result.data(), flip);
+      char name[160];
+      std::snprintf(name, sizeof(name), "%s, %d blocks, %d images, %d x %d rows, %d x %d columns",
+                    what.c_str(), plan.blocks, plan.images, plan.tile_rows, plan.row_tiles,
+                    plan.tile_columns, plan.column_tiles);
+      const cudaError_t error = launch_forward(
+          plan, x.data(), weight.data(), flip ? nullptr : bias.data(), result.data(), nullptr);
+      failures += error != cudaSuccess || compare(name, result, expected);
+      ++count;
+    };
+    if (plans == Plans::kChosen) {
+      check(remembered_plan(shape, choose_forward_plan));
+    } else {
+      visit_forward_plans(shape, check);
+    }
+  }
+  std::printf("%d plans, %d wrong\n", count, failures);
+  return failures != 0 || count == 0;
 }
 
 }  // namespace
@@ -151,6 +190,7 @@ int main(int count, char** arguments) {
   auto number = [&](int i) { return i < count ? std::atoi(arguments[i]) : 0; };
   const Shape shape{number(3), number(4), number(5), number(6), number(7), number(8), 1};
   const std::string what = arguments[1], type = arguments[2];
-  return type == "float16" ? run<__half>(what, shape, number(9))
-                           : run<__nv_bfloat16>(what, shape, number(9));
+  const Plans plans = count > 10 ? Plans::kAll : Plans::kChosen;
+  return type == "float16" ? run<__half>(what, shape, number(9), plans)
+                           : run<__nv_bfloat16>(what, shape, number(9), plans);
 }

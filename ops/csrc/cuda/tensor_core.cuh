@@ -47,10 +47,6 @@ cudaError_t tensor_core_backward_weight(const Shape& shape, const T* grad_output
 
 // --- shared by the two kernels ---
 
-// The machine that plans are made for; a fixed one, so that results depend on the shape alone.
-constexpr int kPlanProcessors = 132;
-constexpr int kPlanSharedBytes = 224 * 1024;
-
 constexpr int divide_up(int value, int divisor) { return (value + divisor - 1) / divisor; }
 constexpr int64_t divide_up(int64_t value, int64_t divisor) {
   return (value + divisor - 1) / divisor;
@@ -73,22 +69,24 @@ constexpr int chunks_of(int kernel_width) { return margin_of(kernel_width) / 4 +
 // after the other; the strides of groups and of images are such that the 8 rows that one ldmatrix
 // reads at a time lie in different banks.
 struct TileLayout {
-  int margin;         // columns
-  int columns;        // columns of a row, the margins included
-  int pitch;          // bytes from row to row
-  int group_rows;     // rows of a group
-  int group_stride;   // bytes from group to group
-  int image_stride;   // bytes from image to image
-  int row_lanes_log;  // threads that copy one row, as a power of two
+  int margin;        // columns
+  int columns;       // columns of a row, the margins included
+  int pitch;         // bytes from row to row
+  int group_rows;    // rows of a group
+  int group_stride;  // bytes from group to group
+  int image_stride;  // bytes from image to image
 
+  // Of a row, the first row of the first group being 0. kGroupRows is group_rows where it is known
+  // when compiling, and else 0.
+  template <int kGroupRows>
   __host__ __device__ int offset(int row) const {
-    return row / group_rows * group_stride + row % group_rows * pitch;
+    const int rows = kGroupRows ? kGroupRows : group_rows;
+    return row / rows * group_stride + row % rows * pitch;
   }
 };
 
 // `rows` is the greatest number of rows kept of an image, `images` the number of images.
-inline TileLayout make_layout(int margin, int columns, int rows, int group_rows, int images,
-                              int vector) {
+inline TileLayout make_layout(int margin, int columns, int rows, int group_rows, int images) {
   TileLayout layout{};
   layout.margin = margin;
   layout.columns = columns;
@@ -107,8 +105,6 @@ inline TileLayout make_layout(int margin, int columns, int rows, int group_rows,
   const int gaps =
       (divide_up(rows, group_rows) + 1) * (layout.group_stride - group_rows * layout.pitch);
   layout.image_stride = congruent(rows * layout.pitch + gaps + 2 * round_up(margin, 8), 1);
-  while (layout.row_lanes_log < 5 && vector << layout.row_lanes_log < columns)
-    ++layout.row_lanes_log;
   return layout;
 }
 
@@ -129,27 +125,36 @@ struct TileBounds {
   int images, first_row, first_index, rows, first_column, width;
 };
 
+// Bytes of zeros that stand in for the chunks of a row outside of the map.
+__host__ __device__ constexpr int zero_bytes(int chunks, int blocks) {
+  return 16 * (chunks + blocks);
+}
+
 // Starts the copy of a tile, columns outside of the map as zeros; the caller commits, waits and
 // synchronises.
-template <class T, int kVector>
+template <class T, int kVector, int kGroupRows>
 __device__ __forceinline__ void copy_tile_by(const T* __restrict__ source, int64_t image_elements,
                                              const TileLayout& layout, const TileBounds& bounds,
                                              unsigned char* target) {
   const int threads = blockDim.x;
-  const int lanes = 1 << layout.row_lanes_log;
+  // So many neighbouring threads copy a row: a power of two, up to a warp.
+  int lanes_log = 0;
+  while (lanes_log < 5 && kVector << lanes_log < layout.columns) ++lanes_log;
+  const int lanes = 1 << lanes_log;
   const int lane = threadIdx.x & (lanes - 1);
-  const int base = layout.offset(bounds.first_index);
+  const int base = layout.template offset<kGroupRows>(bounds.first_index);
   int image = 0;
-  for (int row = threadIdx.x >> layout.row_lanes_log;; row += threads >> layout.row_lanes_log) {
+  for (int row = threadIdx.x >> lanes_log;; row += threads >> lanes_log) {
     while (row >= bounds.rows) {
       row -= bounds.rows;
       ++image;
     }
     if (image >= bounds.images) break;
-    const int offset = layout.offset(bounds.first_index + row) - base;
+    const int offset = layout.template offset<kGroupRows>(bounds.first_index + row) - base;
     // Up to where the next row or image begins, gaps included.
-    const int end = (row + 1 < bounds.rows ? layout.offset(bounds.first_index + row + 1) - base
-                                           : layout.image_stride) -
+    const int end = (row + 1 < bounds.rows
+                         ? layout.template offset<kGroupRows>(bounds.first_index + row + 1) - base
+                         : layout.image_stride) -
                     offset;
     const T* from =
         source + image * image_elements + int64_t{bounds.first_row + row} * bounds.width;
@@ -168,18 +173,18 @@ __device__ __forceinline__ void copy_tile_by(const T* __restrict__ source, int64
   }
 }
 
-template <class T>
+template <int kGroupRows, class T>
 __device__ __forceinline__ void copy_tile(int vector, const T* __restrict__ source,
                                           int64_t image_elements, const TileLayout& layout,
                                           const TileBounds& bounds, unsigned char* target) {
   if (vector == 8) {
-    copy_tile_by<T, 8>(source, image_elements, layout, bounds, target);
+    copy_tile_by<T, 8, kGroupRows>(source, image_elements, layout, bounds, target);
   } else if (vector == 4) {
-    copy_tile_by<T, 4>(source, image_elements, layout, bounds, target);
+    copy_tile_by<T, 4, kGroupRows>(source, image_elements, layout, bounds, target);
   } else if (vector == 2) {
-    copy_tile_by<T, 2>(source, image_elements, layout, bounds, target);
+    copy_tile_by<T, 2, kGroupRows>(source, image_elements, layout, bounds, target);
   } else {
-    copy_tile_by<T, 1>(source, image_elements, layout, bounds, target);
+    copy_tile_by<T, 1, kGroupRows>(source, image_elements, layout, bounds, target);
   }
 }
 

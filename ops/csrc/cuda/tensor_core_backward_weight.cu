@@ -4,7 +4,8 @@
 namespace unireplknet::cuda {
 
 size_t tensor_core_backward_weight_workspace(const Shape& shape) {
-  return tensor_core::backward_weight_workspace(shape);
+  using namespace tensor_core;
+  return backward_weight_workspace(shape, remembered_plan(shape, choose_backward_weight_plan));
 }
 
 template cudaError_t tensor_core_backward_weight(const Shape&, const __half*, const __half*,

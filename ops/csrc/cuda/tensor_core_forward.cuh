@@ -15,38 +15,11 @@
 // chunks that lie outside of the map for all 16 segments are left out.
 #pragma once
 
-#include "tensor_core.cuh"
+#include "tensor_core_plan.cuh"
 
 namespace unireplknet::cuda {
 
 namespace tensor_core {
-
-constexpr int kThreads = 128;
-constexpr int kRows = 4;
-
-struct ForwardPlan {
-  TileLayout layout;
-  int batch_groups, images;        // images of a block
-  int row_tiles, tile_rows;        // output rows of a block, a multiple of kRows
-  int column_tiles, tile_columns;  // output columns of a block, a multiple of the segment's width
-                                   // unless the tile is as wide as the map
-  int height, width, kernel_height, kernel_width;
-  int64_t batch, channels;
-  int vector;        // elements of a copy from global memory
-  int store_vector;  // elements of a store
-  bool flip;
-  int zero_offset, filter_offset, shared_bytes;
-};
-
-// Words of 2 taps in one of the two copies of a filter row.
-__host__ __device__ constexpr int filter_words(int chunks) { return 4 * chunks + 4; }
-// Bytes of zeros that stand in for a row outside of the map.
-__host__ __device__ constexpr int zero_bytes(int chunks, int blocks) {
-  return 16 * (chunks + blocks);
-}
-// Chunks come in pairs, one ldmatrix each. Where the margin is an odd number of chunks the first
-// pair starts one chunk further to the left, so that the pairs meet the map's border.
-__host__ __device__ constexpr int phase_of(int chunks) { return chunks == 3 || chunks == 4; }
 
 template <class T, int kChunks>
 __device__ __forceinline__ void build_filter(const T* __restrict__ weight, const ForwardPlan& plan,
@@ -89,7 +62,7 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&words)[4]) {
 }
 
 template <class T, int kChunks, int kBlocks>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, kBlocks == 4 ? 3 : 4)
     forward_kernel(const T* __restrict__ x, const T* __restrict__ weight,
                    const T* __restrict__ bias, T* __restrict__ out, const ForwardPlan plan) {
   constexpr int kPhase = phase_of(kChunks);
@@ -102,8 +75,8 @@ __global__ void __launch_bounds__(kThreads, 4)
   block /= plan.column_tiles;
   const int row_tile = block % plan.row_tiles;
   block /= plan.row_tiles;
-  const int64_t channel = block % plan.channels;
-  const int64_t image = block / plan.channels * plan.images;
+  const int channel = block % plan.channels;
+  const int image = block / plan.channels * plan.images;
 
   const int padding = (plan.kernel_height - 1) / 2;
   const int top = row_tile * plan.tile_rows;
@@ -113,14 +86,13 @@ __global__ void __launch_bounds__(kThreads, 4)
   const int64_t first_plane = image * image_elements + channel * plane;
 
   TileBounds bounds;
-  bounds.images =
-      static_cast<int>(plan.batch - image < plan.images ? plan.batch - image : plan.images);
+  bounds.images = min(plan.images, plan.batch - image);
   bounds.first_row = top > padding ? top - padding : 0;
   bounds.first_index = bounds.first_row - (top - padding);
   bounds.rows = min(plan.height, top + plan.tile_rows + padding) - bounds.first_row;
   bounds.first_column = left - plan.layout.margin;
   bounds.width = plan.width;
-  copy_tile(plan.vector, x + first_plane, image_elements, plan.layout, bounds, shared);
+  copy_tile<kRows>(plan.vector, x + first_plane, image_elements, plan.layout, bounds, shared);
   cp_async_commit();
   uint32_t* filter = reinterpret_cast<uint32_t*>(shared + plan.filter_offset);
   build_filter<T, kChunks>(weight + channel * plan.kernel_height * plan.kernel_width, plan, filter);
@@ -148,9 +120,9 @@ __global__ void __launch_bounds__(kThreads, 4)
     const int group = segment / bounds.images % groups;
     const int run = segment / bounds.images / groups;
     const int lane_row = segment < segments ? top - padding + kRows * group : -(1 << 24);
-    const SharedAddress lane_address =
+    SharedAddress group_address =
         shared_address(shared) + segment % bounds.images * plan.layout.image_stride +
-        group * plan.layout.group_stride - plan.layout.offset(bounds.first_index) +
+        group * plan.layout.group_stride - plan.layout.template offset<kRows>(bounds.first_index) +
         run * 16 * kBlocks + lane / 16 * 16;
 
     // What at least one of the segments needs.
@@ -175,7 +147,10 @@ __global__ void __launch_bounds__(kThreads, 4)
     // Step r: input row r of the segment, counted from the first that its first output row needs,
     // meets kernel row r - b for the output row b. Steps come in fours to have the band of kernel
     // row r in the registers r % 4.
-    for (int base = max(0, begin - (kRows - 1)) / kRows * kRows; base < end; base += kRows) {
+    const int first_base = max(0, begin - (kRows - 1)) / kRows * kRows;
+    group_address += first_base / kRows * plan.layout.group_stride;
+    for (int base = first_base; base < end;
+         base += kRows, group_address += plan.layout.group_stride) {
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
         const int step = base + u;
@@ -187,9 +162,7 @@ __global__ void __launch_bounds__(kThreads, 4)
         if (step < begin || step >= end) continue;
         const int row = lane_row + step;
         const SharedAddress address =
-            row >= 0 && row < plan.height
-                ? lane_address + base / kRows * plan.layout.group_stride + u * plan.layout.pitch
-                : zeros;
+            row >= 0 && row < plan.height ? group_address + u * plan.layout.pitch : zeros;
         // The next pair of chunks is under way while the products of one are taken.
         uint32_t a[2][4];
         auto load_pair = [&](int pair) {
@@ -287,103 +260,32 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 }
 
-// Cycles that a launch may take, in a crude model: tensor cores, shared memory and device memory
-// each busy for their part, the largest rules; blocks come in waves.
-inline double forward_cost(const Shape& shape, const ForwardPlan& plan, int blocks) {
-  const int chunks = chunks_of(shape.kernel_width);
-  const int segments = plan.images * divide_up(std::min(plan.tile_rows, shape.height), kRows) *
-                       divide_up(std::min(plan.tile_columns, shape.width), 8 * blocks);
-  const int tiles = divide_up(segments, 16);
-  // Four warps of a block take one tile each at a time.
-  const int rounds = divide_up(tiles, kThreads / 32);
-  const double products = double(kRows) * shape.kernel_height * blocks * chunks / 2;
-  const double tensor = products / 0.63;
-  const double reads = (kRows + shape.kernel_height - 1) * (2. * (blocks + chunks - 1) + chunks);
-  const double compute = std::max(tensor, reads) * (tiles + 0.5 * (4 * rounds - tiles));
-  const double rows = std::min(plan.tile_rows + shape.kernel_height - 1, shape.height);
-  // Bytes that a processor moves in a cycle: 18 of its share of device memory; halos come from the
-  // second-level cache.
-  const double memory = 2. * plan.images *
-                        (rows * plan.layout.columns + double(plan.tile_rows) * plan.tile_columns) /
-                        18;
-  const int64_t count = plan.batch_groups * shape.channels * plan.row_tiles * plan.column_tiles;
-  const int resident =
-      std::min<int>(kPlanSharedBytes / (plan.shared_bytes + 1024), blocks == 4 ? 4 : 5);
-  const int64_t slots = int64_t{kPlanProcessors} * resident;
-  // A wave that is not full still takes the latency of a block; a block alone cannot fill the
-  // processor.
-  const double busy =
-      double(divide_up(count, int64_t{kPlanProcessors})) * std::max(compute, memory);
-  const double latency = 3000. * double(divide_up(count, slots)) +
-                         8. * (plan.kernel_height + kRows) * blocks * chunks * rounds;
-  return busy + latency;
-}
-
-inline ForwardPlan plan_forward(const Shape& shape, const void* x, const void* out, bool flip,
-                                int* blocks) {
-  const int chunks = chunks_of(shape.kernel_width);
-  ForwardPlan best{};
-  double best_cost = 0;
-  for (int candidate = 1; candidate <= 4; candidate *= 2) {
-    for (int images = 16; images >= 1; images /= 2) {
-      if (images > 1 && images / 2 >= shape.batch) continue;
-      for (int row_tiles = 1; row_tiles <= 64; row_tiles *= 2) {
-        ForwardPlan plan{};
-        plan.images = images;
-        plan.batch_groups = static_cast<int>(divide_up(shape.batch, int64_t{images}));
-        plan.tile_rows = round_up(divide_up(shape.height, row_tiles), kRows);
-        plan.row_tiles = divide_up(shape.height, plan.tile_rows);
-        if (row_tiles > 1 &&
-            plan.tile_rows == round_up(divide_up(shape.height, row_tiles / 2), kRows))
-          break;
-        const int rows = std::min(shape.height, plan.tile_rows + shape.kernel_height - 1);
-        const int margin = margin_of(shape.kernel_width);
-        plan.vector = copy_vector(shape.width, margin, x);
-        for (int column_tiles = 1;; column_tiles *= 2) {
-          plan.tile_columns = column_tiles == 1
-                                  ? round_up(shape.width, 8)
-                                  : round_up(divide_up(shape.width, column_tiles), 8 * candidate);
-          plan.column_tiles = divide_up(shape.width, plan.tile_columns);
-          const int columns = round_up(plan.tile_columns + margin * (column_tiles == 1 ? 1 : 2), 8);
-          plan.layout = make_layout(margin, columns, rows, kRows, images, plan.vector);
-          plan.zero_offset = images * plan.layout.image_stride;
-          plan.filter_offset = plan.zero_offset + zero_bytes(chunks, candidate);
-          plan.shared_bytes = plan.filter_offset + shape.kernel_height * 8 * filter_words(chunks);
-          // A tile of one segment's width always fits.
-          if (plan.shared_bytes <= static_cast<int>(kMaxSharedBytes) ||
-              plan.tile_columns == 8 * candidate)
-            break;
-        }
-        if (plan.shared_bytes > static_cast<int>(kMaxSharedBytes)) continue;
-        const double cost = forward_cost(shape, plan, candidate);
-        if (best.images != 0 && cost >= best_cost) continue;
-        best = plan;
-        best_cost = cost;
-        *blocks = candidate;
-      }
-    }
-  }
-  best.height = shape.height;
-  best.width = shape.width;
-  best.kernel_height = shape.kernel_height;
-  best.kernel_width = shape.kernel_width;
-  best.batch = shape.batch;
-  best.channels = shape.channels;
-  best.store_vector = copy_vector(shape.width, 8, out);
-  best.flip = flip;
-  return best;
-}
-
 template <class T, int kChunks>
-cudaError_t launch_forward(const ForwardPlan& plan, int blocks, const T* x, const T* weight,
-                           const T* bias, T* out, cudaStream_t stream) {
-  const int64_t count = plan.batch_groups * plan.channels * plan.row_tiles * plan.column_tiles;
+cudaError_t launch_forward_as(const ForwardPlan& plan, const T* x, const T* weight, const T* bias,
+                              T* out, cudaStream_t stream) {
+  const int64_t count =
+      int64_t{plan.batch_groups} * plan.channels * plan.row_tiles * plan.column_tiles;
   if (count > 0x7fffffff) return cudaErrorInvalidConfiguration;
-  auto kernel = blocks == 1   ? forward_kernel<T, kChunks, 1>
-                : blocks == 2 ? forward_kernel<T, kChunks, 2>
-                              : forward_kernel<T, kChunks, 4>;
+  auto kernel = plan.blocks == 1   ? forward_kernel<T, kChunks, 1>
+                : plan.blocks == 2 ? forward_kernel<T, kChunks, 2>
+                                   : forward_kernel<T, kChunks, 4>;
   return launch(kernel, dim3(static_cast<unsigned>(count)), dim3(kThreads), plan.shared_bytes,
                 stream, x, weight, bias, out, plan);
+}
+
+template <class T>
+cudaError_t launch_forward(const ForwardPlan& plan, const T* x, const T* weight, const T* bias,
+                           T* out, cudaStream_t stream) {
+  switch (chunks_of(plan.kernel_width)) {
+    case 2:
+      return launch_forward_as<T, 2>(plan, x, weight, bias, out, stream);
+    case 3:
+      return launch_forward_as<T, 3>(plan, x, weight, bias, out, stream);
+    case 4:
+      return launch_forward_as<T, 4>(plan, x, weight, bias, out, stream);
+    default:
+      return launch_forward_as<T, 5>(plan, x, weight, bias, out, stream);
+  }
 }
 
 }  // namespace tensor_core
@@ -391,18 +293,10 @@ cudaError_t launch_forward(const ForwardPlan& plan, int blocks, const T* x, cons
 template <class T>
 cudaError_t tensor_core_forward(const Shape& shape, const T* x, const T* weight, const T* bias,
                                 bool flip, T* out, cudaStream_t stream) {
-  int blocks = 0;
-  const tensor_core::ForwardPlan plan = tensor_core::plan_forward(shape, x, out, flip, &blocks);
-  switch (chunks_of(shape.kernel_width)) {
-    case 2:
-      return tensor_core::launch_forward<T, 2>(plan, blocks, x, weight, bias, out, stream);
-    case 3:
-      return tensor_core::launch_forward<T, 3>(plan, blocks, x, weight, bias, out, stream);
-    case 4:
-      return tensor_core::launch_forward<T, 4>(plan, blocks, x, weight, bias, out, stream);
-    default:
-      return tensor_core::launch_forward<T, 5>(plan, blocks, x, weight, bias, out, stream);
-  }
+  using namespace tensor_core;
+  ForwardPlan plan = remembered_plan(shape, choose_forward_plan);
+  complete_plan(plan, x, out, flip);
+  return launch_forward(plan, x, weight, bias, out, stream);
 }
 
 }  // namespace unireplknet::cuda
