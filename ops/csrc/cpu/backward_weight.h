@@ -19,7 +19,8 @@
 //
 // Kernel rows and columns that never meet the map are left out, and so are all products with rows
 // outside it. A tile leaves out the columns in which none of its kernel columns meets the map;
-// what remains outside are zero columns beside the packed x.
+// what remains outside are zero columns beside the packed x (where an infinite grad_output or x
+// gives NaN).
 //
 // The maps are cut into blocks (an image, a range of rows and, in wide maps, of columns), the
 // blocks of some channels into chunks, which are the tasks. Registers are added to a chunk's sums
