@@ -584,7 +584,10 @@ class Packed {
     const int64_t packed_size = (bottom - top) * pitch * L;
     const int64_t single_size = Math::kStep == 1 ? 0 : single_rows(columns) * columns * L;
     const int64_t result_size = direct ? 0 : group * Block::kMaxRows * out_columns * L;
-    Scratch scratch((packed_size + single_size + result_size) * static_cast<int64_t>(sizeof(S)));
+    int64_t bytes = 0;
+    for (int64_t size : {packed_size, single_size, result_size})
+      bytes += Scratch::rounded(size * static_cast<int64_t>(sizeof(S)));
+    Scratch scratch(bytes);
     S* packed = scratch.template take<S>(packed_size);
     S* singles = scratch.template take<S>(single_size);
     S* result = scratch.template take<S>(result_size);
