@@ -211,15 +211,15 @@ class Report:
             for name in PASSES:
                 rows = []
                 for m in self.measurements:
-                    if (m.shape.dtype, m.name) != (dtype, name):
-                        continue
                     shape, op = m.shape, m.seconds.get('op contiguous')
+                    if (shape.dtype, m.name) != (dtype, name) or not op:
+                        continue
                     kernel = kernel_name(shape.kernel_size, shape.dilation)
                     size = map_name(shape.height, shape.width)
                     row = [size, kernel, str(shape.batch), str(shape.channels), _microseconds(op)]
                     if floors:
                         memory, compute = h200_floors(shape)
-                        over = f'{op / max(memory, compute):.2f}x' if op else '-'
+                        over = f'{op / max(memory, compute):.2f}x'
                         row += [_microseconds(memory), _microseconds(compute), over]
                     row.append(_microseconds(m.seconds.get('op channels_last')))
                     speed_up = self.speed_up(m, 'channels_last')
