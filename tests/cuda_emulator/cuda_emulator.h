@@ -445,6 +445,10 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
 inline unsigned short __half_as_ushort(__half value) { return value.bits; }
 inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
 
+inline unsigned __umulhi(unsigned a, unsigned b) {
+  return static_cast<unsigned>(uint64_t{a} * b >> 32);
+}
+
 template <class T>
 T __ldg(const T* pointer) {
   return *pointer;

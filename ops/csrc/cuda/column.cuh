@@ -14,7 +14,7 @@
 
 namespace unireplknet::cuda {
 
-constexpr int kColumnThreads = 128;
+constexpr int kColumnThreads = kDirectThreads;
 
 struct ColumnPlan {
   Shape shape;
@@ -70,7 +70,7 @@ __device__ __forceinline__ void load_row(float (&values)[K], const T* row, int c
 }
 
 template <class T, int K>
-__global__ void __launch_bounds__(kColumnThreads)
+__global__ void __launch_bounds__(kColumnThreads, resident_blocks(K* K + 2 * K))
     column_forward_kernel(const T* __restrict__ x, const T* __restrict__ weight,
                           const T* __restrict__ bias, T* __restrict__ out, const ColumnPlan plan) {
   const Shape& shape = plan.shape;
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(kColumnThreads)
 }
 
 template <class T, int K>
-__global__ void __launch_bounds__(kColumnThreads)
+__global__ void __launch_bounds__(kColumnThreads, resident_blocks(K* K + 2 * K))
     column_backward_weight_kernel(const T* __restrict__ grad_output, const T* __restrict__ x,
                                   float* __restrict__ partials, const ColumnPlan plan) {
   UNIREPLKNET_DYNAMIC_SHARED(float, shared);

@@ -18,55 +18,71 @@ namespace unireplknet::cuda {
 
 constexpr int kMapRows = 4;  // map rows of a thread in one tile
 
+// The most frequent padding of the widths that run on kColumns (with_backward_weight_kernel).
+constexpr int weight_window_shift(int columns) {
+  return window_shift(columns == 8 ? 15 : columns == 10 ? 9 : (columns - 1) / 2);
+}
+
 struct BackwardWeightPlan {
   Shape shape;
-  int strips, images_per_block, groups, filter_groups;  // a block's threads, strips fastest
-  int column_ranges, tiles_x, tiles_y;
-  int items, items_per_block, parts;  // an item is one tile of images_per_block images; parts
-                                      // blocks share a channel's items
+  // A block's threads: strips, fastest; images; groups of kMapRows rows; groups of filter rows.
+  Divisor strips, images_per_block, positions;  // positions: threads of one group of filter rows
+  int groups, filter_groups;
+  int column_ranges, tiles_x, tiles;
+  int items, items_per_block, parts;  // an item is a tile of images_per_block images; parts blocks
+                                      // share a channel's items
   int x_pitch, x_plane_pitch, grad_pitch, grad_plane_pitch;
-  int x_lanes, grad_lanes, threads;
+  RowCopy x_load, grad_load;
+  int threads;
   int64_t blocks;
   size_t shared_bytes;
 };
 
-inline BackwardWeightPlan plan_backward_weight(const Shape& shape, int filter_rows, int columns) {
+inline BackwardWeightPlan plan_backward_weight(const Shape& shape, int filter_rows, int columns,
+                                               const void* grad_output = nullptr,
+                                               const void* x = nullptr, size_t element_bytes = 4) {
   BackwardWeightPlan plan{};
   plan.shape = shape;
   plan.filter_groups = ceil_divide(shape.kernel_height, filter_rows);
   plan.column_ranges = ceil_divide(shape.kernel_width, columns);
   const int positions = kDirectThreads / plan.filter_groups;
-  const int strips = ceil_divide(shape.width, kStrip), groups = ceil_divide(shape.height, kMapRows);
-  plan.tiles_x = ceil_divide(strips, std::min(8, positions));
-  plan.strips = ceil_divide(strips, plan.tiles_x);
-  plan.x_pitch = strip_offset(plan.strips - 1 + ceil_divide(columns + kStrip - 1, kStrip));
-  plan.grad_pitch = strip_offset(plan.strips);
+  const int all_strips = ceil_divide(shape.width, kStrip);
+  plan.tiles_x = ceil_divide(all_strips, std::min(8, positions));
+  const int strips = ceil_divide(all_strips, plan.tiles_x);
+  const int shift = weight_window_shift(columns);
+  plan.strips = Divisor(strips);
+  const int x_columns = strips * kStrip + shift + columns - 1;
+  plan.x_pitch = strip_offset(ceil_divide(x_columns, kStrip));
+  plan.grad_pitch = strip_offset(strips);
 
+  const int groups = ceil_divide(shape.height, kMapRows);
   auto set = [&](int groups_per_block, int images) {
-    plan.tiles_y = ceil_divide(groups, groups_per_block);
-    plan.groups = ceil_divide(groups, plan.tiles_y);
-    plan.images_per_block = images;
+    const int tiles_y = ceil_divide(groups, groups_per_block);
+    plan.tiles = plan.tiles_x * tiles_y;
+    plan.groups = ceil_divide(groups, tiles_y);
+    plan.images_per_block = Divisor(images);
+    plan.positions = Divisor(strips * plan.groups * images);
     const int rows = std::min(shape.height, plan.groups * kMapRows);
     const int grad_rows = std::min(shape.height, plan.groups * kMapRows + shape.kernel_height - 1);
     plan.x_plane_pitch = skewed_pitch(rows * plan.x_pitch);
     plan.grad_plane_pitch = skewed_pitch(grad_rows * plan.grad_pitch);
     const size_t tiles = sizeof(float) * images * (plan.x_plane_pitch + plan.grad_plane_pitch);
-    const size_t sums =
-        sizeof(float) * plan.filter_groups * columns * plan.strips * plan.groups * images;
+    const size_t sums = sizeof(float) * plan.filter_groups * columns * plan.positions.value();
     plan.shared_bytes = (images + images % 2) * sizeof(int64_t) + std::max(tiles, sums);
   };
-  set(positions / plan.strips, 1);
+  set(positions / strips, 1);
   while (plan.groups > 1 && (plan.shared_bytes > kMaxSharedBytes ||
                              (plan.shared_bytes > kTargetSharedBytes && plan.groups > 4))) {
     set(ceil_divide(plan.groups, 2), 1);
   }
-  int images = std::min<int64_t>(positions / (plan.strips * plan.groups), shape.batch);
-  for (; images > 1; --images) {
+  const BackwardWeightPlan single = plan;
+  const int most_images = std::min<int64_t>(positions / (strips * plan.groups), shape.batch);
+  for (int images = most_images; images > 1; --images) {
     set(plan.groups, images);
     if (plan.shared_bytes <= kTargetSharedBytes) break;
+    plan = single;
   }
-  if (images <= 1) set(plan.groups, 1);
-  plan.items = ceil_divide(shape.batch, plan.images_per_block) * plan.tiles_x * plan.tiles_y;
+  plan.items = ceil_divide(shape.batch, plan.images_per_block.value()) * plan.tiles;
   // About 2048 blocks fill any GPU several times over; more would only repeat the summing up at a
   // block's end.
   const int64_t filters = shape.channels * plan.column_ranges;
@@ -74,42 +90,44 @@ inline BackwardWeightPlan plan_backward_weight(const Shape& shape, int filter_ro
       ceil_divide(plan.items, std::min<int64_t>(plan.items, ceil_divide(2048, filters)));
   plan.parts = ceil_divide(plan.items, plan.items_per_block);
   plan.blocks = filters * plan.parts;
-  plan.x_lanes = lanes_for(plan.strips * kStrip + columns - 1);
-  plan.grad_lanes = lanes_for(plan.strips * kStrip);
-  plan.threads =
-      ceil_divide(plan.strips * plan.images_per_block * plan.groups * plan.filter_groups, 32) * 32;
+  // Where the ranges of filter columns do not begin at multiples of 4, nor do the tiles.
+  const int start = shape.padding_width() + shift;
+  const int alignment = plan.column_ranges > 1 ? start | columns : start;
+  plan.x_load = plan_row_copy(x_columns, alignment, shape.width, x, element_bytes);
+  plan.grad_load = plan_row_copy(strips * kStrip, kStrip, shape.width, grad_output, element_bytes);
+  plan.threads = ceil_divide(plan.positions.value() * plan.filter_groups, 32) * 32;
   return plan;
 }
 
 template <class T, int kFilterRows, int kColumns>
-__global__ void __launch_bounds__(kDirectThreads)
+__global__ void __launch_bounds__(kDirectThreads,
+                                  resident_blocks(kFilterRows* kColumns + 2 * kStrip + kColumns))
     direct_backward_weight_kernel(const T* __restrict__ grad_output, const T* __restrict__ x,
                                   float* __restrict__ partials, const BackwardWeightPlan plan) {
   UNIREPLKNET_DYNAMIC_SHARED(int64_t, starts);
-  float* shared =
-      reinterpret_cast<float*>(starts + plan.images_per_block + plan.images_per_block % 2);
+  const int images_per_block = plan.images_per_block.value(), strips = plan.strips.value();
+  float* shared = reinterpret_cast<float*>(starts + images_per_block + images_per_block % 2);
   float* x_tile = shared;
-  float* grad_tile = x_tile + plan.images_per_block * plan.x_plane_pitch;
+  float* grad_tile = x_tile + images_per_block * plan.x_plane_pitch;
   const Shape& shape = plan.shape;
 
   const int part = blockIdx.x % plan.parts, range = blockIdx.x / plan.parts % plan.column_ranges;
   const int64_t channel = blockIdx.x / plan.parts / plan.column_ranges;
   const int first_column = range * kColumns;
+  constexpr int kShift = weight_window_shift(kColumns);
 
-  const int positions = plan.strips * plan.images_per_block * plan.groups;
-  const int filter_group = threadIdx.x / positions,
-            position = threadIdx.x - filter_group * positions;
-  const int strip = position % plan.strips, rest = position / plan.strips;
-  const int image = rest % plan.images_per_block, group = rest / plan.images_per_block;
+  const int filter_group = plan.positions.divide(threadIdx.x);
+  const int position = threadIdx.x - filter_group * plan.positions.value();
+  const int rest = plan.strips.divide(position), strip = position - rest * strips;
+  const int group = plan.images_per_block.divide(rest), image = rest - group * images_per_block;
 
   float sums[kFilterRows][kColumns] = {};
   const int last_item = min(plan.items, (part + 1) * plan.items_per_block);
   for (int item = part * plan.items_per_block; item < last_item; ++item) {
-    const int tile = item % (plan.tiles_x * plan.tiles_y),
-              first_image = item / (plan.tiles_x * plan.tiles_y) * plan.images_per_block;
-    const int y_begin = tile / plan.tiles_x * plan.groups * kMapRows,
-              x_begin = tile % plan.tiles_x * plan.strips * kStrip;
-    const int images = min(plan.images_per_block, static_cast<int>(shape.batch) - first_image);
+    const int tile = item % plan.tiles, first_image = item / plan.tiles * images_per_block;
+    const int y_begin = tile / plan.tiles_x * plan.groups * kMapRows;
+    const int x_begin = tile % plan.tiles_x * strips * kStrip;
+    const int images = min(images_per_block, static_cast<int>(shape.batch) - first_image);
     __syncthreads();
     for (int i = threadIdx.x; i < images; i += blockDim.x) {
       starts[i] = ((first_image + i) * shape.channels + channel) * shape.height * shape.width;
@@ -119,17 +137,16 @@ __global__ void __launch_bounds__(kDirectThreads)
     const int grad_begin = max(0, y_begin - shape.padding_height());
     const int grad_rows = min(shape.height, y_begin + rows + shape.padding_height()) - grad_begin;
     load_tile(x_tile, plan.x_plane_pitch, plan.x_pitch, x, starts, images, y_begin, rows,
-              x_begin - shape.padding_width() + first_column, plan.strips * kStrip + kColumns - 1,
-              shape.width, plan.x_lanes);
+              x_begin - shape.padding_width() - kShift + first_column, shape.width, plan.x_load);
     load_tile(grad_tile, plan.grad_plane_pitch, plan.grad_pitch, grad_output, starts, images,
-              grad_begin, grad_rows, x_begin, plan.strips * kStrip, shape.width, plan.grad_lanes);
+              grad_begin, grad_rows, x_begin, shape.width, plan.grad_load);
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads();
 
     if (filter_group < plan.filter_groups && image < images) {
       for (int row = group * kMapRows; row < min(rows, (group + 1) * kMapRows); ++row) {
-        constexpr int kStrips = (kColumns + kStrip - 1 + kStrip - 1) / kStrip;
+        constexpr int kStrips = (kShift + kColumns + kStrip - 1 + kStrip - 1) / kStrip;
         float window[kStrips * kStrip];
         const float* x_row = x_tile + image * plan.x_plane_pitch + row * plan.x_pitch;
 #pragma unroll
@@ -147,13 +164,14 @@ __global__ void __launch_bounds__(kDirectThreads)
 #pragma unroll
           for (int j = 0; j < kColumns; ++j) {
 #pragma unroll
-            for (int s = 0; s < kStrip; ++s) sums[i][j] += grad[s] * window[s + j];
+            for (int s = 0; s < kStrip; ++s) sums[i][j] += grad[s] * window[kShift + s + j];
           }
         }
       }
     }
   }
   const int taps = shape.kernel_height * shape.kernel_width;
+  const int positions = plan.positions.value();
   add_positions(sums, shared, filter_group, plan.filter_groups,
                 filter_group < plan.filter_groups ? position : positions, positions, 0,
                 first_column, shape.kernel_height, shape.kernel_width,

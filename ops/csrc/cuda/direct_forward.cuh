@@ -25,62 +25,73 @@ constexpr int kRows = 4;  // output rows of a thread
 struct ForwardPlan {
   Shape shape;
   bool flip;
-  int strips, groups,
-      planes_per_block;  // a block's threads: strips along w, fastest; planes; groups of kRows rows
-  int tiles_x, tiles_y;
-  int pitch, plane_pitch, filter_row, filter_pitch;
-  int load_lanes, store_lanes, threads;
+  Divisor batch;
+  // A block's threads: strips along w, fastest; planes; groups of kRows rows.
+  Divisor strips, planes_per_block;
+  int groups;
+  Divisor tiles_x, tiles;  // of a plane
+  int shift;               // columns that the tile starts left of the filter's reach
+  int pitch, plane_pitch, filter_row, filter_pitch, filter_slots;
+  RowCopy load, store;
+  int threads;
   int64_t blocks;
   size_t shared_bytes;
 };
 
-// Kernel columns of the compile-time widths are exact; otherwise (kWidth 0) filters are padded to
-// whole strips of 8 columns.
-__host__ __device__ constexpr int filter_columns(int compiled_width, int width) {
-  return compiled_width ? compiled_width : ceil_divide(width, kStrip) * kStrip;
+// Widths of compiled filters are exact; otherwise (kWidth 0) filters are padded to whole strips.
+constexpr int filter_columns(int compiled_width, int width) {
+  return compiled_width ? compiled_width : (width + kStrip - 1) / kStrip * kStrip;
 }
 
-inline ForwardPlan plan_forward(const Shape& shape, bool flip, int compiled_width) {
+inline ForwardPlan plan_forward(const Shape& shape, bool flip, int compiled_width, const void* x,
+                                const void* out, size_t element_bytes) {
   ForwardPlan plan{};
   plan.shape = shape;
   plan.flip = flip;
+  plan.batch = Divisor(static_cast<unsigned>(shape.batch));
   const int filter_width = filter_columns(compiled_width, shape.kernel_width);
-  const int strips = ceil_divide(shape.width, kStrip), groups = ceil_divide(shape.height, kRows);
-  plan.tiles_x = ceil_divide(strips, 8);
-  plan.strips = ceil_divide(strips, plan.tiles_x);
-  plan.pitch = strip_offset(plan.strips - 1 + ceil_divide(filter_width + kStrip - 1, kStrip));
+  plan.shift = compiled_width ? window_shift(shape.padding_width()) : 0;
+  const int tiles_x = ceil_divide(ceil_divide(shape.width, kStrip), 8);
+  const int strips = ceil_divide(ceil_divide(shape.width, kStrip), tiles_x);
+  plan.strips = Divisor(strips);
+  plan.tiles_x = Divisor(tiles_x);
+  const int reach = plan.shift + filter_width - 1;  // columns of a window beyond the strip
+  plan.pitch = strip_offset(strips - 1 + ceil_divide(kStrip + reach, kStrip));
   plan.filter_row = ceil_divide(filter_width, 4) * 4;
   plan.filter_pitch = skewed_pitch(shape.kernel_height * plan.filter_row);
 
+  const int groups = ceil_divide(shape.height, kRows);
   auto set = [&](int groups_per_block, int planes) {
-    plan.tiles_y = ceil_divide(groups, groups_per_block);
-    plan.groups = ceil_divide(groups, plan.tiles_y);
-    plan.planes_per_block = planes;
+    const int tiles_y = ceil_divide(groups, groups_per_block);
+    plan.tiles = Divisor(tiles_x * tiles_y);
+    plan.groups = ceil_divide(groups, tiles_y);
+    plan.planes_per_block = Divisor(planes);
     const int rows = std::min(shape.height, plan.groups * kRows + shape.kernel_height - 1);
     plan.plane_pitch = skewed_pitch(rows * plan.pitch);
-    const int64_t filters = std::min<int64_t>(planes, ceil_divide(planes - 1, shape.batch) + 1);
-    plan.shared_bytes =
-        planes * sizeof(int64_t) + planes % 2 * sizeof(int64_t) +
-        (filters * plan.filter_pitch + static_cast<int64_t>(planes) * plan.plane_pitch) *
-            sizeof(float);
-    plan.blocks = int64_t{plan.tiles_x} * plan.tiles_y * ((shape.planes() + planes - 1) / planes);
+    plan.filter_slots =
+        static_cast<int>(std::min<int64_t>(planes, ceil_divide(planes - 1, shape.batch) + 1));
+    plan.shared_bytes = (planes + planes % 2) * sizeof(int64_t) +
+                        sizeof(float) * (plan.filter_slots * plan.filter_pitch +
+                                         static_cast<size_t>(planes) * plan.plane_pitch);
+    plan.blocks = int64_t{tiles_x} * tiles_y * ((shape.planes() + planes - 1) / planes);
   };
-  set(kDirectThreads / plan.strips, 1);
+  set(kDirectThreads / strips, 1);
   // Small problems get smaller blocks, large halos smaller tiles.
   while (plan.groups > 1 && (plan.blocks < 256 || plan.shared_bytes > kMaxSharedBytes ||
                              (plan.shared_bytes > kTargetSharedBytes && plan.groups > 8))) {
     set(ceil_divide(plan.groups, 2), 1);
   }
-  for (int planes = kDirectThreads / (plan.strips * plan.groups); planes > 1; --planes) {
+  const ForwardPlan single = plan;
+  for (int planes = kDirectThreads / (strips * plan.groups); planes > 1; --planes) {
     if (planes > shape.planes()) continue;
-    const ForwardPlan single = plan;
     set(plan.groups, planes);
     if (plan.shared_bytes <= kTargetSharedBytes && plan.blocks >= 256) break;
     plan = single;
   }
-  plan.load_lanes = lanes_for(plan.strips * kStrip + filter_width - 1);
-  plan.store_lanes = lanes_for(plan.strips * kStrip);
-  plan.threads = ceil_divide(plan.strips * plan.groups * plan.planes_per_block, 32) * 32;
+  const int start = shape.padding_width() + plan.shift;
+  plan.load = plan_row_copy(strips * kStrip + reach, start, shape.width, x, element_bytes);
+  plan.store = plan_row_copy(strips * kStrip, kStrip, shape.width, out, element_bytes);
+  plan.threads = ceil_divide(strips * plan.groups * plan.planes_per_block.value(), 32) * 32;
   return plan;
 }
 
@@ -107,44 +118,45 @@ __device__ __forceinline__ void multiply_row(float (&sums)[kStrip], const float*
 
 // kWidth is the filter's width, or 0 for any.
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kDirectThreads)
+__global__ void __launch_bounds__(kDirectThreads,
+                                  resident_blocks(kRows* kStrip + 2 * kStrip + kWidth))
     direct_forward_kernel(const T* __restrict__ x, const T* __restrict__ weight,
                           const T* __restrict__ bias, T* __restrict__ out, const ForwardPlan plan) {
   UNIREPLKNET_DYNAMIC_SHARED(int64_t, starts);
   const Shape& shape = plan.shape;
   const int filter_width = kWidth ? kWidth : shape.kernel_width;
+  const int filter_row = kWidth ? (kWidth + 3) / 4 * 4 : plan.filter_row;
   const int filter_height = shape.kernel_height;
 
-  const unsigned tiles = plan.tiles_x * plan.tiles_y;
-  const unsigned tile_index = blockIdx.x % tiles,
-                 first_plane = blockIdx.x / tiles * plan.planes_per_block;
-  const int y_begin = tile_index / plan.tiles_x * plan.groups * kRows;
-  const int x_begin = tile_index % plan.tiles_x * plan.strips * kStrip;
-  const int planes = min(plan.planes_per_block, static_cast<int>(shape.planes() - first_plane));
-  const unsigned batch = static_cast<unsigned>(shape.batch), first_channel = first_plane / batch;
-  const int filters = (first_plane + planes - 1) / batch - first_channel + 1;
+  const int planes_per_block = plan.planes_per_block.value(), strips = plan.strips.value();
+  const unsigned plane_group = plan.tiles.divide(blockIdx.x);
+  const unsigned tile_index = blockIdx.x - plane_group * plan.tiles.value();
+  const unsigned first_plane = plane_group * planes_per_block;
+  const int tile_y = plan.tiles_x.divide(tile_index);
+  const int y_begin = tile_y * plan.groups * kRows;
+  const int x_begin = (tile_index - tile_y * plan.tiles_x.value()) * strips * kStrip;
+  const int planes = min(planes_per_block, static_cast<int>(shape.planes() - first_plane));
+  const unsigned first_channel = plan.batch.divide(first_plane);
 
-  float* filter =
-      reinterpret_cast<float*>(starts + plan.planes_per_block + plan.planes_per_block % 2);
-  float* tile =
-      filter + min(plan.planes_per_block, ceil_divide(plan.planes_per_block - 1, batch) + 1) *
-                   plan.filter_pitch;
+  float* filter = reinterpret_cast<float*>(starts + planes_per_block + planes_per_block % 2);
+  float* tile = filter + plan.filter_slots * plan.filter_pitch;
 
+  // Planes are numbered channel first, so that the planes of a block share filters.
   for (int plane = threadIdx.x; plane < planes; plane += blockDim.x) {
-    starts[plane] = plane_start(first_plane + plane, shape);
+    const unsigned channel = plan.batch.divide(first_plane + plane);
+    const unsigned image = first_plane + plane - channel * plan.batch.value();
+    starts[plane] = (image * shape.channels + channel) * shape.height * shape.width;
   }
+  const int filters = plan.batch.divide(first_plane + planes - 1) - first_channel + 1;
   const int taps = filter_height * filter_width;
-  for (int index = threadIdx.x; index < filters * filter_height * plan.filter_row;
-       index += blockDim.x) {
-    const int row = index / plan.filter_row, column = index - row * plan.filter_row;
-    const int slot = row / filter_height,
-              tap = (row - slot * filter_height) * filter_width + column;
-    float value = 0.f;
-    if (column < filter_width) {
-      const int64_t channel = first_channel + slot;
-      value = to_float(weight[channel * taps + (plan.flip ? taps - 1 - tap : tap)]);
+  for (int slot = 0; slot < filters; ++slot) {
+    const T* source = weight + static_cast<int64_t>(first_channel + slot) * taps;
+    for (int index = threadIdx.x; index < filter_height * filter_row; index += blockDim.x) {
+      const int row = index / filter_row, column = index - row * filter_row;
+      const int tap = row * filter_width + column;
+      filter[slot * plan.filter_pitch + index] =
+          column < filter_width ? to_float(source[plan.flip ? taps - 1 - tap : tap]) : 0.f;
     }
-    filter[slot * (plan.filter_pitch - filter_height * plan.filter_row) + index] = value;
   }
   __syncthreads();
 
@@ -152,21 +164,19 @@ __global__ void __launch_bounds__(kDirectThreads)
   const int row_end = min(shape.height, y_begin + plan.groups * kRows + shape.padding_height());
   const int rows = row_end - row_begin;
   load_tile(tile, plan.plane_pitch, plan.pitch, x, starts, planes, row_begin, rows,
-            x_begin - shape.padding_width(),
-            plan.strips * kStrip + filter_columns(kWidth, filter_width) - 1, shape.width,
-            plan.load_lanes);
+            x_begin - shape.padding_width() - plan.shift, shape.width, plan.load);
   cp_async_commit();
   cp_async_wait<0>();
   __syncthreads();
 
-  const int strip = threadIdx.x % plan.strips, rest = threadIdx.x / plan.strips;
-  const int plane = rest % plan.planes_per_block, group = rest / plan.planes_per_block;
+  const int rest = plan.strips.divide(threadIdx.x), strip = threadIdx.x - rest * strips;
+  const int group = plan.planes_per_block.divide(rest), plane = rest - group * planes_per_block;
   const bool active = plane < planes && group < plan.groups;
   float* own_tile = tile + plane * plan.plane_pitch;
   float sums[kRows][kStrip] = {};
   float offset = 0.f;
   if (active) {
-    const unsigned channel = (first_plane + plane) / batch;
+    const unsigned channel = plan.batch.divide(first_plane + plane);
     if (bias) offset = to_float(bias[channel]);
     const float* own_filter = filter + (channel - first_channel) * plan.filter_pitch;
     // The stored row that meets filter row 0 of the thread's first output row; it may lie above the
@@ -176,7 +186,8 @@ __global__ void __launch_bounds__(kDirectThreads)
       if (static_cast<unsigned>(top + dy) >= static_cast<unsigned>(rows)) continue;
       const float* row = own_tile + (top + dy) * plan.pitch;
       if constexpr (kWidth != 0) {
-        constexpr int kStrips = (kWidth + kStrip - 1 + kStrip - 1) / kStrip;
+        constexpr int kShift = window_shift((kWidth - 1) / 2);
+        constexpr int kStrips = (kShift + kWidth + kStrip - 1 + kStrip - 1) / kStrip;
         float window[kStrips * kStrip];
 #pragma unroll
         for (int i = 0; i < kStrips; ++i)
@@ -184,17 +195,17 @@ __global__ void __launch_bounds__(kDirectThreads)
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
           if (static_cast<unsigned>(dy - r) >= static_cast<unsigned>(filter_height)) continue;
-          multiply_row<kWidth>(sums[r], window, own_filter + (dy - r) * plan.filter_row);
+          multiply_row<kWidth>(sums[r], window + kShift, own_filter + (dy - r) * filter_row);
         }
       } else {
         float window[2 * kStrip];
         load_strip(window, row + strip_offset(strip));
-        for (int first = 0; first < plan.filter_row; first += kStrip) {
+        for (int first = 0; first < filter_row; first += kStrip) {
           load_strip(window + kStrip, row + strip_offset(strip + first / kStrip + 1));
 #pragma unroll
           for (int r = 0; r < kRows; ++r) {
             if (static_cast<unsigned>(dy - r) >= static_cast<unsigned>(filter_height)) continue;
-            multiply_row<kStrip>(sums[r], window, own_filter + (dy - r) * plan.filter_row + first);
+            multiply_row<kStrip>(sums[r], window, own_filter + (dy - r) * filter_row + first);
           }
 #pragma unroll
           for (int s = 0; s < kStrip; ++s) window[s] = window[kStrip + s];
@@ -219,27 +230,15 @@ __global__ void __launch_bounds__(kDirectThreads)
     }
   }
   __syncthreads();
-  const int columns = min(plan.strips * kStrip, shape.width - x_begin);
-  const int lane = threadIdx.x % plan.store_lanes, teams = blockDim.x / plan.store_lanes;
-  int stored_plane = 0;
-  for (int row = threadIdx.x / plan.store_lanes;; row += teams) {
-    while (row >= out_rows) {
-      row -= out_rows;
-      if (++stored_plane >= planes) return;
-    }
-    T* target =
-        out + starts[stored_plane] + static_cast<int64_t>(y_begin + row) * shape.width + x_begin;
-    const float* source = tile + stored_plane * plan.plane_pitch + row * plan.pitch;
-    for (int column = lane; column < columns; column += plan.store_lanes) {
-      target[column] = from_float<T>(source[column_offset(column)]);
-    }
-  }
+  store_tile(out, starts, planes, y_begin, out_rows, x_begin,
+             min(strips * kStrip, shape.width - x_begin), shape.width, tile, plan.plane_pitch,
+             plan.pitch, plan.store);
 }
 
 template <class T, int kWidth>
 cudaError_t launch_direct_forward(const Shape& shape, const T* x, const T* weight, const T* bias,
                                   bool flip, T* out, cudaStream_t stream) {
-  const ForwardPlan plan = plan_forward(shape, flip, kWidth);
+  const ForwardPlan plan = plan_forward(shape, flip, kWidth, x, out, sizeof(T));
   if (plan.blocks > 0x7fffffff || shape.planes() > 0x7fffffff) return cudaErrorInvalidConfiguration;
   return launch(direct_forward_kernel<T, kWidth>, dim3(static_cast<unsigned>(plan.blocks)),
                 dim3(plan.threads), plan.shared_bytes, stream, x, weight, bias, out, plan);

@@ -81,7 +81,8 @@ cudaError_t direct_backward_weight(const Shape& shape, const T* grad_output, con
   } else {
     error =
         with_backward_weight_kernel<T>(shape.kernel_width, [&](auto kernel, int rows, int columns) {
-          const BackwardWeightPlan plan = plan_backward_weight(shape, rows, columns);
+          const BackwardWeightPlan plan =
+              plan_backward_weight(shape, rows, columns, grad_output, x, sizeof(T));
           parts = plan.parts;
           if (plan.blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
           return launch(kernel, dim3(static_cast<unsigned>(plan.blocks)), dim3(plan.threads),
