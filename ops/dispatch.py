@@ -14,13 +14,13 @@ symbolic sizes are only compared with a few bounds, so that the guards are range
 import functools
 import logging
 import os
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 from unireplknet_mm.ops import library, tuning_tables
+from unireplknet_mm.ops.tracing import constant_in_graphs
 from unireplknet_mm.ops.tuning_tables import MINIMUM_CHANNELS, MINIMUM_SIDE, Regions
 
 Implementation = Literal['native', 'op']
@@ -211,13 +211,7 @@ def clear_cache() -> None:
     tuning_tables.read_all.cache_clear()
 
 
-def _constant_in_graphs(function: Callable) -> Callable:
-    """`torch.compiler.assume_constant_result` without its import of the compiler, which takes seconds."""
-    function._dynamo_marked_constant = True
-    return function
-
-
-@_constant_in_graphs
+@constant_in_graphs
 def _forced_implementation() -> Implementation | None:
     forced = os.environ.get(FORCE_VARIABLE) or None
     if forced not in (None, 'native', 'op'):
@@ -225,12 +219,12 @@ def _forced_implementation() -> Implementation | None:
     return forced
 
 
-@_constant_in_graphs
+@constant_in_graphs
 def _missing_library(device_type: str) -> str | None:
     return library.missing(device_type)
 
 
-@_constant_in_graphs
+@constant_in_graphs
 def _winning_regions(
     device_type: str, dtype: torch.dtype, channels_last: bool, dilated: bool, training: bool
 ) -> Regions:

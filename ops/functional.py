@@ -27,6 +27,7 @@ from unireplknet_mm.ops.operators import (
     check_shapes,
     setup_context,
 )
+from unireplknet_mm.ops.tracing import constant_in_graphs
 
 IMPLEMENTATIONS = ('auto', 'native', 'op')
 
@@ -140,7 +141,7 @@ def _sizes_as_numbers() -> Iterator[None]:
         torch._C._set_tracing_state(state)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _is_transformed() -> bool:
     """Whether torch.func or forward-mode differentiation see more in a tensor than its data."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
@@ -208,8 +209,7 @@ def _takes_op(
             )
         return True
 
-    if not torch.compiler.is_compiling():
-        library.report_missing(device_type)
+    library.report_missing(device_type)
     if _is_left_to_native(x, weight):
         return False
     batch, channels, height, width = x.shape

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
+from unireplknet_mm.ops.tracing import constant_in_graphs
 
 DIRECTORY_VARIABLE = 'UNIREPLKNET_OPS_LIB_DIR'
 FILE_NAMES = {'cpu': 'libunireplknet_ops.so', 'cuda': 'libunireplknet_ops_cuda.so'}
@@ -49,6 +50,7 @@ def missing(device_type: str) -> str | None:
     return _problems.get(device_type)
 
 
+@constant_in_graphs  # so that torch.compile runs it while it traces
 def report_missing(device_type: str) -> None:
     """Log, once a process and device type, that its depthwise convolutions run on `F.conv2d`."""
     if device_type in FILE_NAMES and device_type in _problems and device_type not in _reported:
