@@ -109,18 +109,20 @@ def choose_implementation(
         return _choose(Problem(*problem))
     key = (problem, torch.get_num_threads(), os.environ.get(FORCE_VARIABLE))
     try:
-        return _choices[key]
-    except KeyError:
-        if len(_choices) >= MAXIMUM_CHOICES:
-            _choices.clear()
-        choice = _choices[key] = _choose(Problem(*problem))
+        choice = _choices.get(key)
     except TypeError:  # symbolic sizes outside torch.compile have no hash
         return _choose(Problem(*problem))
-    print_log(f'Depthwise convolution {Problem(*problem)}: {choice}', 'current', logging.DEBUG)
+    if choice is None:
+        choice = _choose(Problem(*problem))
+        if len(_choices) >= MAXIMUM_CHOICES:
+            _choices.clear()
+        _choices[key] = choice
+        print_log(f'Depthwise convolution {Problem(*problem)}: {choice}', 'current', logging.DEBUG)
     return choice
 
 
 def _choose(problem: Problem) -> Implementation:
+    """The choice itself: forced, impossible, or measured, in this order."""
     forced = _forced_implementation()
     obstacle = obstacle_to_op(
         problem.device_type, problem.dtype, problem.kernel_size, problem.dilation

@@ -1,6 +1,7 @@
 """The choice between op and native convolution: tables, what follows from them, forcing, compile."""
 
 import logging
+import re
 import timeit
 from pathlib import Path
 
@@ -304,6 +305,25 @@ def test_the_nearest_gpu_speaks(install, monkeypatch):
     assert tuning_tables.nearest_table('cuda').device == 'NVIDIA H200'
     assert choose(device_type='cuda') == 'native'
     assert choose() == 'native', 'the CPU has no table'
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_cuda_without_and_with_a_table(monkeypatch, tmp_path):
+    """On a real GPU, whatever tables there are: the name, the level, and what the table decides."""
+    monkeypatch.setenv('UNIREPLKNET_TUNING_DIR', str(tmp_path))
+    dispatch.clear_cache()
+    assert library.missing('cuda') is None
+    assert choose(device_type='cuda') == 'native'
+    level, device = (f('cuda') for f in (tuning_tables.device_level, tuning_tables.device_name))
+    assert re.fullmatch(r'sm_\d+', level)
+    cells = {cell._replace(threads=1) for cell in make_cells(lambda *_: FAST)}
+    table = make_table(tuple(cells), level, device, device_type='cuda')
+    tuning_tables.write(table, tmp_path)
+    dispatch.clear_cache()
+    assert tuning_tables.nearest_table('cuda') == table
+    assert choose(device_type='cuda') == 'op'
+    assert choose(device_type='cuda', needs_grad=True) == 'native'
+    dispatch.clear_cache()
 
 
 def test_where_the_op_cannot_run_the_native_path_does(install, monkeypatch):
