@@ -329,16 +329,14 @@ def write_graph(
     # happens while the library is loaded and needs no name.
     exports = directory / 'exports.map'
     exports.write_text('{ local: *; };\n', encoding='utf-8')
-    optimize = (
-        ['-O1', '-g', '-fno-omit-frame-pointer', '-fsanitize=address'] if sanitize else ['-O3']
-    )
-    common = [
-        *optimize,
-        '-std=c++17',
-        '-fPIC',
-        '-fvisibility=hidden',
-        '-fvisibility-inlines-hidden',
-    ]
+    optimize = ['-O3']
+    if sanitize:
+        optimize = ['-O1', '-g1', '-fno-omit-frame-pointer', '-fsanitize=address']
+        # Checks as calls: written out, they take the AVX-512 kernels minutes to compile.
+        outlined = ['--param=asan-instrumentation-with-call-threshold=0']
+        optimize += outlined if knows_flags(compiler, outlined) else []
+    hidden = ['-fvisibility=hidden', '-fvisibility-inlines-hidden']
+    common = [*optimize, '-std=c++17', '-fPIC', *hidden]
 
     graph = Graph(directory)
     objects = [
@@ -442,7 +440,9 @@ def run_ninja(command: list[str], directory: Path, libraries: list[Path], verbos
         return
     names = ' and '.join(library.name for library in libraries)
     note(f'building {names} in {libraries[0].parent}')
-    if subprocess.run([*command, *(['-v'] if verbose else [])], cwd=directory).returncode:
+    command = [*command, *(['-v'] if verbose else [])]
+    # Standard output is for the libraries' paths.
+    if subprocess.run(command, cwd=directory, stdout=2).returncode:
         way_out = '; UNIREPLKNET_BUILD_CUDA=0 leaves the CUDA kernels out' if libraries[1:] else ''
         raise BuildError(f'the failing command and its messages stand above{way_out}')
 
