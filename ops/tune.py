@@ -209,6 +209,17 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def command_of(args: argparse.Namespace) -> str:
+    """What to run to measure the same; where the table went is left out."""
+    command = ['python', '-m', 'unireplknet_mm.ops.tune', '--device', args.device]
+    for name in ('isa', 'threads', 'minutes'):
+        value = getattr(args, name)
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            command += [f'--{name}', *map(str, values)]
+    return shlex.join(command)
+
+
 def main() -> int:
     args = parse_args()
     if args.isa and not is_held_to(args.isa):
@@ -227,14 +238,13 @@ def main() -> int:
         return 1
     torch.backends.cudnn.allow_tf32 = False
     threads = [1] if args.device == 'cuda' else sorted({1, os.cpu_count()})
-    command = shlex.join(['python', '-m', 'unireplknet_mm.ops.tune', *sys.argv[1:]])
     try:
         table = measure_table(
             args.device,
             GRIDS[args.device],
             args.threads or threads,
             args.minutes or (9 if args.device == 'cpu' else 3),
-            command,
+            command_of(args),
         )
     except WrongResultError as error:
         print(f'The op is wrong, so no table is written: {error}', file=sys.stderr)
