@@ -20,11 +20,11 @@
 # GPU, to try the script; --dry-run prints the commands.
 #
 # Needed: Python >= 3.10 with torch >= 2.10 for CUDA, torchvision, pytest and pytest-timeout (PYTHON chooses the
-# interpreter, default python3), and the packages of requirements/ that importing unireplknet_mm takes. On a
-# machine that cannot reach a registry, carry these as wheels, all of pure Python, and put them on PYTHONPATH:
-# onedl-mmengine, onedl-mmcv, addict, termcolor, yapf, platformdirs (and pyyaml, rich, matplotlib, packaging,
-# pillow and opencv-python-headless where they are missing). Nothing else of OpenMMLab is needed. Without nvcc there, carry
-# ops/lib built elsewhere (python ops/build.py --cuda needs no GPU). UNIREPLKNET_OPS_LIB_DIR names another folder.
+# interpreter, default python3), and the packages that importing unireplknet_mm takes. On a machine that cannot
+# reach a registry, carry these as wheels, all of pure Python, and put them on PYTHONPATH: onedl-mmengine,
+# onedl-mmcv, addict, termcolor, yapf, platformdirs (and pyyaml, rich, matplotlib, packaging, pillow and
+# opencv-python-headless where they are missing). Nothing else of OpenMMLab is needed. Without nvcc there, carry
+# ops/lib built elsewhere (python ops/build.py --cuda needs no GPU); UNIREPLKNET_OPS_LIB_DIR names another folder.
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
