@@ -19,7 +19,7 @@ namespace unireplknet::cuda {
 constexpr int kMapRows = 4;  // map rows of a thread in one tile
 
 // The most frequent padding of the widths that run on kColumns (with_backward_weight_kernel).
-constexpr int weight_window_shift(int columns) {
+__host__ __device__ constexpr int weight_window_shift(int columns) {
   return window_shift(columns == 8 ? 15 : columns == 10 ? 9 : (columns - 1) / 2);
 }
 
@@ -93,9 +93,10 @@ inline BackwardWeightPlan plan_backward_weight(const Shape& shape, int filter_ro
   // Where the ranges of filter columns do not begin at multiples of 4, nor do the tiles.
   const int start = shape.padding_width() + shift;
   const int alignment = plan.column_ranges > 1 ? start | columns : start;
-  plan.x_load = plan_row_copy(x_columns, alignment, shape.width, x, element_bytes);
-  plan.grad_load = plan_row_copy(strips * kStrip, kStrip, shape.width, grad_output, element_bytes);
   plan.threads = ceil_divide(plan.positions.value() * plan.filter_groups, 32) * 32;
+  plan.x_load = plan_row_copy(x_columns, alignment, shape.width, plan.threads, x, element_bytes);
+  plan.grad_load =
+      plan_row_copy(strips * kStrip, kStrip, shape.width, plan.threads, grad_output, element_bytes);
   return plan;
 }
 
@@ -136,10 +137,11 @@ __global__ void __launch_bounds__(kDirectThreads,
     const int rows = min(plan.groups * kMapRows, shape.height - y_begin);
     const int grad_begin = max(0, y_begin - shape.padding_height());
     const int grad_rows = min(shape.height, y_begin + rows + shape.padding_height()) - grad_begin;
-    load_tile(x_tile, plan.x_plane_pitch, plan.x_pitch, x, starts, images, y_begin, rows,
-              x_begin - shape.padding_width() - kShift + first_column, shape.width, plan.x_load);
-    load_tile(grad_tile, plan.grad_plane_pitch, plan.grad_pitch, grad_output, starts, images,
-              grad_begin, grad_rows, x_begin, shape.width, plan.grad_load);
+    const Planes x_held{starts, images, shape.width, plan.x_pitch, plan.x_plane_pitch};
+    const Planes grad_held{starts, images, shape.width, plan.grad_pitch, plan.grad_plane_pitch};
+    load_tile(x_tile, x, x_held, y_begin, rows,
+              x_begin - shape.padding_width() - kShift + first_column, plan.x_load);
+    load_tile(grad_tile, grad_output, grad_held, grad_begin, grad_rows, x_begin, plan.grad_load);
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads();

@@ -88,10 +88,11 @@ inline ForwardPlan plan_forward(const Shape& shape, bool flip, int compiled_widt
     if (plan.shared_bytes <= kTargetSharedBytes && plan.blocks >= 256) break;
     plan = single;
   }
-  const int start = shape.padding_width() + plan.shift;
-  plan.load = plan_row_copy(strips * kStrip + reach, start, shape.width, x, element_bytes);
-  plan.store = plan_row_copy(strips * kStrip, kStrip, shape.width, out, element_bytes);
   plan.threads = ceil_divide(strips * plan.groups * plan.planes_per_block.value(), 32) * 32;
+  plan.load = plan_row_copy(strips * kStrip + reach, shape.padding_width() + plan.shift,
+                            shape.width, plan.threads, x, element_bytes);
+  plan.store =
+      plan_row_copy(strips * kStrip, kStrip, shape.width, plan.threads, out, element_bytes);
   return plan;
 }
 
@@ -163,8 +164,9 @@ __global__ void __launch_bounds__(kDirectThreads,
   const int row_begin = max(0, y_begin - shape.padding_height());
   const int row_end = min(shape.height, y_begin + plan.groups * kRows + shape.padding_height());
   const int rows = row_end - row_begin;
-  load_tile(tile, plan.plane_pitch, plan.pitch, x, starts, planes, row_begin, rows,
-            x_begin - shape.padding_width() - plan.shift, shape.width, plan.load);
+  const Planes held{starts, planes, shape.width, plan.pitch, plan.plane_pitch};
+  load_tile(tile, x, held, row_begin, rows, x_begin - shape.padding_width() - plan.shift,
+            plan.load);
   cp_async_commit();
   cp_async_wait<0>();
   __syncthreads();
@@ -230,9 +232,8 @@ __global__ void __launch_bounds__(kDirectThreads,
     }
   }
   __syncthreads();
-  store_tile(out, starts, planes, y_begin, out_rows, x_begin,
-             min(strips * kStrip, shape.width - x_begin), shape.width, tile, plan.plane_pitch,
-             plan.pitch, plan.store);
+  store_tile(out, tile, held, y_begin, out_rows, x_begin,
+             min(strips * kStrip, shape.width - x_begin), plan.store);
 }
 
 template <class T, int kWidth>

@@ -38,7 +38,7 @@ __host__ __device__ constexpr int skewed_pitch(int floats) {
 
 // Columns by which a tile starts further left than the filter reaches, so that it starts at a
 // multiple of 4 columns of the map where the map's rows do.
-constexpr int window_shift(int padding) { return (4 - padding % 4) % 4; }
+__host__ __device__ constexpr int window_shift(int padding) { return (4 - padding % 4) % 4; }
 
 // Division of numbers below 2^31 by a fixed one, in three instructions instead of twenty.
 class Divisor {
@@ -61,22 +61,23 @@ class Divisor {
   unsigned value_ = 1, multiplier_ = 1, shift_ = 0;
 };
 
-// How the rows of a tile are moved between the map and shared memory: in pieces of `vector`
-// columns.
+// How tiles are moved between the map and shared memory: in pieces of `vector` columns. A thread
+// keeps to one column and takes every rows_at_once-th row, so that little is left to compute.
 struct RowCopy {
-  int vector;
+  int vector, rows_at_once;
   Divisor pieces;  // of one row
 };
 
-// Rows of `columns` columns that start at a multiple of `alignment` columns of the map.
-inline RowCopy plan_row_copy(int columns, int alignment, int width, const void* map,
+// For rows of `columns` columns that start at a multiple of `alignment` columns of the map.
+inline RowCopy plan_row_copy(int columns, int alignment, int width, int threads, const void* map,
                              size_t element_bytes) {
   int vector = 4;
   while (alignment % vector != 0 || width % vector != 0 ||
          reinterpret_cast<uintptr_t>(map) % (vector * element_bytes) != 0) {
     vector /= 2;
   }
-  return {vector, Divisor(ceil_divide(columns, vector))};
+  const int pieces = ceil_divide(columns, vector);
+  return {vector, std::max(1, threads / pieces), Divisor(pieces)};
 }
 
 template <class T, int kCount>
@@ -84,88 +85,106 @@ struct alignas(sizeof(T) * kCount) Vector {
   T values[kCount];
 };
 
-// Rows [0, rows) of a tile from a map whose element (0, 0) of the tile would be at `source`, as
-// fp32.
+// The planes that a block holds: of the map, which begin at map + starts[i], and in shared memory.
+struct Planes {
+  const int64_t* starts;
+  int count, width;
+  int pitch, plane_pitch;  // in shared memory, in floats
+};
+
 template <class T, int kVector>
-__device__ __forceinline__ void load_plane_by(float* tile, int pitch, const T* source, const T* map,
-                                              int rows, int column_begin, int width,
-                                              const Divisor& pieces) {
-  const int total = rows * pieces.value();
-#pragma unroll 4
-  for (int index = threadIdx.x; index < total; index += blockDim.x) {
-    const int row = pieces.divide(index), column = (index - row * pieces.value()) * kVector;
+__device__ __forceinline__ void load_tile_by(float* tile, const T* map, const Planes& planes,
+                                             int row_begin, int rows, int column_begin,
+                                             const RowCopy& copy) {
+  const int first_row = copy.pieces.divide(threadIdx.x), pieces = copy.pieces.value();
+  if (first_row >= copy.rows_at_once) return;
+  for (int piece = threadIdx.x - first_row * pieces; piece < pieces; piece += blockDim.x) {
+    const int column = piece * kVector, map_column = column_begin + column;
     // With kVector columns in a piece, the border never runs through one.
-    const bool inside = static_cast<unsigned>(column_begin + column) < static_cast<unsigned>(width);
-    float* target = tile + row * pitch + column_offset(column);
-    const T* from = inside ? source + (row * width + column) : map;
-    if constexpr (std::is_same_v<T, float>) {
-      cp_async<4 * kVector>(shared_address(target), from, inside);
-    } else {
-      Vector<float, kVector> values{};
-      if (inside) {
-        const auto raw = *reinterpret_cast<const Vector<T, kVector>*>(from);
-#pragma unroll
-        for (int i = 0; i < kVector; ++i) values.values[i] = to_float(raw.values[i]);
-      }
-      *reinterpret_cast<Vector<float, kVector>*>(target) = values;
-    }
-  }
-}
-
-// Loads `rows` rows from row_begin on and the columns from column_begin on of `planes` maps, which
-// begin at map + starts[i], as fp32. The rows lie within the map; columns outside it become zeros.
-// For fp32 the copies are asynchronous: cp_async_wait and a barrier must follow in either case.
-template <class T>
-__device__ __forceinline__ void load_tile(float* tile, int plane_pitch, int pitch, const T* map,
-                                          const int64_t* starts, int planes, int row_begin,
-                                          int rows, int column_begin, int width,
-                                          const RowCopy& copy) {
-  for (int plane = 0; plane < planes; ++plane) {
-    const T* source = map + starts[plane] + int64_t{row_begin} * width + column_begin;
-    float* target = tile + plane * plane_pitch;
-    if (copy.vector == 4) {
-      load_plane_by<T, 4>(target, pitch, source, map, rows, column_begin, width, copy.pieces);
-    } else if (copy.vector == 2) {
-      load_plane_by<T, 2>(target, pitch, source, map, rows, column_begin, width, copy.pieces);
-    } else {
-      load_plane_by<T, 1>(target, pitch, source, map, rows, column_begin, width, copy.pieces);
-    }
-  }
-}
-
-// Stores the first `columns` columns of `rows` rows of a tile to the map from `target` on.
-template <class T, int kVector>
-__device__ __forceinline__ void store_plane_by(T* target, int width, const float* tile, int pitch,
-                                               int rows, int columns, const Divisor& pieces) {
-  const int total = rows * pieces.value();
+    const bool inside = static_cast<unsigned>(map_column) < static_cast<unsigned>(planes.width);
+    const int64_t offset = int64_t{row_begin + first_row} * planes.width + map_column;
+    const int step = copy.rows_at_once * planes.width;
+    for (int plane = 0; plane < planes.count; ++plane) {
+      const T* source = inside ? map + (planes.starts[plane] + offset) : map;
+      float* target =
+          tile + plane * planes.plane_pitch + first_row * planes.pitch + column_offset(column);
 #pragma unroll 4
-  for (int index = threadIdx.x; index < total; index += blockDim.x) {
-    const int row = pieces.divide(index), column = (index - row * pieces.value()) * kVector;
-    if (column >= columns) continue;
-    const auto raw = *reinterpret_cast<const Vector<float, kVector>*>(tile + row * pitch +
-                                                                      column_offset(column));
-    Vector<T, kVector> values;
+      for (int row = first_row; row < rows; row += copy.rows_at_once) {
+        if constexpr (std::is_same_v<T, float>) {
+          cp_async<4 * kVector>(shared_address(target), source, inside);
+        } else {
+          Vector<float, kVector> values{};
+          if (inside) {
+            const auto raw = *reinterpret_cast<const Vector<T, kVector>*>(source);
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) values.values[i] = from_float<T>(raw.values[i]);
-    *reinterpret_cast<Vector<T, kVector>*>(target + (row * width + column)) = values;
+            for (int i = 0; i < kVector; ++i) values.values[i] = to_float(raw.values[i]);
+          }
+          *reinterpret_cast<Vector<float, kVector>*>(target) = values;
+        }
+        if (inside) source += step;
+        target += copy.rows_at_once * planes.pitch;
+      }
+    }
   }
 }
 
+// Loads `rows` rows from row_begin on and the columns from column_begin on of all planes as fp32.
+// The rows lie within the map; columns outside it become zeros. For fp32 the copies are
+// asynchronous: cp_async_wait and a barrier must follow in either case.
 template <class T>
-__device__ __forceinline__ void store_tile(T* map, const int64_t* starts, int planes, int row_begin,
-                                           int rows, int column_begin, int columns, int width,
-                                           const float* tile, int plane_pitch, int pitch,
-                                           const RowCopy& copy) {
-  for (int plane = 0; plane < planes; ++plane) {
-    T* target = map + starts[plane] + int64_t{row_begin} * width + column_begin;
-    const float* source = tile + plane * plane_pitch;
-    if (copy.vector == 4) {
-      store_plane_by<T, 4>(target, width, source, pitch, rows, columns, copy.pieces);
-    } else if (copy.vector == 2) {
-      store_plane_by<T, 2>(target, width, source, pitch, rows, columns, copy.pieces);
-    } else {
-      store_plane_by<T, 1>(target, width, source, pitch, rows, columns, copy.pieces);
+__device__ __forceinline__ void load_tile(float* tile, const T* map, const Planes& planes,
+                                          int row_begin, int rows, int column_begin,
+                                          const RowCopy& copy) {
+  if (copy.vector == 4) {
+    load_tile_by<T, 4>(tile, map, planes, row_begin, rows, column_begin, copy);
+  } else if (copy.vector == 2) {
+    load_tile_by<T, 2>(tile, map, planes, row_begin, rows, column_begin, copy);
+  } else {
+    load_tile_by<T, 1>(tile, map, planes, row_begin, rows, column_begin, copy);
+  }
+}
+
+template <class T, int kVector>
+__device__ __forceinline__ void store_tile_by(T* map, const float* tile, const Planes& planes,
+                                              int row_begin, int rows, int column_begin,
+                                              int columns, const RowCopy& copy) {
+  const int first_row = copy.pieces.divide(threadIdx.x), pieces = copy.pieces.value();
+  if (first_row >= copy.rows_at_once) return;
+  for (int piece = threadIdx.x - first_row * pieces; piece < pieces; piece += blockDim.x) {
+    const int column = piece * kVector;
+    if (column >= columns) return;
+    const int64_t offset = int64_t{row_begin + first_row} * planes.width + column_begin + column;
+    const int step = copy.rows_at_once * planes.width;
+    for (int plane = 0; plane < planes.count; ++plane) {
+      T* target = map + (planes.starts[plane] + offset);
+      const float* source =
+          tile + plane * planes.plane_pitch + first_row * planes.pitch + column_offset(column);
+#pragma unroll 4
+      for (int row = first_row; row < rows; row += copy.rows_at_once) {
+        const auto raw = *reinterpret_cast<const Vector<float, kVector>*>(source);
+        Vector<T, kVector> values;
+#pragma unroll
+        for (int i = 0; i < kVector; ++i) values.values[i] = from_float<T>(raw.values[i]);
+        *reinterpret_cast<Vector<T, kVector>*>(target) = values;
+        target += step;
+        source += copy.rows_at_once * planes.pitch;
+      }
     }
+  }
+}
+
+// Stores the tile's first `columns` columns of `rows` rows to all planes, from row_begin and
+// column_begin on, rounded to T.
+template <class T>
+__device__ __forceinline__ void store_tile(T* map, const float* tile, const Planes& planes,
+                                           int row_begin, int rows, int column_begin, int columns,
+                                           const RowCopy& copy) {
+  if (copy.vector == 4) {
+    store_tile_by<T, 4>(map, tile, planes, row_begin, rows, column_begin, columns, copy);
+  } else if (copy.vector == 2) {
+    store_tile_by<T, 2>(map, tile, planes, row_begin, rows, column_begin, columns, copy);
+  } else {
+    store_tile_by<T, 1>(map, tile, planes, row_begin, rows, column_begin, columns, copy);
   }
 }
 
