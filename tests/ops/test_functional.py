@@ -200,33 +200,49 @@ print('all right')
 """
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+def start_python(code: str, **environment: str) -> subprocess.Popen:
     paths = [str(ROOT), str(ROOT / 'tests'), os.environ.get('PYTHONPATH', '')]
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, '-c', code],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths)), **environment},
     )
 
 
+def run_python(code: str, **environment: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error."""
+    process = start_python(code, **environment)
+    stdout, stderr = process.communicate()
+    return process.returncode, stdout, stderr
+
+
+@pytest.fixture(scope='module')
+def runs_of_instruction_sets():
+    """All at once: most of a run's time is one thread's start."""
+    return {isa: start_python(CHECK_ALL, UNIREPLKNET_CPU_ISA=isa) for isa in ISAS}
+
+
 @pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
 @pytest.mark.parametrize('isa', ISAS)
-def test_every_instruction_set(isa):
-    result = run_python(CHECK_ALL, UNIREPLKNET_CPU_ISA=isa)
-    if isa != 'portable' and f'{isa} cannot run here: choose one of' in result.stderr:
-        pytest.skip(result.stderr.splitlines()[-1])
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == [f'isa {isa}', 'all right']
+def test_every_instruction_set(runs_of_instruction_sets, isa):
+    process = runs_of_instruction_sets[isa]
+    stdout, stderr = process.communicate()
+    if isa != 'portable' and f'{isa} cannot run here: choose one of' in stderr:
+        pytest.skip(stderr.splitlines()[-1])
+    assert process.returncode == 0, stderr
+    assert stdout.splitlines() == [f'isa {isa}', 'all right']
 
 
 @pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
 def test_unknown_instruction_set_is_named():
-    result = run_python(CHECK_ALL, UNIREPLKNET_CPU_ISA='avx1024')
-    assert result.returncode != 0
-    message = result.stderr.splitlines()[-1]
-    assert 'UNIREPLKNET_CPU_ISA=avx1024 cannot run here: choose one of' in message
+    path = library.directory() / library.FILE_NAMES['cpu']
+    code = f"import torch; torch.ops.load_library('{path}'); torch.ops.unireplknet.cpu_isa()"
+    status, _, stderr = run_python(code, UNIREPLKNET_CPU_ISA='avx1024')
+    message = stderr.splitlines()[-1]
+    assert status != 0 and 'UNIREPLKNET_CPU_ISA=avx1024 cannot run here: choose one of' in message
     assert 'portable' in message
 
 
@@ -473,40 +489,27 @@ except RuntimeError as error:
     print(error)
 """
 
-    def run(self, directory, **environment):
-        result = run_python(
-            self.CODE, UNIREPLKNET_OPS_LIB_DIR=str(directory), UNIREPLKNET_DWCONV='', **environment
+    def run(self, directory):
+        status, stdout, stderr = run_python(
+            self.CODE, UNIREPLKNET_OPS_LIB_DIR=str(directory), UNIREPLKNET_DWCONV=''
         )
-        assert result.returncode == 0, result.stderr
-        return result
+        assert status == 0, stderr
+        return stdout, stderr
 
     def test_absent(self, tmp_path):
-        result = self.run(tmp_path)
-        available, cpu, _, error = result.stdout.splitlines()[-4:]
+        stdout, stderr = self.run(tmp_path)
+        available, cpu, _, error = stdout.splitlines()[-4:]
         assert available == 'False False'
         assert f'{tmp_path}/libunireplknet_ops.so does not exist' in cpu
         assert 'python -m unireplknet_mm.ops.build' in cpu
         assert cpu in error and "implementation='op'" in error and 'native' in error
-        lines = (result.stdout + result.stderr).splitlines()
+        lines = (stdout + stderr).splitlines()
         reports = [line for line in lines if 'on cpu run on F.conv2d' in line]
         assert len(reports) == 1 and 'INFO' in reports[0] and cpu in reports[0]
 
-    def test_forced_by_the_environment(self, tmp_path):
-        result = run_python(
-            'import torch\n'
-            'from unireplknet_mm.ops import depthwise_conv2d\n'
-            'depthwise_conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))',
-            UNIREPLKNET_OPS_LIB_DIR=str(tmp_path),
-            UNIREPLKNET_DWCONV='op',
-        )
-        assert result.returncode != 0
-        message = result.stderr.splitlines()[-1]
-        assert 'UNIREPLKNET_DWCONV=op' in message
-        assert 'libunireplknet_ops.so does not exist' in message
-
     def test_damaged(self, tmp_path):
         (tmp_path / 'libunireplknet_ops.so').write_bytes(b'\x7fELF, and nothing more')
-        available, cpu, *_ = self.run(tmp_path).stdout.splitlines()[-4:]
+        available, cpu, *_ = self.run(tmp_path)[0].splitlines()[-4:]
         assert available == 'False False'
         assert f'{tmp_path}/libunireplknet_ops.so does not load' in cpu
 
@@ -516,19 +519,32 @@ except RuntimeError as error:
         source = library.directory() / library.FILE_NAMES['cpu']
         (tmp_path / source.name).symlink_to(source)
         (tmp_path / 'libunireplknet_ops_cuda.so').write_bytes(b'\x7fELF, and nothing more')
-        lines = self.run(tmp_path).stdout.splitlines()
+        lines = self.run(tmp_path)[0].splitlines()
         assert lines[-3:-1] == ['True False', 'None']
         assert 'libunireplknet_ops_cuda.so does not load' in lines[-1]
 
 
-def test_a_missing_library_is_reported_once_to_the_current_logger(monkeypatch, caplog):
+@pytest.fixture
+def no_library(monkeypatch):
     monkeypatch.setitem(library._problems, 'cpu', 'no library')
     monkeypatch.setattr(library, '_reported', set())
+    dispatch.clear_cache()
+
+
+def test_the_environment_cannot_force_a_missing_library(no_library, monkeypatch):
+    monkeypatch.setenv('UNIREPLKNET_DWCONV', 'op')
+    with pytest.raises(RuntimeError, match=r'UNIREPLKNET_DWCONV=op, but .*no library.*native'):
+        call()
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_a_missing_library_is_reported_once_to_the_current_logger(no_library, caplog, compiled):
     logger = MMLogger.get_instance('test_missing_library')
     logger.addHandler(caplog.handler)
     logger.setLevel(logging.INFO)
-    dispatch.clear_cache()
+    torch._dynamo.reset()
+    function = torch.compile(call, backend='eager', fullgraph=True) if compiled else call
     for height in (3, 4):
-        call(x=(1, 4, height, 5))
+        function(x=(1, 4, height, 5))
     messages = [record.message for record in caplog.records if 'F.conv2d' in record.message]
     assert messages == ['Depthwise convolutions on cpu run on F.conv2d: no library.']
