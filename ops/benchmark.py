@@ -355,6 +355,8 @@ def main() -> int:
 
     report = benchmark_report.Report(machine, rates, benchmark.measurements)
     print(report.markdown() if args.markdown else report.summary())
+    for line in report.misses() if args.device == 'cpu' else []:
+        print(line)
     for reason, count in left_out_counts(benchmark.measurements).items():
         print(f'not timed: {count} calls, {reason}')
     wrong = [measurement.wrong for measurement in benchmark.measurements if measurement.wrong]

@@ -81,28 +81,40 @@ class Report:
         rate = self.rates[f'{dtype_name(shape.dtype)} {measurement.threads}']
         return (shape.valid_flops if valid else shape.flops) / op / rate
 
+    def misses(self, most: int = 8) -> list[str]:
+        """Of each aim on the CPU, the `most` cells that are furthest below it."""
+        lines = []
+        for dtype in self._dtypes():
+            for what, name, layout, least, aim in CPU_AIMS:
+                cells = []
+                for m in self._aimed_at(dtype, name, least):
+                    ratio = self.speed_up(m, layout)
+                    if ratio is not None and ratio < aim:
+                        cells.append((ratio, f'{m.shape}, threads {m.threads}'))
+                cells.sort()
+                for ratio, cell in cells[:most]:
+                    lines.append(f'below {aim:g}x, {what}: {ratio:.2f}x, {cell}')
+        return lines
+
+    def _aimed_at(self, dtype: torch.dtype, name: str, least: int) -> list['Measurement']:
+        """The passes that an aim of `CPU_AIMS` is about."""
+        return [
+            m
+            for m in self.measurements
+            if m.name == name and m.shape.dtype == dtype and m.shape.kernel_size >= least
+        ]
+
     def _cpu_summary(self) -> str:
         rows = []
         for dtype in self._dtypes():
             for what, name, layout, least, aim in CPU_AIMS:
-                ratios = self._values(
-                    lambda m, layout=layout: self.speed_up(m, layout),
-                    lambda m, name=name, least=least, dtype=dtype: (
-                        m.name == name
-                        and m.shape.kernel_size >= least
-                        and m.shape.dtype == dtype
-                        and (least < 15 or m.shape.dilation == 1)
-                    ),
-                )
+                ratios = [self.speed_up(m, layout) for m in self._aimed_at(dtype, name, least)]
                 rows.append([dtype_name(dtype), what, f'{aim:g}x', *_statistics(ratios, aim, 'x')])
-            fractions = self._values(
-                lambda m: self.fraction(m, 'contiguous'),
-                lambda m, dtype=dtype: (
-                    m.name == 'grad_weight' and m.shape.kernel_size >= 5 and m.shape.dtype == dtype
-                ),
-            )
+            fractions = [
+                self.fraction(m, 'contiguous') for m in self._aimed_at(dtype, 'grad_weight', 5)
+            ]
             what = 'grad-weight, NCHW, K >= 5, of the matrix product'
-            percents = [100 * fraction for fraction in fractions]
+            percents = [100 * fraction for fraction in fractions if fraction]
             rows.append([dtype_name(dtype), what, '40 %', *_statistics(percents, 40, ' %')])
         columns = ['dtype', 'op against native', 'aim', 'geometric mean', 'least', 'reach the aim']
         return table(columns, rows)
@@ -242,10 +254,6 @@ class Report:
         kernels = {(m.shape.kernel_size, m.shape.dilation) for m in measurements}
         return sorted(kernels, key=lambda kernel: (kernel[1] > 1, kernel))
 
-    def _values(self, value: Callable, is_meant: Callable) -> list[float]:
-        values = [value(m) for m in self.measurements if is_meant(m)]
-        return [v for v in values if v is not None]
-
 
 def h200_floors(shape: Shape) -> tuple[float, float]:
     """Seconds below which no kernel runs on an NVIDIA H200: of memory, and of arithmetic.
@@ -293,7 +301,8 @@ def _ratio(measurement: 'Measurement', other: str) -> float | None:
     return others / op if op and others else None
 
 
-def _statistics(values: Sequence[float], aim: float, unit: str) -> list[str]:
+def _statistics(values: Iterable[float | None], aim: float, unit: str) -> list[str]:
+    values = [value for value in values if value]
     if not values:
         return ['-', '-', '0 of 0']
     reached = sum(value >= aim for value in values)

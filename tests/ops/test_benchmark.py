@@ -266,6 +266,8 @@ def test_reported_speed_ups():
     row = next(line for line in report.summary().splitlines() if 'suits torch better' in line)
     assert [cell.strip() for cell in row.split('|')[3:7]] == ['1x', '1.41x', '0.50x', '1 of 2']
     assert '| 5 | 1.22 (0.50) / 4.0 (4.0) |' in report.markdown()
+    (miss,) = report.misses()
+    assert miss.startswith('below 1x, forward, in the layout that suits torch better: 0.50x, 5x5 ')
 
 
 def test_missing_times_are_no_zeros():
