@@ -20,13 +20,16 @@
 // Kernel rows and columns that never meet the map are left out, and so are all products with rows
 // outside it. A tile leaves out the columns in which none of its kernel columns meets the map;
 // what remains outside are zero columns beside the packed x (where an infinite grad_output or x
-// gives NaN).
+// gives NaN). Three kernel columns of channels-last maps are too little work for packing: the maps
+// are read where they are.
 //
 // The maps are cut into blocks (an image, a range of rows and, in wide maps, of columns), the
 // blocks of some channels into chunks, which are the tasks. Registers are added to a chunk's sums
 // after every sweep over a block, and the chunks' sums are added in order. Blocks and chunks follow
 // from the shape alone, so the result does not depend on the number of threads.
 #pragma once
+
+#include <type_traits>
 
 #include "pack.h"
 
@@ -45,7 +48,9 @@ struct SingleColumn {
   static constexpr int kPacked = 1;
   V v;
 
-  static UNIREPLKNET_INLINE SingleColumn load(const typename V::Scalar* p) { return {V::load(p)}; }
+  static UNIREPLKNET_INLINE SingleColumn load(const typename V::Scalar* p) {
+    return {V::load_unaligned(p)};
+  }
   UNIREPLKNET_INLINE void multiply_into(Sum& sum, SingleColumn other) const {
     sum.multiply_add(v, other.v);
   }
@@ -173,8 +178,9 @@ struct Sweep {
   Scalar* sums;               // of the first kernel row and column
   int64_t rows, columns;      // rows of x; output columns
   int64_t dilation;
-  int64_t grad_output_row, x_row;  // scalars from a packed row to the next
-  int64_t kernel_row_sums;         // scalars from the sums of a kernel row to those of the next
+  int64_t grad_output_row, x_row;        // scalars from a row to the next
+  int64_t grad_output_column, x_column;  // scalars from a column to the next
+  int64_t kernel_row_sums;  // scalars from the sums of a kernel row to those of the next
 };
 
 template <class Operand, int kRows, int kColumns>
@@ -192,24 +198,25 @@ void sweep_tile(const Sweep<typename Operand::Sum::Scalar>& s) {
 #pragma GCC unroll 16
     for (int t = 0; t < kColumns; ++t) sum[r][t] = Sum::zero();
 
-  const int64_t column = s.dilation * L;
+  const int64_t g_column = s.dilation * s.grad_output_column;
+  const int64_t x_column = s.dilation * s.x_column;
   const int64_t kernel_row = s.dilation * s.grad_output_row;
   const int64_t phases = minimum(s.dilation, s.columns);
   for (int64_t row = 0; row < s.rows; ++row)
     for (int64_t phase = 0; phase < phases; ++phase) {
-      const Scalar* g = s.grad_output + row * s.grad_output_row + phase * L;
-      const Scalar* x = s.x + row * s.x_row + phase * L;
+      const Scalar* g = s.grad_output + row * s.grad_output_row + phase * s.grad_output_column;
+      const Scalar* x = s.x + row * s.x_row + phase * s.x_column;
       Operand window[kColumns];
 #pragma GCC unroll 16
-      for (int t = 0; t < kKept; ++t) window[t] = Operand::load(x + t * column);
-      x += kKept * column;
+      for (int t = 0; t < kKept; ++t) window[t] = Operand::load(x + t * x_column);
+      x += kKept * x_column;
       for (int64_t steps = ceil_div(s.columns - phase, s.dilation * kPacked); steps > 0;) {
 #pragma GCC unroll 16
         for (int step = 0; step < kUnroll; ++step) {
 #pragma GCC unroll 2
           for (int t = kKept; t < kColumns; ++t)
-            window[(step * kPacked + t) % kColumns] = Operand::load(x + (t - kKept) * column);
-          x += kPacked * column;
+            window[(step * kPacked + t) % kColumns] = Operand::load(x + (t - kKept) * x_column);
+          x += kPacked * x_column;
 #pragma GCC unroll 16
           for (int r = 0; r < kRows; ++r) {
             const Operand gradient = Operand::load(g - r * kernel_row);
@@ -217,7 +224,7 @@ void sweep_tile(const Sweep<typename Operand::Sum::Scalar>& s) {
             for (int t = 0; t < kColumns; ++t)
               gradient.multiply_into(sum[r][t], window[(step * kPacked + t) % kColumns]);
           }
-          g += kPacked * column;
+          g += kPacked * g_column;
           if (--steps == 0) break;
         }
       }
@@ -379,61 +386,98 @@ class BackwardWeight {
     for (int64_t block = begin; block < end; ++block) add_block(channel_block, block, sums, packed);
   }
 
-  // A rectangle of one image, rows [top, bottom) and columns [left, right), packed row by row.
+  // A rectangle of one image, rows [top, bottom) and columns [left, right), packed or in its map.
   struct Block {
     int64_t top, bottom, left, right;
-    Scalar* packed;
+    const Scalar* data;
+    int64_t row, column;  // scalars from one to the next
     int64_t rows() const { return bottom - top; }
     int64_t columns() const { return right - left; }
-    int64_t row() const { return columns() * L; }
     const Scalar* at(int64_t h, int64_t w) const {
-      return packed + (h - top) * row() + (w - left) * L;
+      return data + (h - top) * row + (w - left) * column;
     }
   };
 
-  // Packs a block of image n, of which the columns [0, limit) exist and all rows.
-  void pack_block(const ConstMap& map, int64_t n, int64_t channel_block, const Block& b,
-                  int64_t limit) const {
-    const T* source = static_cast<const T*>(map.data) + n * map.strides.n +
-                      channel_block * L * map.strides.c + b.top * map.strides.h;
-    Operand::pack(source, map.strides, lanes(channel_block), b.rows(), b.left, b.right, limit,
-                  problem_.dilation, b.packed);
+  const T* first(const ConstMap& map, int64_t n, int64_t channel_block, const Block& b) const {
+    return static_cast<const T*>(map.data) + n * map.strides.n + channel_block * L * map.strides.c +
+           b.top * map.strides.h;
+  }
+
+  // Packs a block of image n, of which all rows and the columns [0, limit) exist.
+  void pack_block(const ConstMap& map, int64_t n, int64_t channel_block, int64_t limit, Block& b,
+                  Scalar* packed) const {
+    b.data = packed;
+    b.row = b.columns() * L;
+    b.column = L;
+    Operand::pack(first(map, n, channel_block, b), map.strides, lanes(channel_block), b.rows(),
+                  b.left, b.right, limit, problem_.dilation, packed);
+  }
+
+  void read_in_place(const ConstMap& map, int64_t n, int64_t channel_block, Block& b) const {
+    if constexpr (std::is_same_v<T, Scalar>)
+      b.data = first(map, n, channel_block, b) + b.left * map.strides.w;
+    b.row = map.strides.h;
+    b.column = map.strides.w;
+  }
+
+  // With three kernel columns a channels-last map is not worth packing: the columns of which one
+  // neighbour lies outside the map are tiles of two kernel columns.
+  bool in_place(int64_t channel_block) const {
+    return std::is_same_v<T, Scalar> && kernel_columns_ == 3 &&
+           problem_.width >= 2 * problem_.dilation && lanes(channel_block) == L &&
+           grad_output_.strides.c == 1 && x_.strides.c == 1;
   }
 
   void add_block(int64_t channel_block, int64_t index, Scalar* sums, Scalar* packed) const {
     const Problem& p = problem_;
     const int64_t d = p.dilation;
     const int64_t n = index / (row_blocks_ * column_blocks_);
-    Block g;
+    Block g{};
     g.top = index / column_blocks_ % row_blocks_ * block_rows_;
     g.bottom = minimum(p.height, g.top + block_rows_);
     g.left = index % column_blocks_ * block_columns_;
     g.right = minimum(p.width, g.left + block_columns_);
-    g.packed = packed;
-    Block x;
+    Block x{};
     x.top = maximum(0, g.top - taps_above_ * d);
     x.bottom = minimum(p.height, g.bottom + taps_above_ * d);
     x.left = maximum(g.left - taps_left_ * d, -padding());
     x.right = minimum(g.right + taps_left_ * d, p.width + padding());
-    x.packed = packed + g.rows() * g.row();
-    pack_block(grad_output_, n, channel_block, g, g.right);
-    pack_block(x_, n, channel_block, x, p.width);
-
     // Kernel rows and columns are counted from the centre here: i, j = -2, -1, 0, 1, 2.
+    if (in_place(channel_block)) {
+      x.left = maximum(0, x.left);
+      read_in_place(grad_output_, n, channel_block, g);
+      read_in_place(x_, n, channel_block, x);
+      const int64_t inside = minimum(g.right, maximum(g.left, d));
+      const int64_t outside = minimum(g.right, maximum(g.left, p.width - d));
+      add_tiles(g, x, g.left, inside, 0, 2, sums);
+      add_tiles(g, x, inside, outside, -1, 3, sums);
+      add_tiles(g, x, outside, g.right, -1, 2, sums);
+      return;
+    }
+    pack_block(grad_output_, n, channel_block, g.right, g, packed);
+    pack_block(x_, n, channel_block, p.width, x, packed + g.rows() * g.row);
     const int64_t column_tiles = ceil_div(kernel_columns_, kMostColumns);
     int64_t j = -taps_left_;
     for (int64_t column_tile = 0; column_tile < column_tiles; ++column_tile) {
       const int columns = static_cast<int>(part_size(kernel_columns_, column_tiles, column_tile));
       const int64_t left = maximum(g.left, -(j + columns - 1) * d);
       const int64_t right = minimum(g.right, p.width - j * d);
-      const int64_t row_tiles = ceil_div(kernel_rows_, most_rows(columns));
-      int64_t i = -taps_above_;
-      for (int64_t row_tile = 0; row_tile < row_tiles && left < right; ++row_tile) {
-        const int rows = static_cast<int>(part_size(kernel_rows_, row_tiles, row_tile));
-        add_tile(g, x, left, right, i, rows, j, columns, sums);
-        i += rows;
-      }
+      add_tiles(g, x, left, right, j, columns, sums);
       j += columns;
+    }
+  }
+
+  // All kernel rows of the kernel columns [j, j + columns) over the output columns [left, right) of
+  // a block.
+  void add_tiles(const Block& g, const Block& x, int64_t left, int64_t right, int64_t j,
+                 int columns, Scalar* sums) const {
+    if (left >= right) return;
+    const int64_t row_tiles = ceil_div(kernel_rows_, most_rows(columns));
+    int64_t i = -taps_above_;
+    for (int64_t row_tile = 0; row_tile < row_tiles; ++row_tile) {
+      const int rows = static_cast<int>(part_size(kernel_rows_, row_tiles, row_tile));
+      add_tile(g, x, left, right, i, rows, j, columns, sums);
+      i += rows;
     }
   }
 
@@ -446,8 +490,10 @@ class BackwardWeight {
     Sweep<Scalar> s;
     s.columns = right - left;
     s.dilation = d;
-    s.grad_output_row = g.row();
-    s.x_row = x.row();
+    s.grad_output_row = g.row;
+    s.x_row = x.row;
+    s.grad_output_column = g.column;
+    s.x_column = x.column;
     s.kernel_row_sums = p.kernel_width * L;
 
     // Row y of x meets kernel row i + r in output row y - (i + r) * d, which must lie in the block:
@@ -472,9 +518,11 @@ class BackwardWeight {
   }
 
   static void sweep(int rows, int columns, const Sweep<Scalar>& s) {
-    switch (columns) {  // an odd number cut into nearly equal parts never gives 2
+    switch (columns) {
       case 1:
         return sweep_rows<1>(rows, s);
+      case 2:
+        return sweep_rows<2>(rows, s);
       case 3:
         return sweep_rows<3>(rows, s);
       case 4:
