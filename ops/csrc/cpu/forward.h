@@ -243,8 +243,8 @@ struct Tile {
       const auto out_ahead = reinterpret_cast<uintptr_t>(out) + R * p.out_row * sizeof(S);
       for (int r = 0; r < R; ++r)
         for (int t = 0; t < T; ++t) {
-          prefetch<false>(x_ahead + (r * p.x_row + t * x_column) * sizeof(S));
-          prefetch<true>(out_ahead + (r * p.out_row + t * p.out_column) * sizeof(S));
+          prefetch<false, 2>(x_ahead + (r * p.x_row + t * x_column) * sizeof(S));
+          prefetch<true, 2>(out_ahead + (r * p.out_row + t * p.out_column) * sizeof(S));
         }
     }
     const S* w = p.weight + k * w_row;
@@ -439,7 +439,6 @@ class Packed {
         filter_(p, weight, bias, flip),
         call_(next_call()),
         blocks_(ceil_div(p.channels, L)),
-        row_phases_(minimum(p.dilation, p.height)),
         column_phases_(minimum(p.dilation, p.width)),
         large_(p.batch * p.channels * p.height * p.width > (256 << 10)),
         position_(p.dilation > 1 ? p.width : 0) {
@@ -455,13 +454,13 @@ class Packed {
     column_strips_ = ceil_div(p.width, column_strip_);
     const int64_t stored = minimum(p.width, column_strip_ + filter_.width - 1);
     const int64_t height = ceil_div(p.height, d);
-    const int64_t row_work = column_strip_ * minimum(filter_.height, height) *
+    const int64_t row_work = column_strip_ * d * minimum(filter_.height, height) *
                              minimum(filter_.width, ceil_div(p.width, d));
     row_strip_ =
-        strip_rows(height, p.batch * blocks_ * row_phases_ * column_strips_, row_work,
-                   filter_.height / 2, kPackedVectors / stored - filter_.height, Block::kMaxRows);
+        strip_rows(height, p.batch * blocks_ * column_strips_, row_work, filter_.height / 2,
+                   kPackedVectors / (stored * d) - filter_.height, Block::kMaxRows);
     row_strips_ = ceil_div(height, row_strip_);
-    parts_ = row_phases_ * row_strips_ * column_strips_;
+    parts_ = row_strips_ * column_strips_;
 
     int32_t at = 0;
     for (int64_t phase = 0; d > 1 && phase < column_phases_; ++phase)
@@ -517,7 +516,7 @@ class Packed {
         for (int64_t r = 0; r < count; ++r) {
           const S* row = singles + r * columns * L;
           for (int64_t phase = 0; phase < column_phases_; ++phase) {
-            const int64_t width = phase_width(phase, columns);
+            const int64_t width = phase_size(phase, columns);
             finite &= Math::join_row(row, width, packed);
             row += width * L;
             packed += (width + Math::kLead + Math::kTrail) * L;
@@ -535,21 +534,19 @@ class Packed {
     if (so.c == 1) {
       for (int64_t r = 0; r < rows; ++r)
         for (int64_t w = 0; w < columns; ++w)
-          prefetch<true>(
-              reinterpret_cast<uintptr_t>(out + r * problem_.dilation * so.h + w * so.w));
+          prefetch<true>(reinterpret_cast<uintptr_t>(out + r * so.h + w * so.w));
     } else if (so.w == 1) {
       for (int l = 0; l < channels; ++l)
         for (int64_t r = 0; r < rows; ++r)
           for (int64_t w = 0; w < columns; w += kLine)
-            prefetch<true>(
-                reinterpret_cast<uintptr_t>(out + l * so.c + r * problem_.dilation * so.h + w));
+            prefetch<true>(reinterpret_cast<uintptr_t>(out + l * so.c + r * so.h + w));
     }
   }
 
   static int64_t single_rows(int64_t columns) { return maximum(1, 128 / columns); }
 
-  int64_t phase_width(int64_t phase, int64_t columns) const {
-    return (columns - phase + problem_.dilation - 1) / problem_.dilation;
+  int64_t phase_size(int64_t phase, int64_t size) const {
+    return (size - phase + problem_.dilation - 1) / problem_.dilation;
   }
 
   void compute(int64_t task) {
@@ -559,18 +556,17 @@ class Packed {
     const int64_t image = task / parts_ % p.batch;
     const int64_t part = task % parts_;
     const int64_t column_part = part % column_strips_;
-    const int64_t row_part = part / column_strips_ % row_strips_;
-    const int64_t row_phase = part / column_strips_ / row_strips_;
+    const int64_t row_part = part / column_strips_;
     const int channels = static_cast<int>(minimum(L, p.channels - block * L));
 
-    const int64_t height = (p.height - row_phase + d - 1) / d;
+    // Row r of a strip stands for the d rows r * d ... of the map, one of each residue.
+    const int64_t height = ceil_div(p.height, d);
     const int64_t row0 = row_part * row_strip_, row1 = minimum(height, row0 + row_strip_);
-    if (row0 >= row1) return;
     const int64_t column0 = column_part * column_strip_;
     const int64_t out_columns = minimum(column_strip_, p.width - column0);
     // What of x is packed.
     const int64_t top = maximum(0, row0 - filter_.height / 2);
-    const int64_t bottom = minimum(height, row1 + filter_.height / 2);
+    const int64_t rows = minimum(p.height, (row1 + filter_.height / 2) * d) - top * d;
     const int64_t beside = column_strips_ == 1 ? 0 : filter_.width / 2;
     const int64_t left = maximum(0, column0 - beside);
     const int64_t columns = minimum(p.width, column0 + out_columns + beside) - left;
@@ -580,10 +576,10 @@ class Packed {
     // large enough for long runs, small enough for the cache.
     const bool direct = kSameType && out_.strides.c == 1 && channels == L;
     const int64_t row_tiles = ceil_div(row1 - row0, minimum(Block::kMaxRows, filter_.height));
-    const int64_t group = maximum(1, 128 / (out_columns * Block::kMaxRows));  // row tiles
-    const int64_t packed_size = (bottom - top) * pitch * L;
+    const int64_t group = maximum(1, 128 / (out_columns * Block::kMaxRows * d));  // row tiles
+    const int64_t packed_size = rows * pitch * L;
     const int64_t single_size = Math::kStep == 1 ? 0 : single_rows(columns) * columns * L;
-    const int64_t result_size = direct ? 0 : group * Block::kMaxRows * out_columns * L;
+    const int64_t result_size = direct ? 0 : group * Block::kMaxRows * d * out_columns * L;
     int64_t bytes = 0;
     for (int64_t size : {packed_size, single_size, result_size})
       bytes += Scratch::rounded(size * static_cast<int64_t>(sizeof(S)));
@@ -594,47 +590,51 @@ class Packed {
 
     const Strides& sx = x_.strides;
     const T* source = static_cast<const T*>(x_.data) + image * sx.n + block * L * sx.c +
-                      (row_phase + top * d) * sx.h + left * sx.w;
+                      top * d * sx.h + left * sx.w;
     Plane<S> plane{};
     plane.weight = weight(block, channels);
-    if (!plane.weight || !pack_rows(source, {0, sx.c, d * sx.h, sx.w}, channels, bottom - top,
-                                    columns, singles, packed))
+    if (!plane.weight ||
+        !pack_rows(source, {0, sx.c, sx.h, sx.w}, channels, rows, columns, singles, packed))
       return fail();
-    plane.x_row = pitch * L;
-    plane.rows = bottom - top;
+    plane.x_row = d * pitch * L;
     plane.kernel_height = filter_.height;
     plane.kernel_width = filter_.width;
     plane.steps = filter_.steps;
     plane.bias = plane.weight + filter_.bias_offset();
 
     const Strides& so = out_.strides;
-    T* target = static_cast<T*>(out_.data) + image * so.n + block * L * so.c + row_phase * so.h +
-                column0 * so.w;
-    plane.out_row = direct ? d * so.h : out_columns * L;
+    T* target = static_cast<T*>(out_.data) + image * so.n + block * L * so.c + column0 * so.w;
+    plane.out_row = direct ? d * so.h : d * out_columns * L;
     plane.out_column = direct ? d * so.w : L;
     for (int64_t tile0 = 0; tile0 < row_tiles; tile0 += group) {
       const int64_t tile1 = minimum(row_tiles, tile0 + group);
       const int64_t group0 = row0 + (row1 - row0) * tile0 / row_tiles;
       const int64_t group1 = row0 + (row1 - row0) * tile1 / row_tiles;
-      if (large_) prefetch_out(target + group0 * d * so.h, channels, group1 - group0, out_columns);
+      const int64_t out_rows = minimum(p.height, group1 * d) - group0 * d;
+      T* out = target + group0 * d * so.h;
+      if (large_) prefetch_out(out, channels, out_rows, out_columns);
       for (int64_t tile = tile0; tile < tile1; ++tile) {
         const int64_t begin = row0 + (row1 - row0) * tile / row_tiles;
-        const int64_t end = row0 + (row1 - row0) * (tile + 1) / row_tiles;
-        plane.x = packed;
-        S* to = result + (begin - group0) * plane.out_row;
-        for (int64_t phase = 0; phase < column_phases_; ++phase) {
-          const int64_t width = phase_width(phase, out_columns);
-          plane.columns = phase_width(phase, columns) + Math::kLead + Math::kTrail;
-          if constexpr (kSameType)
-            if (direct) to = target + begin * plane.out_row + phase * so.w;
-          Block::run(plane, begin - top, end - top, column0 - left, width, to);
-          plane.x += plane.columns * L;
-          to += width * L;
+        const int64_t last = row0 + (row1 - row0) * (tile + 1) / row_tiles;
+        for (int64_t row_phase = 0; row_phase < minimum(d, p.height - begin * d); ++row_phase) {
+          const int64_t end = minimum(last, phase_size(row_phase, p.height));
+          plane.rows = phase_size(row_phase, rows);
+          plane.x = packed + row_phase * pitch * L;
+          S* to = result + (begin - group0) * plane.out_row + row_phase * out_columns * L;
+          for (int64_t phase = 0; phase < column_phases_; ++phase) {
+            const int64_t width = phase_size(phase, out_columns);
+            plane.columns = phase_size(phase, columns) + Math::kLead + Math::kTrail;
+            if constexpr (kSameType)
+              if (direct) to = target + begin * plane.out_row + row_phase * so.h + phase * so.w;
+            Block::run(plane, begin - top, end - top, column0 - left, width, to);
+            plane.x += plane.columns * L;
+            to += width * L;
+          }
         }
       }
       if (!direct)
-        unpack<V>(result, out_columns, d > 1 ? position_.get() : nullptr, channels, group1 - group0,
-                  out_columns, target + group0 * d * so.h, {0, so.c, d * so.h, so.w});
+        unpack<V>(result, out_columns, d > 1 ? position_.get() : nullptr, channels, out_rows,
+                  out_columns, out, {0, so.c, so.h, so.w});
     }
   }
 
@@ -653,10 +653,10 @@ class Packed {
   const Map out_;
   const Filter<Math, T> filter_;
   const int64_t call_;
-  const int64_t blocks_;                      // of L channels
-  const int64_t row_phases_, column_phases_;  // residues modulo the dilation
-  const bool large_;                          // more than a core's cache holds
-  const Buffer<int32_t> position_;            // of each column in a packed row
+  const int64_t blocks_;            // of L channels
+  const int64_t column_phases_;     // residues modulo the dilation
+  const bool large_;                // more than a core's cache holds
+  const Buffer<int32_t> position_;  // of each column in a packed row
   int64_t column_strip_, column_strips_, row_strip_, row_strips_;
   int64_t parts_;  // tasks of one image and block of channels
   bool failed_ = false;

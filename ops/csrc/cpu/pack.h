@@ -49,9 +49,10 @@ UNIREPLKNET_INLINE void fill_zero(typename V::Scalar* packed, int64_t vectors) {
 }
 
 // Past the end of a map a prefetch does nothing, so that its address is not checked.
-template <bool kForWriting>
+// kLevel is the compiler's: 3 for the first cache, 2 for the second.
+template <bool kForWriting, int kLevel = 3>
 UNIREPLKNET_INLINE void prefetch(uintptr_t address) {
-  __builtin_prefetch(reinterpret_cast<const void*>(address), kForWriting, 3);
+  __builtin_prefetch(reinterpret_cast<const void*>(address), kForWriting, kLevel);
 }
 
 template <class V, class T>
