@@ -176,6 +176,14 @@ def test_a_cell_speaks_for_shapes_near_its_own(install):
     assert choose(height=16, width=49) == 'op', 'the same area'
 
 
+def test_near_cells_meet_half_way(install):
+    cells = [cell for cell in make_cells(lambda *_: FAST) if cell.height == 28]
+    near = [cell._replace(height=28, width=32, forward=SLOW) for cell in cells]
+    install((*cells, *near))
+    for width, expected in ((28, 'op'), (29, 'op'), (30, 'native'), (32, 'native')):
+        assert choose(height=28, width=width) == expected, width
+
+
 def test_outside_the_measured_shapes(install):
     """Smaller than measured is native; larger follows the outermost cell."""
     install(make_cells(lambda *_: FAST))
