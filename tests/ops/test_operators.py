@@ -1,5 +1,6 @@
 """The torch operators: derivatives, fake functions, autocast, FLOPs, and the graphs that record them."""
 
+import functools
 import io
 import warnings
 
@@ -303,6 +304,37 @@ def test_compiled_auto_takes_what_is_faster(device, monkeypatch, answer):
     (targets,) = graphs
     assert any('unireplknet.depthwise_conv2d' in target for target in targets) == (answer == 'op')
     assert any('conv2d of type' in target for target in targets) == (answer == 'native')
+
+
+@pytest.mark.usefixtures('no_compiled_code')
+@pytest.mark.parametrize('forced', ['op', 'native'])
+def test_compiled_with_the_environment(monkeypatch, forced):
+    monkeypatch.setenv('UNIREPLKNET_DWCONV', forced)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    x, weight, bias, _ = (tensor.float() for tensor in inputs_of(SAMPLES[0]))
+    torch.compile(depthwise_conv2d, backend=backend, fullgraph=True)(x, weight, bias)
+    (graph,) = graphs
+    assert ('unireplknet.depthwise_conv2d' in str(graph.graph)) == (forced == 'op')
+
+
+@pytest.mark.usefixtures('no_compiled_code')
+def test_compiled_backward_of_an_eager_forward(device):
+    """`torch._dynamo.compiled_autograd` traces the function's own derivative."""
+    leaves = [t.to(device, torch.float32).requires_grad_() for t in inputs_of(SAMPLES[0])[:3]]
+    expected = torch.autograd.grad(
+        depthwise_conv2d(*leaves, implementation='op').square().sum(), leaves
+    )
+    loss = depthwise_conv2d(*leaves, implementation='op').square().sum()
+    compiler = functools.partial(torch.compile, backend='aot_eager', fullgraph=True)
+    with torch._dynamo.compiled_autograd._enable(compiler):
+        loss.backward()
+    for leaf, result in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(leaf.grad, result)
 
 
 @pytest.mark.usefixtures('no_compiled_code')
