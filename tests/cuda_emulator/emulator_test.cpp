@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "ptx.cuh"
+#include "direct_tile.cuh"
 
 using namespace unireplknet::cuda;
 
@@ -174,6 +174,21 @@ int main(int count, char** arguments) {
             float_to_half(1.f + 3.f / 2048) == 0x3c02;
     right = right && float_to_half(65519.f) == 0x7bff && float_to_half(65520.f) == 0x7c00;
     right = right && cuda_emulator::float_to_bfloat16(1.f + 1.f / 256) == 0x3f80;
+    return check(right);
+  }
+  if (name == "division") {
+    bool right = true;
+    std::vector<unsigned> numbers = {0x7ffffffeu, 0x7fffffffu};
+    for (unsigned power = 1; power < 0x80000000u; power *= 2) {
+      for (unsigned number : {power - 1, power, power + 1, 3 * (power / 4) + 1}) {
+        numbers.push_back(number);
+      }
+    }
+    for (unsigned divisor : numbers) {
+      if (divisor == 0) continue;
+      const Divisor fast(divisor);
+      for (unsigned number : numbers) right = right && fast.divide(number) == number / divisor;
+    }
     return check(right);
   }
   if (name == "barrier_in_branch") launch(barrier_in_branch, 1, 64, 0, nullptr, out.data());

@@ -27,7 +27,6 @@ EMULATOR = ROOT / 'tests/cuda_emulator'
 BUILD = ROOT / 'build/cuda_tests'
 # The kernels' translation units; the host functions need torch and hold no kernel.
 UNITS = sorted(set(SOURCES.glob('*.cu')) - {SOURCES / 'depthwise_conv2d.cu'})
-HEADERS = sorted([*SOURCES.glob('*.cuh'), *EMULATOR.glob('*.h')])
 
 HOST_FLAGS = [
     *('-std=c++17', '-O1', '-g1', '-Wall', '-Wextra', '-Wno-unknown-pragmas'),
@@ -62,6 +61,20 @@ EMULATED_CASES = (
 )
 
 
+def included_by(source: Path) -> list[Path]:
+    """The source and the project's headers that it includes, directly or not."""
+    found, waiting = [], [source]
+    while waiting:
+        path = waiting.pop()
+        found.append(path)
+        for name in re.findall(r'#include "(.+?)"', path.read_text()):
+            candidates = (path.parent / name, SOURCES / name, EMULATOR / name)
+            header = next(candidate for candidate in candidates if candidate.exists())
+            if header not in [*found, *waiting]:
+                waiting.append(header)
+    return sorted(found)
+
+
 def compile_once(command: list[str], source: Path, suffix: str) -> Path:
     """Append source and output to the command, run it, and return the output's path.
 
@@ -69,7 +82,7 @@ def compile_once(command: list[str], source: Path, suffix: str) -> Path:
     same command and sources exists.
     """
     content = hashlib.sha256(repr(command).encode())
-    for path in [source, *HEADERS]:
+    for path in included_by(source):
         content.update(path.read_bytes())
     output = BUILD / f'{source.stem}-{content.hexdigest()[:16]}{suffix}'
     log = output.with_suffix('.log')
@@ -135,7 +148,7 @@ def driver() -> Path:
 
 
 @pytest.mark.parametrize('order', ['ascending', 'descending'])
-@pytest.mark.parametrize('case', ['sum', 'multiply', 'conversions', 'too_much_shared'])
+@pytest.mark.parametrize('case', ['sum', 'multiply', 'conversions', 'too_much_shared', 'division'])
 def test_emulator_computes(emulator_test, case, order):
     done = run_program(emulator_test, case, CUDA_EMULATOR_ORDER=order)
     assert (done.returncode, done.stdout) == (0, 'right\n'), done.stderr
