@@ -70,7 +70,9 @@ def _load_library(device_type: str) -> str | None:
         if not torch.version.cuda:
             return f'this torch ({torch.__version__}) has no CUDA'
     if not path.is_file():
-        return f'{path} does not exist (built by: {BUILD_COMMAND})'
+        reason = path.with_name('not_built.txt')  # left by an installation that lacked something
+        why = f', {reason.read_text(encoding="utf-8").strip()}' if reason.is_file() else ''
+        return f'{path} does not exist{why} (built by: {BUILD_COMMAND})'
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
