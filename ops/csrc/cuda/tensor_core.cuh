@@ -30,7 +30,7 @@ inline bool tensor_core_supported(const Shape& shape) {
 // out = conv(x, weight) + bias, accumulated in fp32 and rounded once. `flip` turns the filter by
 // 180 degrees: the gradient of the input for x = grad_output. `bias` may be null. T is __half or
 // __nv_bfloat16. A value that is not finite reaches, beyond the outputs whose window holds it,
-// further outputs of its row up to 15 columns away, because the products with the zeros beside the
+// outputs of its row up to 11 columns further away, because the products with the zeros beside the
 // band are computed.
 template <class T>
 cudaError_t tensor_core_forward(const Shape& shape, const T* x, const T* weight, const T* bias,
@@ -130,44 +130,89 @@ __host__ __device__ constexpr int zero_bytes(int chunks, int blocks) {
   return 16 * (chunks + blocks);
 }
 
+// a / b for 0 <= a < 2^20 and inverse = 1.f / b: a few instructions instead of some twenty.
+__device__ __forceinline__ int divide(int a, float inverse) {
+  return static_cast<int>((static_cast<float>(a) + 0.5f) * inverse);
+}
+
+// Writes zeros where a read beyond the end of a row may go and no margin follows: behind the last
+// row, and behind the last row of each group where there are gaps between groups.
+template <int kGroupRows>
+__device__ __forceinline__ void clear_gaps(const TileLayout& layout, const TileBounds& bounds,
+                                           unsigned char* target) {
+  const int base = layout.template offset<kGroupRows>(bounds.first_index);
+  const int gap = layout.group_stride - layout.group_rows * layout.pitch;
+  const int end = layout.template offset<kGroupRows>(bounds.first_index + bounds.rows - 1) - base +
+                  layout.pitch;
+  for (int i = threadIdx.x; i < 8 * bounds.images; i += blockDim.x) {
+    if (2 * (i % 8) < layout.margin) {
+      *reinterpret_cast<uint32_t*>(target + i / 8 * layout.image_stride + end + i % 8 * 4) = 0;
+    }
+  }
+  if (gap == 0) return;
+  for (int i = threadIdx.x; i < bounds.rows * bounds.images; i += blockDim.x) {
+    const int row = bounds.first_index + i % bounds.rows;
+    if ((row + 1) % layout.group_rows != 0) continue;
+    unsigned char* to = target + i / bounds.rows * layout.image_stride - base + layout.pitch +
+                        layout.template offset<kGroupRows>(row);
+    for (int byte = 0; byte < gap; byte += 4) *reinterpret_cast<uint32_t*>(to + byte) = 0;
+  }
+}
+
 // Starts the copy of a tile, columns outside of the map as zeros; the caller commits, waits and
-// synchronises.
+// synchronises. So many neighbouring threads as a row has pieces, rounded up to a power of two,
+// copy a row.
 template <class T, int kVector, int kGroupRows>
 __device__ __forceinline__ void copy_tile_by(const T* __restrict__ source, int64_t image_elements,
                                              const TileLayout& layout, const TileBounds& bounds,
                                              unsigned char* target) {
-  const int threads = blockDim.x;
-  // So many neighbouring threads copy a row: a power of two, up to a warp.
+  constexpr int kBatch = kVector == 1 ? 4 : 1;
   int lanes_log = 0;
   while (lanes_log < 5 && kVector << lanes_log < layout.columns) ++lanes_log;
-  const int lanes = 1 << lanes_log;
-  const int lane = threadIdx.x & (lanes - 1);
+  const int step = blockDim.x >> lanes_log;
+  const bool gaps = layout.group_stride != layout.group_rows * layout.pitch;
   const int base = layout.template offset<kGroupRows>(bounds.first_index);
-  int image = 0;
-  for (int row = threadIdx.x >> lanes_log;; row += threads >> lanes_log) {
-    while (row >= bounds.rows) {
-      row -= bounds.rows;
-      ++image;
-    }
-    if (image >= bounds.images) break;
-    const int offset = layout.template offset<kGroupRows>(bounds.first_index + row) - base;
-    // Up to where the next row or image begins, gaps included.
-    const int end = (row + 1 < bounds.rows
-                         ? layout.template offset<kGroupRows>(bounds.first_index + row + 1) - base
-                         : layout.image_stride) -
-                    offset;
+  const int64_t next_image = image_elements - int64_t{bounds.rows} * bounds.width;
+  for (int column = (threadIdx.x & ((1 << lanes_log) - 1)) * kVector; column < layout.columns;
+       column += kVector << lanes_log) {
+    const int position = bounds.first_column + column;
+    const bool valid = position >= 0 && position < bounds.width;
+    int row = threadIdx.x >> lanes_log, image = 0;
     const T* from =
-        source + image * image_elements + int64_t{bounds.first_row + row} * bounds.width;
-    unsigned char* to = target + image * layout.image_stride + offset;
-    for (int column = lane * kVector; 2 * column < end; column += lanes * kVector) {
-      const int position = bounds.first_column + column;
-      const bool valid = column < layout.columns && position >= 0 && position < bounds.width;
-      if constexpr (kVector > 1) {
-        cp_async<2 * kVector>(shared_address(to + 2 * column), valid ? from + position : source,
-                              valid);
-      } else {
-        reinterpret_cast<uint16_t*>(to)[column] =
-            valid ? static_cast<uint16_t>(bits_of(from[position])) : 0;
+        source + int64_t{bounds.first_row + row} * bounds.width + (valid ? position : 0);
+    unsigned char* to = target + 2 * column;
+    while (image < bounds.images) {
+      // Loads to registers go several at a time.
+      uint16_t elements[kBatch];
+      unsigned char* targets[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        while (row >= bounds.rows) {
+          row -= bounds.rows;
+          from += next_image;
+          to += layout.image_stride;
+          ++image;
+        }
+        targets[i] = nullptr;
+        if (image < bounds.images) {
+          const int offset =
+              gaps ? layout.template offset<kGroupRows>(bounds.first_index + row) - base
+                   : row * layout.pitch;
+          if constexpr (kVector > 1) {
+            cp_async<2 * kVector>(shared_address(to + offset), valid ? from : source, valid);
+          } else {
+            targets[i] = to + offset;
+            elements[i] = valid ? static_cast<uint16_t>(bits_of(*from)) : 0;
+          }
+        }
+        row += step;
+        from += int64_t{step} * bounds.width;
+      }
+      if constexpr (kVector == 1) {
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          if (targets[i]) *reinterpret_cast<uint16_t*>(targets[i]) = elements[i];
+        }
       }
     }
   }
@@ -177,6 +222,7 @@ template <int kGroupRows, class T>
 __device__ __forceinline__ void copy_tile(int vector, const T* __restrict__ source,
                                           int64_t image_elements, const TileLayout& layout,
                                           const TileBounds& bounds, unsigned char* target) {
+  clear_gaps<kGroupRows>(layout, bounds, target);
   if (vector == 8) {
     copy_tile_by<T, 8, kGroupRows>(source, image_elements, layout, bounds, target);
   } else if (vector == 4) {

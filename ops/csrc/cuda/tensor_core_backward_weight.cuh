@@ -83,29 +83,32 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
     const int tile_width = min(plan.tile_columns, plan.width - left);
     const int runs = (tile_width + 8 * kWeightBlocks - 1) / (8 * kWeightBlocks);
     const int segments = bounds.images * groups * runs;
+    const float per_images = 1.f / bounds.images, per_groups = 1.f / groups;
     for (int first = 16 * position; first < segments; first += 16 * plan.positions) {
       // Lanes give addresses in the order of an operand's registers: segments 0 to 7 with the first
       // and with the second of two chunks, then segments 8 to 15. Without a segment all rows are
       // zeros.
       const int segment = first + lane % 8 + lane / 16 * 8;
-      const int group = segment / bounds.images % groups;
-      const int run = segment / bounds.images / groups;
+      const int row_of_all = divide(segment, per_images);
+      const int segment_image = segment - row_of_all * bounds.images;
+      const int run = divide(row_of_all, per_groups);
+      const int group = row_of_all - run * groups;
       const int lane_row = segment < segments ? top + group * group_rows : 1 << 24;
       const SharedAddress lane_column = run * 16 * kWeightBlocks + lane / 8 % 2 * 16;
       const SharedAddress grad_address = shared_address(shared + plan.grad_offset) +
-                                         segment % bounds.images * plan.grad_layout.image_stride +
+                                         segment_image * plan.grad_layout.image_stride +
                                          group * plan.grad_layout.group_stride + lane_column;
       const SharedAddress x_address =
-          shared_address(shared) + segment % bounds.images * plan.x_layout.image_stride +
+          shared_address(shared) + segment_image * plan.x_layout.image_stride +
           group * plan.x_layout.group_stride -
           plan.x_layout.template offset<0>(bounds.first_index) + lane_column;
 
       // What at least one of the segments needs.
-      const int last = min(first + 15, segments - 1);
-      const int first_run = first / bounds.images / groups,
-                last_run = last / bounds.images / groups;
-      const int first_group = first_run == last_run ? first / bounds.images % groups : 0;
-      const int last_group = first_run == last_run ? last / bounds.images % groups : groups - 1;
+      const int first_row = divide(first, per_images);
+      const int last_row = divide(min(first + 15, segments - 1), per_images);
+      const int first_run = divide(first_row, per_groups), last_run = divide(last_row, per_groups);
+      const int first_group = first_run == last_run ? first_row - first_run * groups : 0;
+      const int last_group = first_run == last_run ? last_row - last_run * groups : groups - 1;
       const int begin = max(0, padding - first_tap - top - last_group * group_rows);
       const int end = min(group_rows + tap_rows - 1,
                           plan.height + padding - first_tap - top - first_group * group_rows);

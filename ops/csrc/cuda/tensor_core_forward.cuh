@@ -108,6 +108,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks == 4 ? 3 : 4)
   const int groups = (tile_height + kRows - 1) / kRows;
   const int runs = (tile_width + 8 * kBlocks - 1) / (8 * kBlocks);
   const int segments = bounds.images * groups * runs;
+  const float per_images = 1.f / bounds.images, per_groups = 1.f / groups;
   // Lane n of the band's 8 columns starts at tap -n.
   const uint32_t* band_of_lane =
       filter + (lane / 4 % 2 ? 0 : kWords) + lane % 4 + (7 - lane / 4) / 2;
@@ -117,19 +118,22 @@ __global__ void __launch_bounds__(kThreads, kBlocks == 4 ? 3 : 4)
   for (int first = 16 * uniform_warp(); first < segments; first += 16 * (kThreads / 32)) {
     // Lane l gives the addresses of segment l % 16. Without a segment all its rows are zeros.
     const int segment = first + lane % 16;
-    const int group = segment / bounds.images % groups;
-    const int run = segment / bounds.images / groups;
+    const int row_of_all = divide(segment, per_images);
+    const int segment_image = segment - row_of_all * bounds.images;
+    const int run = divide(row_of_all, per_groups);
+    const int group = row_of_all - run * groups;
     const int lane_row = segment < segments ? top - padding + kRows * group : -(1 << 24);
     SharedAddress group_address =
-        shared_address(shared) + segment % bounds.images * plan.layout.image_stride +
+        shared_address(shared) + segment_image * plan.layout.image_stride +
         group * plan.layout.group_stride - plan.layout.template offset<kRows>(bounds.first_index) +
         run * 16 * kBlocks + lane / 16 * 16;
 
     // What at least one of the segments needs.
-    const int last = min(first + 15, segments - 1);
-    const int first_run = first / bounds.images / groups, last_run = last / bounds.images / groups;
-    const int first_group = first_run == last_run ? first / bounds.images % groups : 0;
-    const int last_group = first_run == last_run ? last / bounds.images % groups : groups - 1;
+    const int first_row = divide(first, per_images);
+    const int last_row = divide(min(first + 15, segments - 1), per_images);
+    const int first_run = divide(first_row, per_groups), last_run = divide(last_row, per_groups);
+    const int first_group = first_run == last_run ? first_row - first_run * groups : 0;
+    const int last_group = first_run == last_run ? last_row - last_run * groups : groups - 1;
     const int begin = max(0, padding - top - kRows * last_group);
     const int end =
         min(plan.kernel_height + kRows - 1, plan.height + padding - top - kRows * first_group);
@@ -207,9 +211,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks == 4 ? 3 : 4)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int target = first + lane / 4 + 8 * half;
-      const int target_row = top + target / bounds.images % groups * kRows;
-      const int target_column = left + target / bounds.images / groups * (8 * kBlocks);
-      T* to = out + first_plane + target % bounds.images * image_elements +
+      const int target_row_of_all = divide(target, per_images);
+      const int target_run = divide(target_row_of_all, per_groups);
+      const int target_row = top + (target_row_of_all - target_run * groups) * kRows;
+      const int target_column = left + target_run * (8 * kBlocks);
+      T* to = out + first_plane + (target - target_row_of_all * bounds.images) * image_elements +
               int64_t{target_row} * plan.width + target_column;
       const int rows = target < segments ? plan.height - target_row : 0;
       const int columns = plan.width - target_column;
