@@ -20,8 +20,8 @@
 // Kernel rows and columns that never meet the map are left out, and so are all products with rows
 // outside it. A tile leaves out the columns in which none of its kernel columns meets the map;
 // what remains outside are zero columns beside the packed x (where an infinite grad_output or x
-// gives NaN). Three kernel columns of channels-last maps are too little work for packing: the maps
-// are read where they are.
+// gives NaN). Three or five kernel columns of channels-last maps are too little work for packing:
+// the maps are read where they are.
 //
 // The maps are cut into blocks (an image, a range of rows and, in wide maps, of columns), the
 // blocks of some channels into chunks, which are the tasks. Registers are added to a chunk's sums
@@ -420,11 +420,13 @@ class BackwardWeight {
     b.column = map.strides.w;
   }
 
-  // With three kernel columns a channels-last map is not worth packing: the columns of which one
-  // neighbour lies outside the map are tiles of two kernel columns.
+  // With few kernel columns a channels-last map is not worth packing: near the map's sides, where
+  // some kernel columns lie outside, tiles of the others take the place of zero columns. Their work
+  // grows with the square of the kernel's columns.
   bool in_place(int64_t channel_block) const {
-    return std::is_same_v<T, Scalar> && kernel_columns_ == 3 &&
-           problem_.width >= 2 * problem_.dilation && lanes(channel_block) == L &&
+    const int64_t others = kernel_columns_ - 1;
+    return std::is_same_v<T, Scalar> && (others == 2 || others == 4) &&
+           problem_.width >= others * others * problem_.dilation && lanes(channel_block) == L &&
            grad_output_.strides.c == 1 && x_.strides.c == 1;
   }
 
@@ -447,11 +449,16 @@ class BackwardWeight {
       x.left = maximum(0, x.left);
       read_in_place(grad_output_, n, channel_block, g);
       read_in_place(x_, n, channel_block, x);
-      const int64_t inside = minimum(g.right, maximum(g.left, d));
-      const int64_t outside = minimum(g.right, maximum(g.left, p.width - d));
-      add_tiles(g, x, g.left, inside, 0, 2, sums);
-      add_tiles(g, x, inside, outside, -1, 3, sums);
-      add_tiles(g, x, outside, g.right, -1, 2, sums);
+      const auto add = [&](int64_t left, int64_t right, int64_t j, int64_t columns) {
+        add_tiles(g, x, maximum(g.left, left), minimum(g.right, right), j,
+                  static_cast<int>(columns), sums);
+      };
+      for (int64_t side = 0; side < taps_left_; ++side) {
+        const int64_t columns = taps_left_ + 1 + side;
+        add(side * d, (side + 1) * d, -side, columns);
+        add(p.width - (side + 1) * d, p.width - side * d, -taps_left_, columns);
+      }
+      add(taps_left_ * d, p.width - taps_left_ * d, -taps_left_, kernel_columns_);
       return;
     }
     pack_block(grad_output_, n, channel_block, g.right, g, packed);
