@@ -691,22 +691,23 @@ class Unpacked {
         out_(out),
         filter_(p, weight, bias, flip),
         blocks_(ceil_div(p.channels, L)),
-        row_phases_(minimum(p.dilation, p.height)),
         weights_(blocks_ * filter_.size()) {
     for (int64_t block = 0; block < blocks_; ++block)
       filter_.pack_channels(channel(block), static_cast<int>(L),
                             weights_.get() + block * filter_.size());
-    // All blocks of a few rows at a time, as they lie in memory, if those stay in the cache.
+    // All channels of a few rows at a time, as they lie in memory; of as many columns as leave
+    // these rows in the cache.
     constexpr int64_t kVectors = (512 << 10) / (L * sizeof(float));
-    const int64_t height = ceil_div(p.height, p.dilation);
-    const int64_t rows = filter_.height + Block::kMaxRows - 1;
-    group_ = minimum(blocks_, maximum(1, kVectors / (rows * p.width)));
-    groups_ = ceil_div(blocks_, group_);
-    const int64_t row_work = p.width * filter_.height * filter_.width * group_;
-    row_strip_ =
-        strip_rows(height, p.batch * groups_ * row_phases_, row_work, 0, height, Block::kMaxRows);
+    const int64_t d = p.dilation;
+    const int64_t height = ceil_div(p.height, d), width = ceil_div(p.width, d);
+    const int64_t rows = (filter_.height + Block::kMaxRows - 1) * d;
+    const int64_t columns = maximum(2 * Block::kMaxColumns, kVectors / (rows * d * blocks_));
+    column_strips_ = ceil_div(width, columns);
+    column_strip_ = ceil_div(width, column_strips_);
+    const int64_t row_work = column_strip_ * d * d * filter_.height * filter_.width * blocks_;
+    row_strip_ = strip_rows(height, p.batch * column_strips_, row_work, 0, height, Block::kMaxRows);
     row_strips_ = ceil_div(height, row_strip_);
-    parts_ = groups_ * row_phases_ * row_strips_;
+    parts_ = column_strips_ * row_strips_;
   }
 
   int64_t channel(int64_t block) const { return minimum(block * L, problem_.channels - L); }
@@ -717,20 +718,17 @@ class Unpacked {
     const int64_t image = task / parts_;
     const int64_t part = task % parts_;
     const int64_t row_part = part % row_strips_;
-    const int64_t row_phase = part / row_strips_ % row_phases_;
-    const int64_t block0 = part / row_strips_ / row_phases_ * group_;
-    const int64_t block1 = minimum(blocks_, block0 + group_);
+    const int64_t column0 = part / row_strips_ * column_strip_;
 
-    const int64_t height = (p.height - row_phase + d - 1) / d;
+    // Row r stands for the d rows r * d ... of the map, one of each residue, and so do columns.
+    const int64_t height = ceil_div(p.height, d);
     const int64_t row0 = row_part * row_strip_, row1 = minimum(height, row0 + row_strip_);
-    if (row0 >= row1) return;
     const Strides &sx = x_.strides, &so = out_.strides;
-    const float* x = static_cast<const float*>(x_.data) + image * sx.n + row_phase * sx.h;
-    float* out = static_cast<float*>(out_.data) + image * so.n + row_phase * so.h;
+    const float* x = static_cast<const float*>(x_.data) + image * sx.n;
+    float* out = static_cast<float*>(out_.data) + image * so.n;
     Plane<float> plane{};
     plane.x_row = d * sx.h;
     plane.x_column = d * sx.w;
-    plane.rows = height;
     plane.kernel_height = filter_.height;
     plane.kernel_width = filter_.width;
     plane.steps = filter_.steps;
@@ -740,15 +738,20 @@ class Unpacked {
     const int64_t row_tiles = ceil_div(row1 - row0, minimum(Block::kMaxRows, filter_.height));
     for (int64_t tile = 0; tile < row_tiles; ++tile) {
       const int64_t begin = row0 + (row1 - row0) * tile / row_tiles;
-      const int64_t end = row0 + (row1 - row0) * (tile + 1) / row_tiles;
-      for (int64_t block = block0; block < block1; ++block) {
-        plane.weight = weights_.get() + block * filter_.size();
-        plane.bias = plane.weight + filter_.bias_offset();
-        for (int64_t phase = 0; phase < minimum(d, p.width); ++phase) {
-          plane.columns = (p.width - phase + d - 1) / d;
-          plane.x = x + phase * sx.w + channel(block);
-          Block::run(plane, begin, end, 0, plane.columns,
-                     out + begin * plane.out_row + phase * so.w + channel(block));
+      const int64_t last = row0 + (row1 - row0) * (tile + 1) / row_tiles;
+      for (int64_t row_phase = 0; row_phase < minimum(d, p.height - begin * d); ++row_phase) {
+        plane.rows = (p.height - row_phase + d - 1) / d;
+        for (int64_t block = 0; block < blocks_; ++block) {
+          plane.weight = weights_.get() + block * filter_.size();
+          plane.bias = plane.weight + filter_.bias_offset();
+          for (int64_t phase = 0; phase < minimum(d, p.width); ++phase) {
+            plane.columns = (p.width - phase + d - 1) / d;
+            plane.x = x + row_phase * sx.h + phase * sx.w + channel(block);
+            const int64_t width = minimum(column_strip_, plane.columns - column0);
+            Block::run(plane, begin, minimum(last, plane.rows), column0, width,
+                       out + (begin * d + row_phase) * so.h + (column0 * d + phase) * so.w +
+                           channel(block));
+          }
         }
       }
     }
@@ -759,9 +762,8 @@ class Unpacked {
   const Map out_;
   const Filter<Single<Float>, float> filter_;
   const int64_t blocks_;
-  const int64_t row_phases_;
   const Buffer<float> weights_;
-  int64_t group_, groups_;  // blocks in a task, and how many such groups
+  int64_t column_strip_, column_strips_;
   int64_t row_strip_, row_strips_;
   int64_t parts_;  // tasks of one image
 };
