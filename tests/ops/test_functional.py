@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = Case(2, 5, 9, 11, 5, 3)
 STRIDED_CASES = [SMALL, *(case for case in CASES if case.c in (5, 16, 17, 33) or case.n == 0)]
 
+needs_op = pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
+
 
 def convolve(x, weight, bias=None, dilation=1):
     return depthwise_conv2d(x, weight, bias, dilation=dilation, implementation='op')
@@ -225,7 +227,7 @@ def runs_of_instruction_sets():
     return {isa: start_python(CHECK_ALL, UNIREPLKNET_CPU_ISA=isa) for isa in ISAS}
 
 
-@pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
+@needs_op
 @pytest.mark.parametrize('isa', ISAS)
 def test_every_instruction_set(runs_of_instruction_sets, isa):
     process = runs_of_instruction_sets[isa]
@@ -236,7 +238,7 @@ def test_every_instruction_set(runs_of_instruction_sets, isa):
     assert stdout.splitlines() == [f'isa {isa}', 'all right']
 
 
-@pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
+@needs_op
 def test_unknown_instruction_set_is_named():
     path = library.directory() / library.FILE_NAMES['cpu']
     code = f"import torch; torch.ops.load_library('{path}'); torch.ops.unireplknet.cpu_isa()"
@@ -383,6 +385,7 @@ def test_tensors_that_the_op_does_not_know_are_native(faster, change):
     assert isinstance(output, Subclass) == (Subclass in (type(changed), type(changed_weight)))
 
 
+@needs_op
 @pytest.mark.parametrize('dtype', [torch.complex64, torch.int64])
 def test_dtypes_that_the_op_does_not_know_are_native(dtype):
     x, weight = (tensor.to(dtype) for tensor in tensors_of(SMALL)[:2])
@@ -400,6 +403,7 @@ def test_float64_is_native_on_a_gpu(device):
         assert which_ran(x, weight) == 'native'
 
 
+@needs_op
 def test_kernels_that_the_op_does_not_know_are_native():
     x = tensors_of(SMALL)[0]
     for height, width, dilation in ((65, 3, 1), (3, 65, 1), (3, 3, 16), (11, 3, 2), (3, 11, 2)):
@@ -513,7 +517,7 @@ except RuntimeError as error:
         assert available == 'False False'
         assert f'{tmp_path}/libunireplknet_ops.so does not load' in cpu
 
-    @pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
+    @needs_op
     @pytest.mark.skipif(torch.version.cuda is None, reason='this torch would not look at it')
     def test_a_damaged_cuda_library_leaves_the_cpu(self, tmp_path):
         source = library.directory() / library.FILE_NAMES['cpu']
