@@ -47,11 +47,15 @@ cudaError_t tensor_core_backward_weight(const Shape& shape, const T* grad_output
 
 // --- shared by the two kernels ---
 
-constexpr int divide_up(int value, int divisor) { return (value + divisor - 1) / divisor; }
+__host__ __device__ constexpr int divide_up(int value, int divisor) {
+  return (value + divisor - 1) / divisor;
+}
 constexpr int64_t divide_up(int64_t value, int64_t divisor) {
   return (value + divisor - 1) / divisor;
 }
-constexpr int round_up(int value, int multiple) { return divide_up(value, multiple) * multiple; }
+__host__ __device__ constexpr int round_up(int value, int multiple) {
+  return divide_up(value, multiple) * multiple;
+}
 
 // Columns kept before the first output column of a tile: the kernel's padding, rounded up so that
 // copies stay aligned.
@@ -135,78 +139,89 @@ __device__ __forceinline__ int divide(int a, float inverse) {
   return static_cast<int>((static_cast<float>(a) + 0.5f) * inverse);
 }
 
-// Writes zeros where a read beyond the end of a row may go and no margin follows: behind the last
-// row, and behind the last row of each group where there are gaps between groups.
-template <int kGroupRows>
-__device__ __forceinline__ void clear_gaps(const TileLayout& layout, const TileBounds& bounds,
-                                           unsigned char* target) {
+// Writes zeros to what of a tile lies outside of the map: columns before `first` and from `last`
+// on, and where a read beyond the end of a row may go and no margin follows, behind the last row
+// and behind the last row of each group where there are gaps between groups.
+template <int kVector, int kGroupRows>
+__device__ __forceinline__ void clear_margins(const TileLayout& layout, const TileBounds& bounds,
+                                              int first, int last, unsigned char* target) {
+  struct alignas(2 * kVector) Piece {
+    uint16_t elements[kVector];
+  };
   const int base = layout.template offset<kGroupRows>(bounds.first_index);
   const int gap = layout.group_stride - layout.group_rows * layout.pitch;
-  const int end = layout.template offset<kGroupRows>(bounds.first_index + bounds.rows - 1) - base +
-                  layout.pitch;
-  for (int i = threadIdx.x; i < 8 * bounds.images; i += blockDim.x) {
-    if (2 * (i % 8) < layout.margin) {
-      *reinterpret_cast<uint32_t*>(target + i / 8 * layout.image_stride + end + i % 8 * 4) = 0;
-    }
-  }
-  if (gap == 0) return;
+  const float per_rows = 1.f / bounds.rows;
+#pragma unroll 1
   for (int i = threadIdx.x; i < bounds.rows * bounds.images; i += blockDim.x) {
-    const int row = bounds.first_index + i % bounds.rows;
-    if ((row + 1) % layout.group_rows != 0) continue;
-    unsigned char* to = target + i / bounds.rows * layout.image_stride - base + layout.pitch +
-                        layout.template offset<kGroupRows>(row);
-    for (int byte = 0; byte < gap; byte += 4) *reinterpret_cast<uint32_t*>(to + byte) = 0;
+    const int image = divide(i, per_rows), row = i - image * bounds.rows;
+    const int index = bounds.first_index + row;
+    Piece* to = reinterpret_cast<Piece*>(target + image * layout.image_stride - base +
+                                         layout.template offset<kGroupRows>(index));
+    int end = layout.columns;
+    if (row + 1 == bounds.rows) {
+      end += round_up(layout.margin, 8);
+    } else if (gap != 0 && (index + 1) % layout.group_rows == 0) {
+      end += gap / 2;
+    }
+#pragma unroll 1
+    for (int piece = 0; piece < first / kVector; ++piece) to[piece] = Piece{};
+#pragma unroll 1
+    for (int piece = last / kVector; piece < end / kVector; ++piece) to[piece] = Piece{};
   }
 }
 
 // Starts the copy of a tile, columns outside of the map as zeros; the caller commits, waits and
 // synchronises. So many neighbouring threads as a row has pieces, rounded up to a power of two,
-// copy a row.
-template <class T, int kVector, int kGroupRows>
+// copy a row. kGaps: there are gaps between groups.
+template <class T, int kVector, int kGroupRows, bool kGaps>
 __device__ __forceinline__ void copy_tile_by(const T* __restrict__ source, int64_t image_elements,
                                              const TileLayout& layout, const TileBounds& bounds,
                                              unsigned char* target) {
-  constexpr int kBatch = kVector == 1 ? 4 : 1;
+  const int first = max(0, -bounds.first_column);
+  const int last = min(layout.columns, bounds.width - bounds.first_column);
+  clear_margins<kVector, kGroupRows>(layout, bounds, first, last, target);
   int lanes_log = 0;
-  while (lanes_log < 5 && kVector << lanes_log < layout.columns) ++lanes_log;
-  const int step = blockDim.x >> lanes_log;
-  const bool gaps = layout.group_stride != layout.group_rows * layout.pitch;
+  while (lanes_log < 5 && kVector << lanes_log < last - first) ++lanes_log;
+  const int step = static_cast<int>(blockDim.x) >> lanes_log;
   const int base = layout.template offset<kGroupRows>(bounds.first_index);
-  const int64_t next_image = image_elements - int64_t{bounds.rows} * bounds.width;
-  for (int column = (threadIdx.x & ((1 << lanes_log) - 1)) * kVector; column < layout.columns;
-       column += kVector << lanes_log) {
-    const int position = bounds.first_column + column;
-    const bool valid = position >= 0 && position < bounds.width;
-    int row = threadIdx.x >> lanes_log, image = 0;
+  // From a row to the thread's next one, and from behind the last row to the next image.
+  const int64_t step_elements = int64_t{step} * bounds.width;
+  const int64_t next_elements = image_elements - int64_t{bounds.rows} * bounds.width;
+  const int step_bytes = kGaps ? 0 : step * layout.pitch;
+  const int next_bytes = layout.image_stride - (kGaps ? 0 : bounds.rows * layout.pitch);
+  const int lane = threadIdx.x & ((1 << lanes_log) - 1);
+  for (int column = first + lane * kVector; column < last; column += kVector << lanes_log) {
+    int row = threadIdx.x >> lanes_log, images = bounds.images;
     const T* from =
-        source + int64_t{bounds.first_row + row} * bounds.width + (valid ? position : 0);
-    unsigned char* to = target + 2 * column;
-    while (image < bounds.images) {
-      // Loads to registers go several at a time.
+        source + int64_t{bounds.first_row + row} * bounds.width + (bounds.first_column + column);
+    unsigned char* to = target + 2 * column + (kGaps ? 0 : row * layout.pitch);
+    // Loads to registers go several at a time.
+    constexpr int kBatch = kVector == 1 ? 4 : 1;
+    for (bool more = true; more;) {
       uint16_t elements[kBatch];
       unsigned char* targets[kBatch];
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
         while (row >= bounds.rows) {
           row -= bounds.rows;
-          from += next_image;
-          to += layout.image_stride;
-          ++image;
+          from += next_elements;
+          to += next_bytes;
+          --images;
         }
-        targets[i] = nullptr;
-        if (image < bounds.images) {
-          const int offset =
-              gaps ? layout.template offset<kGroupRows>(bounds.first_index + row) - base
-                   : row * layout.pitch;
-          if constexpr (kVector > 1) {
-            cp_async<2 * kVector>(shared_address(to + offset), valid ? from : source, valid);
-          } else {
-            targets[i] = to + offset;
-            elements[i] = valid ? static_cast<uint16_t>(bits_of(*from)) : 0;
-          }
+        more = images > 0;
+        targets[i] = to;
+        if constexpr (kGaps) {
+          targets[i] += layout.template offset<kGroupRows>(bounds.first_index + row) - base;
+        }
+        if constexpr (kVector > 1) {
+          if (more) cp_async<2 * kVector>(shared_address(targets[i]), from);
+        } else {
+          if (more) elements[i] = static_cast<uint16_t>(bits_of(*from));
+          if (!more) targets[i] = nullptr;
         }
         row += step;
-        from += int64_t{step} * bounds.width;
+        from += step_elements;
+        to += step_bytes;
       }
       if constexpr (kVector == 1) {
 #pragma unroll
@@ -218,19 +233,29 @@ __device__ __forceinline__ void copy_tile_by(const T* __restrict__ source, int64
   }
 }
 
+template <int kGroupRows, int kVector, class T>
+__device__ __forceinline__ void copy_tile_by(const T* __restrict__ source, int64_t image_elements,
+                                             const TileLayout& layout, const TileBounds& bounds,
+                                             unsigned char* target) {
+  if (layout.group_stride == layout.group_rows * layout.pitch) {
+    copy_tile_by<T, kVector, kGroupRows, false>(source, image_elements, layout, bounds, target);
+  } else {
+    copy_tile_by<T, kVector, kGroupRows, true>(source, image_elements, layout, bounds, target);
+  }
+}
+
 template <int kGroupRows, class T>
 __device__ __forceinline__ void copy_tile(int vector, const T* __restrict__ source,
                                           int64_t image_elements, const TileLayout& layout,
                                           const TileBounds& bounds, unsigned char* target) {
-  clear_gaps<kGroupRows>(layout, bounds, target);
   if (vector == 8) {
-    copy_tile_by<T, 8, kGroupRows>(source, image_elements, layout, bounds, target);
+    copy_tile_by<kGroupRows, 8>(source, image_elements, layout, bounds, target);
   } else if (vector == 4) {
-    copy_tile_by<T, 4, kGroupRows>(source, image_elements, layout, bounds, target);
+    copy_tile_by<kGroupRows, 4>(source, image_elements, layout, bounds, target);
   } else if (vector == 2) {
-    copy_tile_by<T, 2, kGroupRows>(source, image_elements, layout, bounds, target);
+    copy_tile_by<kGroupRows, 2>(source, image_elements, layout, bounds, target);
   } else {
-    copy_tile_by<T, 1, kGroupRows>(source, image_elements, layout, bounds, target);
+    copy_tile_by<kGroupRows, 1>(source, image_elements, layout, bounds, target);
   }
 }
 

@@ -27,6 +27,9 @@ constexpr double kCyclesPerByte = 1 / 18.5;
 constexpr double kCyclesPerCachedByte = 1 / 28.;
 constexpr double kBlockLatency = 2500.;
 
+// Images of a tile at most; more than the 16 that a warp takes at a time are for small maps.
+constexpr int kMaxImages = 64;
+
 // What a part of a launch needs.
 struct Work {
   double tensor = 0;        // cycles of the tensor cores
@@ -39,10 +42,13 @@ struct Work {
     shared += times * other.shared;
     instructions += times * other.instructions;
   }
-  // Bytes copied to shared memory, `vector` elements at a time.
-  void add_copy(double bytes, int vector) {
-    shared += bytes / 128;
-    instructions += 12 * bytes / (64 * vector);
+  // Rows copied to shared memory, `vector` elements at a time, by so many lanes as copy_tile takes.
+  void add_copy(double rows, int columns, int vector) {
+    int lanes = 1;
+    while (lanes < 32 && lanes * vector < columns) lanes *= 2;
+    const double pieces = rows * divide_up(columns, lanes * vector) * lanes;
+    shared += std::max(rows * columns / 64, pieces / 32);
+    instructions += pieces / 32 * 15 + rows / 32 * 25;
   }
 };
 
@@ -148,9 +154,10 @@ inline double forward_cycles(const Shape& shape, const ForwardPlan& plan) {
   const double stored = 2. * images * std::min(plan.tile_rows, shape.height) *
                         std::min(plan.tile_columns, shape.width);
   block.shared = tiles * steps * row.shared + 2 * stored / 128;
-  block.instructions = tiles * (pairs * row.instructions + steps * 16 + 100 + 30 * plan.blocks) +
-                       1000 + 2 * shape.kernel_height * filter_words(chunks_of(shape.kernel_width));
-  block.add_copy(loaded, copy_vector(shape.width, plan.layout.margin, nullptr));
+  block.instructions = tiles * (pairs * row.instructions + steps * 16 + 200 + 50 * plan.blocks) +
+                       600 + 2 * shape.kernel_height * filter_words(chunks_of(shape.kernel_width));
+  block.add_copy(double(images) * rows, std::min(plan.layout.columns, shape.width),
+                 copy_vector(shape.width, plan.layout.margin, nullptr));
   block.steps = divide_up(tiles, kThreads / 32) * steps;
   const int64_t count =
       int64_t{plan.batch_groups} * shape.channels * plan.row_tiles * plan.column_tiles;
@@ -173,7 +180,7 @@ void visit_forward_plans(const Shape& shape, Visit visit) {
   for (plan.blocks = 1; plan.blocks <= 4; plan.blocks *= 2) {
     // A segment more than twice as wide as the map only adds work.
     if (plan.blocks > 1 && 4 * plan.blocks >= shape.width) break;
-    for (plan.images = 16; plan.images >= 1; plan.images /= 2) {
+    for (plan.images = kMaxImages; plan.images >= 1; plan.images /= 2) {
       if (plan.images > 1 && plan.images / 2 >= shape.batch) continue;
       plan.batch_groups = divide_up(plan.batch, plan.images);
       plan.tile_rows = 0;
@@ -303,9 +310,13 @@ inline double backward_weight_cycles(const Shape& shape, const BackwardWeightPla
   Work block;
   block.tensor = units * tiles * pairs * row.tensor;
   block.shared = units * tiles * (steps * row.shared + 4. * group_rows * plan.tap_groups);
-  block.instructions = units * (tiles * (pairs * row.instructions + steps * 30) + 1000) +
-                       1000 * (plan.threads() / 32);
-  block.add_copy(units * loaded, copy_vector(shape.width, plan.x_layout.margin, nullptr));
+  block.instructions =
+      units * (tiles * (pairs * row.instructions + steps * 30 + 150 * plan.tap_groups) + 400) +
+      600 * (plan.threads() / 32);
+  block.add_copy(double(units) * images * rows, std::min(plan.x_layout.columns, shape.width),
+                 copy_vector(shape.width, plan.x_layout.margin, nullptr));
+  block.add_copy(double(units) * images * std::min(plan.tile_rows, shape.height),
+                 std::min(plan.tile_columns, shape.width), copy_vector(shape.width, 8, nullptr));
   // Between units nothing of the block is under way.
   block.steps = units * (rounds * longest + kBlockLatency / 60);
   const int64_t count = plan.splits * shape.channels;
@@ -329,7 +340,7 @@ void visit_backward_weight_plans(const Shape& shape, Visit visit) {
   plan.kernel_width = shape.kernel_width;
   plan.tap_groups = divide_up(shape.kernel_height, kTapRows);
   for (plan.positions = 1; plan.positions * plan.tap_groups <= kMaxWarps; plan.positions *= 2) {
-    for (plan.images = 16; plan.images >= 1; plan.images /= 2) {
+    for (plan.images = kMaxImages; plan.images >= 1; plan.images /= 2) {
       if (plan.images > 1 && plan.images / 2 >= shape.batch) continue;
       plan.batch_groups = divide_up(plan.batch, plan.images);
       for (int groups = 1; groups <= 16; groups *= 2) {
@@ -360,15 +371,22 @@ void visit_backward_weight_plans(const Shape& shape, Visit visit) {
             plan.shared_bytes =
                 std::max(plan.zero_offset + zero_bytes(chunks, kWeightBlocks), sum_bytes);
             if (plan.shared_bytes > static_cast<int>(kMaxSharedBytes)) continue;
-            // About three blocks for each place on the device, if there is so much to do.
+            // One to three blocks for each place on the device, if there is so much to do.
             const int resident = std::max(
                 1,
                 std::min(kProcessorSharedBytes / (plan.shared_bytes + 1024), 512 / plan.threads()));
-            const int64_t wanted = divide_up(int64_t{3} * kProcessors * resident, shape.channels);
             const int units = plan.units();
-            plan.splits = divide_up(
-                units, divide_up(units, static_cast<int>(std::min<int64_t>(units, wanted))));
-            visit(plan);
+            plan.splits = 0;
+            for (int waves = 1; waves <= 3; ++waves) {
+              const int64_t wanted =
+                  divide_up(int64_t{waves} * kProcessors * resident, shape.channels);
+              const int per_block =
+                  divide_up(units, static_cast<int>(std::min<int64_t>(units, wanted)));
+              const int splits = divide_up(units, per_block);
+              if (splits == plan.splits) continue;
+              plan.splits = splits;
+              visit(plan);
+            }
             break;
           }
         }
