@@ -12,11 +12,12 @@ from test_cuda_sources import EMULATOR, build_for_host, run_program
 
 # n, c, h, w, kernel height, kernel width; the elements by which tensors miss the alignment of their
 # allocation. Every number of 8-column chunks under a kernel, maps smaller than the kernel, more and
-# fewer images than the 16 that a tile takes, rows that are no multiple of any vector, maps too wide
+# fewer images than the 16 that a warp takes, rows that are no multiple of any vector, maps too wide
 # for one tile.
 CASES = (
     (1, 1, 1, 1, 3, 3, 0),
     (17, 1, 7, 7, 13, 13, 0),
+    (40, 1, 6, 7, 5, 7, 0),
     (2, 2, 7, 7, 31, 31, 0),
     (16, 1, 16, 16, 31, 31, 0),
     (18, 1, 14, 14, 9, 13, 0),
