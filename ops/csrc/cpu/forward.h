@@ -580,10 +580,10 @@ class Packed {
     const int64_t packed_size = rows * pitch * L;
     const int64_t single_size = Math::kStep == 1 ? 0 : single_rows(columns) * columns * L;
     const int64_t result_size = direct ? 0 : group * Block::kMaxRows * d * out_columns * L;
-    int64_t bytes = 0;
-    for (int64_t size : {packed_size, single_size, result_size})
-      bytes += Scratch::rounded(size * static_cast<int64_t>(sizeof(S)));
-    Scratch scratch(bytes);
+    constexpr int64_t kScalar = sizeof(S);
+    Scratch scratch(Scratch::rounded(packed_size * kScalar) +
+                    Scratch::rounded(single_size * kScalar) +
+                    Scratch::rounded(result_size * kScalar));
     S* packed = scratch.template take<S>(packed_size);
     S* singles = scratch.template take<S>(single_size);
     S* result = scratch.template take<S>(result_size);
