@@ -102,7 +102,7 @@ inline BackwardWeightPlan plan_backward_weight(const Shape& shape, int filter_ro
 
 template <class T, int kFilterRows, int kColumns>
 __global__ void __launch_bounds__(kDirectThreads,
-                                  resident_blocks(kFilterRows* kColumns + 2 * kStrip + kColumns))
+                                  resident_blocks(kFilterRows* kColumns + 4 * kStrip + kColumns))
     direct_backward_weight_kernel(const T* __restrict__ grad_output, const T* __restrict__ x,
                                   float* __restrict__ partials, const BackwardWeightPlan plan) {
   UNIREPLKNET_DYNAMIC_SHARED(int64_t, starts);

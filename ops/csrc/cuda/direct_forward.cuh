@@ -148,6 +148,16 @@ __global__ void __launch_bounds__(kDirectThreads,
     const unsigned image = first_plane + plane - channel * plan.batch.value();
     starts[plane] = (image * shape.channels + channel) * shape.height * shape.width;
   }
+  __syncthreads();
+
+  const int row_begin = max(0, y_begin - shape.padding_height());
+  const int row_end = min(shape.height, y_begin + plan.groups * kRows + shape.padding_height());
+  const int rows = row_end - row_begin;
+  const Planes held{starts, planes, shape.width, plan.pitch, plan.plane_pitch};
+  load_tile(tile, x, held, row_begin, rows, x_begin - shape.padding_width() - plan.shift,
+            plan.load);
+  cp_async_commit();
+  // While the tile is on its way.
   const int filters = plan.batch.divide(first_plane + planes - 1) - first_channel + 1;
   const int taps = filter_height * filter_width;
   for (int slot = 0; slot < filters; ++slot) {
@@ -159,15 +169,6 @@ __global__ void __launch_bounds__(kDirectThreads,
           column < filter_width ? to_float(source[plan.flip ? taps - 1 - tap : tap]) : 0.f;
     }
   }
-  __syncthreads();
-
-  const int row_begin = max(0, y_begin - shape.padding_height());
-  const int row_end = min(shape.height, y_begin + plan.groups * kRows + shape.padding_height());
-  const int rows = row_end - row_begin;
-  const Planes held{starts, planes, shape.width, plan.pitch, plan.plane_pitch};
-  load_tile(tile, x, held, row_begin, rows, x_begin - shape.padding_width() - plan.shift,
-            plan.load);
-  cp_async_commit();
   cp_async_wait<0>();
   __syncthreads();
 

@@ -13,7 +13,9 @@ constexpr int kDirectThreads = 128;
 // Blocks of kDirectThreads that should fit on one multiprocessor beside each other, for a kernel
 // whose hot values (sums and a window of inputs) take `values` registers. Named for ptxas, whose
 // own guess is a round number of blocks even at the price of spills.
-constexpr int resident_blocks(int values) { return values <= 60 ? 6 : values <= 74 ? 5 : 4; }
+constexpr int resident_blocks(int values) {
+  return values <= 60 ? 6 : values <= 74 ? 5 : values <= 106 ? 4 : 3;
+}
 
 // Beyond this a block takes fewer planes or rows, so that several blocks fit on one multiprocessor.
 constexpr size_t kTargetSharedBytes = 48 * 1024;
