@@ -154,21 +154,27 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
             // Kernel rows b from first_b to last_b meet a row of the segment.
             const int first_b = step - group_rows + 1, last_b = min(step, tap_rows - 1);
             auto multiply = [&](auto all_rows) {
-              // The next product's columns are under way while one is taken.
-              uint32_t a[2][4];
-              if (needed & 1) ldmatrix_trans(a[0], address);
+              // The next product's columns are under way while one is taken, where there are
+              // registers for it.
+              constexpr int kAhead = kChunks < 5;
+              uint32_t a[kAhead + 1][4];
+              auto load = [&](int product) {
+                const int chunk = product / kTiles + 2 * (product % kTiles);
+                if (needed >> product & 1) {
+                  ldmatrix_trans(a[product % (kAhead + 1)], address + 16 * chunk);
+                }
+              };
+              if (kAhead) load(0);
 #pragma unroll
               for (int product = 0; product < kProducts; ++product) {
                 const int t = product / kTiles, j = product % kTiles;
-                const int next = product + 1;
-                if (next < kProducts && needed >> next & 1) {
-                  ldmatrix_trans(a[next % 2], address + 16 * (next / kTiles + 2 * (next % kTiles)));
-                }
+                if (product + kAhead < kProducts) load(product + kAhead);
                 if (!(needed >> product & 1)) continue;
 #pragma unroll
                 for (int b = 0; b < kTapRows; ++b) {
                   if (!decltype(all_rows)::value && (b < first_b || b > last_b)) continue;
-                  mma<T>(sums[b][j], a[product % 2], grad[(u - b + kTapRows) % kTapRows][t]);
+                  mma<T>(sums[b][j], a[product % (kAhead + 1)],
+                         grad[(u - b + kTapRows) % kTapRows][t]);
                 }
               }
             };
