@@ -1,9 +1,11 @@
-# The first two things to run: `make demo` and `make test`. Each sets up its own environment.
+# The first two things to run: `make demo` and `make test`. Each sets up its own environment. `make` alone
+# compiles the op's libraries.
 #
 #   UNIREPLKNET_PYTHON=/path/to/python make ...   use an interpreter that already has the stack
 #   PYTHON=/path/to/python3.x make ...            make .venv from this Python (3.10 to 3.13)
 #   UNIREPLKNET_BUILD_CUDA=0|1 make ...           leave the op's CUDA kernels out, or insist on them
 
+.DEFAULT_GOAL := ops
 SHELL := /bin/bash
 VENV := .venv
 VENV_OPENMMLAB := .venv-openmmlab

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from unireplknet_mm.ops.measure import Shape, Tensors, native_pass
 
 Anchor = Callable[[str], Tensor]  # the name of a pass -> its result

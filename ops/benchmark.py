@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
 from unireplknet_mm.ops import benchmark_report, library, tuning_tables
 from unireplknet_mm.ops.anchors import Anchor, cuda_anchors
 from unireplknet_mm.ops.measure import (

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+
 from unireplknet_mm.ops.benchmark_report import table
 from unireplknet_mm.ops.dispatch import FORCE_VARIABLE
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+
 from unireplknet_mm.ops.measure import PASSES, Shape, valid_taps
 from unireplknet_mm.ops.tuning_tables import dtype_name
 

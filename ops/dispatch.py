@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
+
 from unireplknet_mm.ops import library, tuning_tables
 from unireplknet_mm.ops.tracing import constant_in_graphs
 from unireplknet_mm.ops.tuning_tables import MINIMUM_CHANNELS, MINIMUM_SIDE, Regions

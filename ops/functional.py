@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
+
 from unireplknet_mm.ops import library
 from unireplknet_mm.ops.dispatch import (
     FORCE_VARIABLE,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
+
 from unireplknet_mm.ops.tracing import constant_in_graphs
 
 DIRECTORY_VARIABLE = 'UNIREPLKNET_OPS_LIB_DIR'

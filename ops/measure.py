@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from unireplknet_mm.ops.functional import depthwise_conv2d
 
 PASSES = ('forward', 'grad_input', 'grad_weight')

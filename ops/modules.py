@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+
 from unireplknet_mm.ops.functional import IMPLEMENTATIONS, depthwise_conv2d
 
 torch.fx.wrap('depthwise_conv2d')  # a node of its own for torch.fx, which cannot trace its choice

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+
 from unireplknet_mm.ops.dispatch import (
     MAXIMUM_DILATED_KERNEL_SIZE,
     MAXIMUM_DILATION,

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
 from unireplknet_mm.ops import dispatch, library, tuning_tables
 from unireplknet_mm.ops.measure import (
     PASSES,

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from op_cases import reason_to_skip
+
 from unireplknet_mm.ops import dispatch
 
 

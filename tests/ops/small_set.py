@@ -11,6 +11,7 @@ import sys
 import time
 
 from op_cases import Case, check, dtypes_of, reason_to_skip
+
 from unireplknet_mm.ops import depthwise_conv2d
 
 CASES = (

@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from op_cases import reason_to_skip
+
+from unireplknet_mm.models.blocks import default_branches
 from unireplknet_mm.ops import (
     anchors,
     benchmark,
@@ -31,8 +33,6 @@ from unireplknet_mm.ops.measure import (
     make_pool,
     native_pass,
 )
-
-from unireplknet_mm.models.blocks import default_branches
 
 ROOT = Path(__file__).parents[2]
 SMALL = Shape(5, 1, 9, 11, 2, 18, torch.float32)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from unireplknet_mm.ops import build, library
 
 ROOT = Path(__file__).parents[2]

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from op_cases import CASES, Case, assert_close, expected_of, inputs_of
+
 from unireplknet_mm.ops import build
 
 ROOT = Path(__file__).parents[2]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.logging import MMLogger
+
 from unireplknet_mm.ops import dispatch, library, tuning_tables
 from unireplknet_mm.ops.dispatch import choose_implementation, explain
 from unireplknet_mm.ops.tuning_tables import Cell, TuningTable

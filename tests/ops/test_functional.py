@@ -26,6 +26,7 @@ from op_cases import (
     run,
     with_layout,
 )
+
 from unireplknet_mm.ops import depthwise_conv2d, dispatch, functional, library
 
 ROOT = Path(__file__).resolve().parents[2]

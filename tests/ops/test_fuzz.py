@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from unireplknet_mm.ops import library
 
 FUZZ = Path(__file__).with_name('fuzz.py')

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from op_cases import Case, Tensors, inputs_of, reason_to_skip, reference, run
+
 from unireplknet_mm.ops import depthwise_conv2d
 
 pytestmark = pytest.mark.skipif(

@@ -12,9 +12,9 @@ from mmengine.registry import MODELS, DefaultScope
 from op_cases import RecordedCalls, reason_to_skip
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from unireplknet_mm.ops import DepthwiseConv2d, DepthWiseConv2dImplicitGEMM, modules
 
 from unireplknet_mm.models import UniRepLKNet
+from unireplknet_mm.ops import DepthwiseConv2d, DepthWiseConv2dImplicitGEMM, modules
 
 needs_op = pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
 ATTRIBUTES = (

@@ -10,6 +10,7 @@ from op_cases import Case, RecordedCalls, inputs_of, reason_to_skip, reference
 from torch import nn
 from torch.export import Dim
 from torch.utils.flop_counter import FlopCounterMode
+
 from unireplknet_mm.ops import DepthwiseConv2d, depthwise_conv2d, functional
 
 pytestmark = pytest.mark.skipif(
