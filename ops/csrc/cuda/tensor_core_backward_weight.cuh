@@ -2,9 +2,12 @@
 //
 //   D[m, n] += sum_k X[k, m] dY[k, n]
 //
-//   k   16 segments (see tensor_core.cuh), row by row: image, group of rows, run of 8 kBlocks
-//   columns m   input columns, 16 at a time, from the margin to the left of n on n   8 neighbouring
-//   columns of grad_output
+//   k: 16 segments (see tensor_core.cuh), row by row: image, group of rows, run of 8 kBlocks
+//   columns
+//
+//   m: input columns, 16 at a time, from the margin to the left of n on
+//
+//   n: 8 neighbouring columns of grad_output
 //
 // Only the distance m - n says to which tap a product belongs, so all columns, rows and images add
 // to the same accumulators, and the diagonals of D are summed once at the end: grad_weight[i, j] =

@@ -1,10 +1,12 @@
-// Depthwise convolution on the tensor cores as a product with banded Toeplitz matrices, after
-// "Candidates" of the project's notes: for one channel and kernel row i, out[m, n] += sum_k X[m, k]
-// B[k, n] with B[k, n] = filter[i, k - n - shift].
+// Depthwise convolution on the tensor cores as a product with banded Toeplitz matrices: for one
+// channel and kernel row i, out[m, n] += sum_k X[m, k] B[k, n] with B[k, n] = filter[i, k - n -
+// shift].
 //
-//   m   16 segments (see tensor_core.cuh): image, group of kRows rows, run of 8 kBlocks columns
-//   n   8 neighbouring output columns
-//   k   the 8 kChunks input columns under them, in steps of 16 (m16n8k16) and, where one chunk is
+//   m: 16 segments (see tensor_core.cuh): image, group of kRows rows, run of 8 kBlocks columns
+//
+//   n: 8 neighbouring output columns
+//
+//   k: the 8 kChunks input columns under them, in steps of 16 (m16n8k16) and, where one chunk is
 //   left, of 8 (m16n8k8)
 //
 // A warp walks over the input rows of its segments. An input row is read once by ldmatrix and used
