@@ -2,7 +2,7 @@
 // it chooses: the ground for changing the constants in ops/csrc/cuda/tensor_core_plan.cuh.
 //
 //   nvcc -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a -I ops/csrc/cuda
-//        tools/time_tensor_core_plans.cu -o time_plans
+//        ops/time_tensor_core_plans.cu -o time_plans
 //   ./time_plans forward|backward_weight [N C H W Kh Kw]
 //
 // Without sizes the shapes of the paper's Table 1 and some detection maps are taken. bf16; the
