@@ -100,18 +100,24 @@ class TestNumbers:
 
     @pytest.mark.parametrize('dtype', TOLERANCES, ids=str)
     def test_infinity_and_nan_stay_where_they_are(self, device, dtype):
-        """Only the outputs that see the number change, and none of another channel or image."""
+        """Only the outputs that see the number change, and none of another channel or image.
+
+        On tensor cores also those up to 15 columns beside: they multiply the number by zeros.
+        """
         if dtype not in dtypes_of(device):
             pytest.skip(f'no {dtype} on {device}')
-        case = Case(2, 18, 11, 13, 5, 5)
+        beside = 15 if device == 'cuda' and dtype != torch.float32 else 0
+        case = Case(2, 18, 11, 45, 5, 5)
         x, weight, bias, _ = tensors_of(case, dtype, device)
         clean = convolve(x, weight, bias)
         for number in (torch.inf, torch.nan):
             x[1, 3, 4, 6] = number
             touched = torch.zeros_like(x, dtype=torch.bool)
             touched[1, 3, 2:7, 4:9] = True
+            compared = ~touched
+            compared[1, 3, 2:7, max(0, 4 - beside) : 9 + beside] = False
             output = convolve(x, weight, bias)
-            assert torch.equal(output[~touched], clean[~touched])
+            assert torch.equal(output[compared], clean[compared])
             assert not output[
                 touched & (reference(touched.float(), weight.float().abs(), None) > 0)
             ][0].isfinite()
