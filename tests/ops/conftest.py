@@ -8,10 +8,11 @@ from unireplknet_mm.ops import dispatch
 
 
 @pytest.fixture(params=['cpu', 'cuda'])
-def device(request) -> str:
-    """A type of device on which the compiled op runs."""
+def device(request, monkeypatch) -> str:
+    """A type of device on which the compiled op runs, and the native convolution in full precision."""
     if (reason := reason_to_skip(request.param)) is not None:
         pytest.skip(reason)
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     return request.param
 
 
