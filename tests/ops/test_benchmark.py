@@ -493,7 +493,7 @@ def test_the_gpu_script_shows_its_stages():
     assert [s for s in stages if not s.endswith(('check', 'sanitizer'))] == [
         *('machine', 'build', 'library', 'tests', 'tune', 'choice', 'benchmark')
     ]
-    assert 'pytest tests/ops -q -k cuda' in done.stdout
+    assert 'pytest tests/ops -v -k cuda' in done.stdout
     assert not (ROOT / 'somewhere').exists()
 
 
