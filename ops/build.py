@@ -197,8 +197,9 @@ def parse_architectures(text: str | None, known: frozenset[tuple[int, int]]) -> 
     """nvcc's -gencode flags for a TORCH_CUDA_ARCH_LIST, or for the default where text is empty.
 
     Each entry gives machine code for that architecture, '+PTX' adds PTX, which newer GPUs compile for
-    themselves. The default ends with the PTX of its newest. Architectures before 8.0, which the
-    kernels do not support, are left out.
+    themselves. The default ends with the PTX of its oldest, which serves every GPU that none of its
+    machine code does, such as 11.0: the kernels use nothing newer. Architectures before 8.0, which
+    they do not support, are left out.
     """
 
     def version(entry: str) -> tuple[int, int]:
@@ -212,7 +213,7 @@ def parse_architectures(text: str | None, known: frozenset[tuple[int, int]]) -> 
     if text is None or not text.strip():
         entries = [entry for entry in DEFAULT_ARCHITECTURES if version(entry) in known]
         # PTX of an architecture with a suffix serves no other one.
-        ptx = [entry.rstrip('a') for entry in entries[-1:]]
+        ptx = [entry.rstrip('a') for entry in entries[:1]]
     else:
         entries = text.replace(';', ' ').split()
         for entry in entries:

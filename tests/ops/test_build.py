@@ -284,12 +284,12 @@ def test_architectures_by_default_are_those_nvcc_knows():
         '-gencode=arch=compute_90a,code=sm_90a',
         '-gencode=arch=compute_100,code=sm_100',
         '-gencode=arch=compute_120,code=sm_120',
-        '-gencode=arch=compute_120,code=compute_120',
+        '-gencode=arch=compute_80,code=compute_80',
     ]
     assert build.parse_architectures(' ', frozenset({(8, 0), (9, 0)})) == [
         '-gencode=arch=compute_80,code=sm_80',
         '-gencode=arch=compute_90a,code=sm_90a',
-        '-gencode=arch=compute_90,code=compute_90',
+        '-gencode=arch=compute_80,code=compute_80',
     ]
 
 
