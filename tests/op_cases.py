@@ -66,6 +66,12 @@ CASES = (
     Case(2, 12, 28, 11, 3, 3, 5),
     Case(1, 6, 12, 33, 3, 3, 15),  # outer taps beyond the border
     Case(1, 3, 9, 40, 5, 9, 15),
+    # So wide that the CPU kernels take a row in several pieces.
+    Case(1, 3, 9, 700, 3, 3),
+    Case(1, 5, 11, 400, 31, 31),
+    Case(1, 400, 6, 150, 5, 5),
+    Case(1, 18, 5, 1100, 3, 3, 2),
+    Case(1, 17, 4, 1300, 5, 5),
     Case(0, 4, 6, 7, 3, 3),
     Case(0, 16, 14, 14, 13, 13),
 )
@@ -80,7 +86,9 @@ TOLERANCES = {
 }
 SMALLEST_FLOAT16 = 2**-24
 
-LAYOUTS = ('contiguous', 'channels_last', 'sliced', 'transposed')
+# Contiguous, but not at the start of an allocation: by so many elements.
+SHIFTED = ('shifted_1', 'shifted_2', 'shifted_4')
+LAYOUTS = ('contiguous', 'channels_last', 'sliced', 'transposed', *SHIFTED)
 
 
 class Tensors(NamedTuple):
@@ -144,13 +152,17 @@ def expected_of(case: Case) -> tuple[Results, Results]:
 
 
 def with_layout(tensor: Tensor, layout: str) -> Tensor:
-    """The same numbers with other strides."""
+    """The same numbers with other strides or at another address."""
     if layout == 'contiguous':
         return tensor.contiguous()
     if layout == 'channels_last':
         return tensor.contiguous(memory_format=torch.channels_last)
     if layout == 'transposed':
         return tensor.transpose(2, 3).contiguous().transpose(2, 3)
+    if layout in SHIFTED:
+        offset = int(layout.removeprefix('shifted_'))
+        longer = tensor.new_full((offset + tensor.numel(),), torch.nan)
+        return longer[offset:].view(tensor.shape).copy_(tensor)
     n, c, h, w = tensor.shape
     larger = tensor.new_full((n, 2 * c + 1, h + 3, 3 * w + 2), torch.nan)
     view = larger[:, 1 : 2 * c + 1 : 2, 2 : h + 2, 1 : 3 * w + 1 : 3]

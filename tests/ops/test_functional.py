@@ -12,6 +12,7 @@ from mmengine.logging import MMLogger
 from op_cases import (
     CASES,
     LAYOUTS,
+    SHIFTED,
     TOLERANCES,
     Case,
     RecordedCalls,
@@ -54,9 +55,9 @@ class TestNumbers:
             pytest.skip(f'no {dtype} on {device}')
         check(convolve, case, dtype, device, layout)
 
-    @pytest.mark.parametrize('layout', ['sliced', 'transposed'])
+    @pytest.mark.parametrize('layout', ['sliced', 'transposed', *SHIFTED])
     @pytest.mark.parametrize('case', STRIDED_CASES, ids=str)
-    def test_strided_views(self, device, case, layout):
+    def test_views(self, device, case, layout):
         for dtype in dtypes_of(device):
             check(convolve, case, dtype, device, layout)
 
