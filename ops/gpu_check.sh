@@ -171,7 +171,7 @@ if [ "$device" = cpu ]; then
     stage small_set 60 "$python" tests/ops/small_set.py cpu
 elif sanitizer=$(command -v compute-sanitizer || command -v /usr/local/cuda/bin/compute-sanitizer); then
     for tool in memcheck racecheck initcheck; do
-        stage "$tool" 75 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
+        stage "$tool" 90 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
             --error-exitcode 1 "$python" tests/ops/small_set.py cuda
     done
 else
