@@ -107,16 +107,33 @@ def test_cuda_maps_of_a_real_network(case, dtype, memory_format):
         assert error < tolerance
 
 
-def test_cuda_more_elements_than_32_bits_count():
+@pytest.mark.parametrize(
+    ('dtype', 'dilation'),
+    [(torch.bfloat16, 1), (torch.float32, 1), (torch.bfloat16, 2)],
+    ids=['tensor_core', 'direct', 'column'],
+)
+def test_cuda_more_elements_than_32_bits_count(dtype, dilation):
     """Offsets beyond 2**31 elements: the last image is like the same image alone."""
     n, c, h, w = 5, 1024, 700, 700
-    if torch.cuda.mem_get_info()[0] < 5 * n * c * h * w:
-        pytest.skip(f'{5 * n * c * h * w / 2**30:.0f} GiB of free GPU memory needed')
     assert n * c * h * w > 2**31
-    x = torch.zeros(n, c, h, w, device='cuda', dtype=torch.bfloat16)
+    needed = int(2.5 * n * c * h * w) * dtype.itemsize
+    torch.cuda.empty_cache()
+    if torch.cuda.mem_get_info()[0] < needed:
+        pytest.skip(f'{needed / 2**30:.0f} GiB of free GPU memory needed')
+    x = torch.zeros(n, c, h, w, device='cuda', dtype=dtype)
     x[-1].normal_()
-    weight = torch.randn(c, 1, 3, 3, device='cuda', dtype=torch.bfloat16)
-    assert torch.equal(convolve(x, weight)[-1], convolve(x[-1:], weight)[0])
+    weight = torch.randn(c, 1, 3, 3, device='cuda', dtype=dtype)
+    op = torch.ops.unireplknet
+    for convolution in (op.depthwise_conv2d, op.depthwise_conv2d_backward_input):
+        last = convolution(x, weight, dilation=dilation)[-1].clone()
+        assert torch.equal(last, convolution(x[-1:], weight, dilation=dilation)[0])
+    grad_output = torch.zeros_like(x)
+    grad_output[-1].normal_()
+    whole, alone = (
+        op.depthwise_conv2d_backward_weight(grad_output[part], x[part], [3, 3], dilation).double()
+        for part in (slice(None), slice(n - 1, n))
+    )
+    assert (whole - alone).norm() < (1e-4 if dtype == torch.float32 else 8e-3) * alone.norm()
 
 
 def test_cuda_wait_for_nothing():
