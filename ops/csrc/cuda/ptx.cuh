@@ -40,11 +40,15 @@ inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, 
 #if defined(__CUDACC__)
   if (shared_bytes > kDefaultSharedBytes) {
     // The attribute belongs to the kernel on the current device, so it is set at every launch; that
-    // takes about a microsecond.
+    // takes about a microsecond. Always to the same limit: with this launch's own size it would
+    // sink below what another thread is about to launch with.
     const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   static_cast<int>(shared_bytes));
-    if (error != cudaSuccess) return error;
+                                                   static_cast<int>(kMaxSharedBytes));
+    if (error != cudaSuccess) {
+      (void)cudaGetLastError();  // or the next launch would report it as its own
+      return error;
+    }
   }
   kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
   return cudaGetLastError();
