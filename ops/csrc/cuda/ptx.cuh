@@ -103,6 +103,28 @@ inline SharedAddress shared_address(const void* pointer) {
 }
 #endif
 
+// Stores of 8 and 16 bytes to global memory, aligned to their size. As plain assignments in two
+// branches, nvcc merges what the branches have in common and leaves stores of 4 bytes.
+__device__ __forceinline__ void store_global(void* target, uint32_t a, uint32_t b) {
+#if defined(__CUDACC__)
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};\n" ::"l"(__cvta_generic_to_global(target)), "r"(a),
+               "r"(b)
+               : "memory");
+#else
+  *static_cast<uint2*>(target) = make_uint2(a, b);
+#endif
+}
+__device__ __forceinline__ void store_global(void* target, uint32_t a, uint32_t b, uint32_t c,
+                                             uint32_t d) {
+#if defined(__CUDACC__)
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(target)),
+               "r"(a), "r"(b), "r"(c), "r"(d)
+               : "memory");
+#else
+  *static_cast<uint4*>(target) = make_uint4(a, b, c, d);
+#endif
+}
+
 // Asynchronous copy of kBytes (4, 8 or 16, source and target aligned to it) from global to shared
 // memory; where `valid` is false nothing is read and zeros are written. Done when a cp_async_wait
 // covers its group, for this thread only: others need a barrier after that wait.

@@ -238,14 +238,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks == 4 ? 3 : 4)
           if (b >= rows) continue;
           T* row_to = to + b * plan.width + column;
           if (plan.store_vector == 8) {
-            if (column < columns)
-              *reinterpret_cast<uint4*>(row_to) =
-                  make_uint4(words[0], words[1], words[2], words[3]);
+            if (column < columns) store_global(row_to, words[0], words[1], words[2], words[3]);
           } else {
-            if (column < columns)
-              *reinterpret_cast<uint2*>(row_to) = make_uint2(words[0], words[1]);
-            if (column + 4 < columns)
-              *reinterpret_cast<uint2*>(row_to + 4) = make_uint2(words[2], words[3]);
+            if (column < columns) store_global(row_to, words[0], words[1]);
+            if (column + 4 < columns) store_global(row_to + 4, words[2], words[3]);
           }
           continue;
         }
