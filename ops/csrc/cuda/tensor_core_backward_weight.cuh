@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
     float sum = 0.f;
     for (int share = 0; share < plan.positions; ++share) sum += sums_of_taps[share * taps + tap];
     if (plan.splits == 1) {
-      grad_weight[channel * taps + tap] = from_float<T>(sum);
+      grad_weight[int64_t{channel} * taps + tap] = from_float<T>(sum);
     } else {
       partial[(int64_t{split} * plan.channels + channel) * taps + tap] = sum;
     }

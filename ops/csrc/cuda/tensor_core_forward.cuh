@@ -97,7 +97,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks == 4 ? 3 : 4)
   copy_tile<kRows>(plan.vector, x + first_plane, image_elements, plan.layout, bounds, shared);
   cp_async_commit();
   uint32_t* filter = reinterpret_cast<uint32_t*>(shared + plan.filter_offset);
-  build_filter<T, kChunks>(weight + channel * plan.kernel_height * plan.kernel_width, plan, filter);
+  const T* weight_of_channel = weight + int64_t{channel} * plan.kernel_height * plan.kernel_width;
+  build_filter<T, kChunks>(weight_of_channel, plan, filter);
   for (int i = threadIdx.x; i < zero_bytes(kChunks, kBlocks) / 4; i += kThreads) {
     reinterpret_cast<uint32_t*>(shared + plan.zero_offset)[i] = 0;
   }
