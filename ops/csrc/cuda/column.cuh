@@ -6,7 +6,8 @@
 // columns apart, are read once, through the L1 cache, and used for the K output rows that they
 // touch, whose sums move through K registers: K loads for K^2 multiply-adds, neighbouring threads
 // read neighbouring columns, nothing is computed for rows outside the map. Smaller or rectangular
-// filters are centred in K x K.
+// filters are centred in K x K, with zeros around them: there a value that is not finite makes NaN
+// of outputs up to (K - size) / 2 taps of d rows or columns beyond its window.
 #pragma once
 
 #include "direct_tile.cuh"

@@ -14,6 +14,10 @@
 // so a filter row costs width * 8 multiply-adds for width / 4 broadcast reads, and the window is
 // shared by up to 4 filter rows. Rows outside the map are neither stored nor computed. Results go
 // through shared memory, so that stores are coalesced for any width.
+//
+// Where the width is not compiled in, filter rows are filled up with zeros to a multiple of 8.
+// There a value that is not finite makes NaN of outputs up to 7 columns to the left of those that
+// see it.
 #pragma once
 
 #include "direct_tile.cuh"
