@@ -90,9 +90,11 @@ def compile_once(command: list[str], source: Path, suffix: str) -> Path:
     if output.exists() and log.exists():
         return output
     BUILD.mkdir(parents=True, exist_ok=True)
-    for old in BUILD.glob(f'{source.stem}-*{suffix}'):
-        old.unlink(missing_ok=True)
-        old.with_suffix('.log').unlink(missing_ok=True)
+    # Earlier outputs, but no other process's: it may be making this one, under a name of its own.
+    for old in BUILD.glob(f'{source.stem}-{"[0-9a-f]" * 16}{suffix}'):
+        if old != output:
+            old.unlink(missing_ok=True)
+            old.with_suffix('.log').unlink(missing_ok=True)
     partial = output.with_name(f'{output.stem}.{os.getpid()}{suffix}')
     done = subprocess.run(
         [*command, '-c', str(source), '-o', str(partial)], capture_output=True, text=True
@@ -120,11 +122,13 @@ def build_for_host(sources: list[Path], name: str) -> Path:
     digest = hashlib.sha256(''.join(path.name for path in objects).encode()).hexdigest()[:16]
     program = BUILD / f'{name}-{digest}'
     if not program.exists():
-        for old in BUILD.glob(f'{name}-*[!.]'):
-            if not old.suffix:
-                old.unlink()
-        link = [compiler, '-fsanitize=address,undefined', *map(str, objects), '-o', str(program)]
+        for old in BUILD.glob(f'{name}-{"[0-9a-f]" * 16}'):
+            if old != program:
+                old.unlink(missing_ok=True)
+        partial = program.with_suffix(f'.{os.getpid()}')
+        link = [compiler, '-fsanitize=address,undefined', *map(str, objects), '-o', str(partial)]
         subprocess.run(link, check=True)
+        partial.rename(program)
     return program
 
 
