@@ -116,9 +116,18 @@ def find_torch() -> Torch:
     return Torch(directory, version, cuda.group(1) if cuda else None)
 
 
+def command_in(variable: str) -> list[str]:
+    """The words of the command that an environment variable holds; none where it is unset."""
+    text = os.environ.get(variable, '')
+    try:
+        return shlex.split(text)
+    except ValueError as error:  # such as a quotation that is not closed
+        raise BuildError(f'{variable}={text} is not a command: {error}') from None
+
+
 def find_compiler() -> list[str]:
     """The C++ compiler as a command: $CXX, or the first of g++, c++ and clang++."""
-    chosen = shlex.split(os.environ.get('CXX', ''))
+    chosen = command_in('CXX')
     if chosen:
         if shutil.which(chosen[0]) is None:
             raise MissingTool(f'CXX={os.environ["CXX"]}: there is no such C++ compiler')
@@ -141,9 +150,10 @@ def find_ninja() -> list[str]:
 
 
 def find_nvcc() -> Nvcc:
-    for variable, suffix in (('CUDACXX', ''), ('CUDA_HOME', '/bin/nvcc')):
-        if os.environ.get(variable):
-            command = shlex.split(os.environ[variable] + suffix)
+    home = os.environ.get('CUDA_HOME')  # a folder, in whose name a space is a space
+    chosen = {'CUDACXX': command_in('CUDACXX'), 'CUDA_HOME': [f'{home}/bin/nvcc'] if home else []}
+    for variable, command in chosen.items():
+        if command:
             if shutil.which(command[0]) is None:
                 raise MissingTool(
                     f'{variable}={os.environ[variable]}: there is no nvcc at {command[0]}'
@@ -325,7 +335,13 @@ def write_graph(
     if not link.is_symlink() or Path(os.readlink(link)) != torch.directory:
         link.unlink(missing_ok=True)
         link.symlink_to(torch.directory)
-    include = ['-isystem', link / 'include', STABLE_ABI, f'-DUNIREPLKNET_TORCH="{torch.version}"']
+    # Paths are relative to the folder in which ninja runs: nvcc takes a comma in one for its end.
+    include = [
+        '-isystem',
+        f'{link.name}/include',
+        STABLE_ABI,
+        f'-DUNIREPLKNET_TORCH="{torch.version}"',
+    ]
     # Everything is hidden, the inline functions of the standard library and cudart too: registration
     # happens while the library is loaded and needs no name.
     exports = directory / 'exports.map'
@@ -344,8 +360,8 @@ def write_graph(
         graph.compile(source, compiler, [*common, '-Wall', '-Wextra', *include, *flags])
         for source, flags in cpu_units(compiler)
     ]
-    flags = [*(['-fsanitize=address'] if sanitize else []), f'-Wl,--version-script={exports}']
-    flags += [f'-L{link / "lib"}', '-ltorch_cpu']
+    restrict = ['-Xlinker', f'--version-script={exports.name}', f'-L{link.name}/lib']
+    flags = [*(['-fsanitize=address'] if sanitize else []), *restrict, '-ltorch_cpu']
     libraries = [graph.link(output / CPU_LIBRARY, objects, compiler, flags)]
     if nvcc:
         sources = sorted(SOURCES.glob('cuda/*.cu'))
@@ -358,8 +374,7 @@ def write_graph(
         ]
         objects = [graph.compile(source, nvcc.command, flags) for source in sources]
         linker = [*nvcc.command, '-ccbin', host, '-cudart', 'static']
-        flags = ['-Xlinker', f'--version-script={exports}', f'-L{link / "lib"}']
-        flags += ['-ltorch_cpu', '-ltorch_cuda']
+        flags = [*restrict, '-ltorch_cpu', '-ltorch_cuda']
         libraries.append(graph.link(output / CUDA_LIBRARY, objects, linker, flags))
     path = directory / 'build.ninja'
     if not path.exists() or path.read_text(encoding='utf-8') != graph.text:
@@ -398,7 +413,8 @@ def build(
     """Bring the libraries in `output` up to date and return their paths.
 
     output: a directory; ops/lib of this checkout or installation by default. Object files lie in its
-    folder `build`. cuda None: as UNIREPLKNET_BUILD_CUDA says, else where nvcc and a CUDA torch are.
+    folder `build`. cuda None: as UNIREPLKNET_BUILD_CUDA says, else where nvcc and a CUDA torch are; an
+    earlier CUDA library stays where they are not, and is deleted by False.
     sanitize: with AddressSanitizer, CPU only; by default in ops/lib/sanitize.
     Raises MissingTool for a missing tool, BuildError when a compiler fails (its output is shown) or
     the directory cannot be written.
@@ -407,6 +423,7 @@ def build(
         raise MissingTool(f'the op is built on Linux only, not on {sys.platform}')
     if cuda is None:
         cuda = switch('UNIREPLKNET_BUILD_CUDA')
+    switched_off = cuda is False
     if sanitize:
         cuda = False
     if jobs is None:
@@ -425,13 +442,13 @@ def build(
             libraries = write_graph(directory, output, torch, compiler, nvcc, sanitize)
             run_ninja([*ninja, '-j', str(jobs)], directory, libraries, verbose)
             (output / REASON).unlink(missing_ok=True)
-            if not nvcc:
-                # Left from an earlier build, it need not fit the new CPU library.
-                (output / CUDA_LIBRARY).unlink(missing_ok=True)
-    except PermissionError as error:
+            if switched_off and (output / CUDA_LIBRARY).exists():
+                (output / CUDA_LIBRARY).unlink()
+                note(f'deleted {output / CUDA_LIBRARY}: the CUDA kernels are switched off')
+    except OSError as error:  # no permission, no space, a read-only file system, a file as a folder
         raise BuildError(
-            f'cannot write {error.filename}: choose a directory with --output and name it in '
-            'UNIREPLKNET_OPS_LIB_DIR when running'
+            f'cannot write {error.filename or output}: {error.strerror}: choose a directory with '
+            '--output and name it in UNIREPLKNET_OPS_LIB_DIR when running'
         ) from None
     return libraries
 
@@ -465,8 +482,9 @@ def build_where_possible(output: str | Path | None = None, **options) -> list[Pa
             raise
         note(f'warning: {missing}')
         note('warning: without the compiled op, large-kernel convolutions run on F.conv2d')
-        output.mkdir(parents=True, exist_ok=True)
-        (output / REASON).write_text(f'{missing}\n', encoding='utf-8')
+        with contextlib.suppress(OSError):  # the warning has been given; the file only repeats it
+            output.mkdir(parents=True, exist_ok=True)
+            (output / REASON).write_text(f'{missing}\n', encoding='utf-8')
         return []
 
 

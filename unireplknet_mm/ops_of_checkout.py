@@ -14,6 +14,11 @@ def import_ops() -> None:
     if (package / 'ops' / '__init__.py').exists():
         return
     directory = package.parent / 'ops'
+    if not (directory / '__init__.py').exists():
+        raise ImportError(
+            f'{directory} is missing: unireplknet_mm in a checkout needs the folder ops/ beside it; '
+            'copy both, or install the package with pip'
+        )
     spec = importlib.util.spec_from_file_location(
         'unireplknet_mm.ops',
         directory / '__init__.py',

@@ -6,6 +6,7 @@ interpreters with torch that UNIREPLKNET_OTHER_PYTHONS names (paths, separated b
 `make test-wheel` prepares some.
 """
 
+import errno
 import os
 import shutil
 import subprocess
@@ -87,7 +88,7 @@ class Project:
         (folder / 'nvcc').write_text(
             '#!/bin/sh\n'
             f'case "$1" in --version) echo "release {release}, V";; --list-gpu-arch) echo "{known}";;\n'
-            f'*) echo "$@" >>{self.root}/nvcc.log; while [ "$1" != -o ]; do shift; done; : >"$2";;\n'
+            f'*) echo "$@" >>"{self.root}/nvcc.log"; while [ "$1" != -o ]; do shift; done; : >"$2";;\n'
             'esac\n'
         )
         (folder / 'nvcc').chmod(0o755)
@@ -198,11 +199,46 @@ def test_sanitized_library_lies_apart(project):
     [
         ('no C++ compiler found: install g++', {}),
         ('CXX=missing-compiler', {'CXX': 'missing-compiler'}),
+        ("CXX=g++ ' is not a command: No closing quotation", {'CXX': "g++ '"}),
     ],
 )
 def test_missing_compiler(project, no_tools, tool, variables):
     done = project.run(status=1, **no_tools, **variables)
     assert tool in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize('folder', ['shared.h/inside', '/proc/nowhere'])
+def test_directory_that_cannot_be_written(project, folder):
+    done = project.run('--output', str(project.sources / folder), status=1)
+    assert 'error: cannot write' in done.stderr and len(done.stderr.splitlines()) == 1
+    assert 'choose a directory with --output' in done.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize('name', ['shown', None])
+def test_read_only_file_system(tmp_path, monkeypatch, name):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, 'Read-only file system', name)
+
+    monkeypatch.setattr(Path, 'mkdir', refuse)
+    with pytest.raises(
+        build.BuildError, match=f'cannot write {name or tmp_path}: Read-only file system'
+    ):
+        build.build(tmp_path, cuda=False)
+
+
+@needs_compiler
+def test_paths_with_spaces_and_commas(tmp_path):
+    project = Project(tmp_path / 'a folder, with a comma')
+    cuda = project.pretend_nvcc('13.0')
+    project.run(**cuda, **project.pretend_torch('2.11.0', '13.0'))
+    torch.ops.load_library(str(project.library))
+    assert project.library.with_name(build.CUDA_LIBRARY).exists()
+    # nvcc takes what these options are given for lists, with commas between the entries.
+    compile_line, link_line = (project.root / 'nvcc.log').read_text().splitlines()
+    assert '-isystem torch/include ' in compile_line
+    assert '-Xlinker --version-script=exports.map -Ltorch/lib ' in link_line
 
 
 def test_missing_ninja(monkeypatch, tmp_path):
@@ -220,15 +256,26 @@ def test_missing_or_old_torch(project, monkeypatch):
         build.find_torch()
 
 
-def test_installation_goes_on_without_a_compiler(project, no_tools, monkeypatch):
+def test_installation_goes_on_without_a_compiler(project, no_tools):
     done = project.run('--where-possible', **no_tools)
     assert 'warning: no C++ compiler found' in done.stderr and 'F.conv2d' in done.stderr
-    with monkeypatch.context() as patch:
-        patch.setenv('UNIREPLKNET_OPS_LIB_DIR', str(project.library.parent))
-        assert 'no C++ compiler found: install g++' in library._load_library('cpu')
+    environment = clean_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            'import unireplknet_mm.ops.library as l; print(l.missing("cpu"))',
+        ],
+        env={**environment, library.DIRECTORY_VARIABLE: str(project.library.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert 'no C++ compiler found: install g++' in loaded.stdout, loaded.stderr
     done = project.run('--where-possible', status=1, UNIREPLKNET_BUILD_OPS='1', **no_tools)
     assert 'error: no C++ compiler found' in done.stderr
     assert project.run('--where-possible', UNIREPLKNET_BUILD_OPS='0', **no_tools).stderr == ''
+    done = project.run('--where-possible', '--output', '/proc/nowhere', **no_tools)
+    assert 'warning: no C++ compiler found' in done.stderr
     done = project.run('--where-possible', status=1, UNIREPLKNET_BUILD_OPS='yes', **no_tools)
     assert 'UNIREPLKNET_BUILD_OPS=yes: set it to 0 or 1' in done.stderr
 
@@ -245,8 +292,10 @@ def test_cuda_library_is_built_where_nvcc_and_a_cuda_torch_are(project):
     project.run(**variables, TORCH_CUDA_ARCH_LIST='8.6')
     compile_line = (project.root / 'nvcc.log').read_text().splitlines()[2]
     assert compile_line.count('-gencode') == 1 and 'sm_86' in compile_line
-    # A CUDA library that does not fit the CPU library any more must not stay.
-    project.run(**(variables | {'UNIREPLKNET_BUILD_CUDA': '0'}))
+    done = project.run(**(variables | {'CUDA_HOME': str(project.root / 'nowhere')}))
+    assert 'CUDA kernels are left out: ' in done.stderr and cuda.exists()
+    done = project.run(**(variables | {'UNIREPLKNET_BUILD_CUDA': '0'}))
+    assert f'deleted {cuda}: the CUDA kernels are switched off' in done.stderr
     assert project.library.exists() and not cuda.exists()
 
 
@@ -344,6 +393,21 @@ print(unireplknet_mm.ops.__file__, unireplknet_mm.ops.build.__file__, sep='\\n')
         str(ROOT / 'ops' / '__init__.py'),
         str(ROOT / 'ops' / 'build.py'),
     ]
+
+
+def test_checkout_without_ops_says_so(tmp_path):
+    shutil.copytree(
+        ROOT / 'unireplknet_mm', tmp_path / 'unireplknet_mm', ignore=shutil.ignore_patterns('ops')
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', 'import unireplknet_mm'],
+        cwd=tmp_path,
+        env=clean_environment(PYTHONPATH=str(tmp_path)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert f'ImportError: {tmp_path / "ops"} is missing' in done.stderr.splitlines()[-1]
 
 
 @pytest.fixture(scope='module')
