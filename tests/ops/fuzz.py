@@ -165,6 +165,13 @@ def make_call(rng: random.Random) -> Call:
     if kernel[0] * kernel[1] > 400:  # spare the reference, which copies a map for every tap
         channels = min(channels, 17)
     sizes = [rng.choice([rng.randint(1, 9), rng.randint(1, 20), rng.randint(1, 44)]) for _ in '12']
+    if rng.random() < 1 / 20:  # so long that the kernels take a row in several pieces
+        long = rng.randint(45, 1200)
+        sizes = rng.sample([long, rng.randint(1, 5)], 2)
+        # Few elements and few products all the same.
+        area = math.prod(sizes)
+        most = min(100_000 // area, 20_000_000 // (area * math.prod(kernel)))
+        channels = max(1, min(rng.choice([channels, 400]), most))
     shape = [rng.choice([1, 1, 2, 3]), channels, *sizes]
     if rng.random() < 0.03:
         shape[rng.randrange(4)] = 0
