@@ -166,6 +166,7 @@ def obstacle_to_op(
 def explain(
     x: Tensor | None = None,
     weight: Tensor | None = None,
+    bias: Tensor | None = None,
     *,
     dilation: int = 1,
     needs_grad: bool | None = None,
@@ -174,18 +175,30 @@ def explain(
     """What `choose_implementation` says of a convolution, and why, as text of a few lines.
 
     Args:
-        x, weight: (N, C, H, W) and (C, 1, Kh, Kw), as given to `depthwise_conv2d`; or neither, and the
-            other arguments of `choose_implementation` by name.
+        x, weight, bias: (N, C, H, W), (C, 1, Kh, Kw) and (C,) or None, as given to `depthwise_conv2d`;
+            or none of them, and the other arguments of `choose_implementation` by name.
         dilation: of both axes.
         needs_grad: None asks the tensors and torch's gradient mode.
+
+    Raises:
+        ValueError: only one of x and weight, or one of them without four dimensions.
     """
-    if x is not None and weight is not None:
+    if (x is None) != (weight is None):
+        raise ValueError('explain takes both x and weight, or neither')
+    if x is not None:
+        if x.dim() != 4 or weight.dim() != 4:
+            raise ValueError(
+                f'x must have the shape (N, C, H, W) and weight (C, 1, Kh, Kw), got {tuple(x.shape)} '
+                f'and {tuple(weight.shape)}'
+            )
         if needs_grad is None:
-            needs_grad = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+            needs_grad = torch.is_grad_enabled() and any(
+                tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)
+            )
         batch, channels, height, width = x.shape
         problem = dict(
             device_type=x.device.type,
-            dtype=x.dtype,
+            dtype=computing_dtype(x),
             kernel_size=tuple(weight.shape[2:]),
             batch=batch,
             channels=channels,
@@ -204,6 +217,20 @@ def explain(
 def is_channels_last(x: Tensor) -> bool:
     """Whether (N, C, H, W) `x` has its channels innermost and is not NCHW-contiguous as well."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The dtype that autocast computes in, None where it is off or the operator has no kernels."""
+    if device_type in library.FILE_NAMES and torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return None
+
+
+def computing_dtype(x: Tensor) -> torch.dtype:
+    """The dtype that a convolution of `x` computes in, autocast considered."""
+    if not x.is_floating_point() or x.dtype == torch.float64:
+        return x.dtype
+    return autocast_dtype(x.device.type) or x.dtype
 
 
 def clear_cache() -> None:

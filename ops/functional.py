@@ -17,8 +17,10 @@ from torch.autograd import forward_ad
 from unireplknet_mm.ops import library
 from unireplknet_mm.ops.dispatch import (
     FORCE_VARIABLE,
+    autocast_dtype,
     caches,
     choose_implementation,
+    computing_dtype,
     obstacle_to_op,
 )
 from unireplknet_mm.ops.operators import (
@@ -57,7 +59,7 @@ def depthwise_conv2d(
         x: (N, C, H, W), any strides. `F.conv2d` also takes (C, H, W).
         weight: (C, 1, Kh, Kw), odd sizes, dtype and device of x.
         bias: (C,) or None.
-        dilation: of both axes.
+        dilation: of both axes; or a pair of equal numbers.
         implementation: 'native' is `F.conv2d`, 'op' the compiled operator: sizes up to 63, dilation up
             to 15 and above 1 only with sizes up to 9. 'auto' takes the operator where it was measured
             to be faster (`choose_implementation`), and `F.conv2d` for everything that the operator does
@@ -65,13 +67,15 @@ def depthwise_conv2d(
             environment variable UNIREPLKNET_DWCONV=native|op takes the place of 'auto'.
 
     Returns:
-        (N, C, H, W), dtype of x; channels_last if x is, else NCHW-contiguous.
+        (N, C, H, W), dtype of x; channels_last if x or what it is a slice of is, else NCHW-contiguous.
 
     Raises:
         ValueError: shapes that do not fit each other, an even kernel size, a dilation below 1, an
             unknown implementation.
         RuntimeError: the operator was asked for and cannot run.
     """
+    if type(dilation) is not int:
+        dilation = _one_dilation(dilation)
     if (
         torch.compiler.is_compiling()
         or type(x) not in _PLAIN_TYPES
@@ -84,13 +88,13 @@ def depthwise_conv2d(
 
     device = x.device
     needs_grad = _needs_grad(x, weight, bias)
-    autocast_dtype = _autocast_dtype(device.type) if torch._C._is_any_autocast_enabled() else None
+    cast_dtype = autocast_dtype(device.type) if torch._C._is_any_autocast_enabled() else None
     key = (
         x.shape,
         weight.shape,
         None if bias is None else bias.shape,
         x.dtype,
-        autocast_dtype,
+        cast_dtype,
         device,
         x.is_contiguous(),
         x.is_contiguous(memory_format=torch.channels_last),
@@ -108,11 +112,20 @@ def depthwise_conv2d(
         _choices[key] = takes_op
     if not takes_op:
         return F.conv2d(x, weight, bias, **_native_arguments(weight, dilation))
-    if autocast_dtype is None:
+    if cast_dtype is None:
         return _run_op(x, weight, bias, dilation, needs_grad)
     with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):
-        x, weight, bias = cast_for_autocast(autocast_dtype, x, weight, bias)
+        x, weight, bias = cast_for_autocast(cast_dtype, x, weight, bias)
         return _run_op(x, weight, bias, dilation, needs_grad)
+
+
+def _one_dilation(dilation) -> int:
+    """The number in a pair of equal ones, which `F.conv2d` takes as well."""
+    pair = tuple(dilation) if isinstance(dilation, (tuple, list)) else (dilation, dilation)
+    is_whole = all(isinstance(number, (int, torch.SymInt)) for number in pair)
+    if len(pair) != 2 or not is_whole or pair[0] != pair[1]:
+        raise ValueError(f'dilation must be one whole number for both axes, got {dilation!r}')
+    return pair[0]
 
 
 def _run_uncached(
@@ -203,7 +216,7 @@ def _takes_op(
         return False
 
     device_type = x.device.type
-    dtype = _computing_dtype(x)
+    dtype = computing_dtype(x)
     kernel_size = tuple(weight.shape[2:])
     if implementation == 'op':
         obstacle = _obstacle_to_tensors(x, weight) or obstacle_to_op(
@@ -238,19 +251,6 @@ def _needs_grad(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return torch.is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
-
-
-def _autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The dtype that autocast computes in, None where it is off or the operator has no kernels."""
-    if device_type in library.FILE_NAMES and torch.is_autocast_enabled(device_type):
-        return torch.get_autocast_dtype(device_type)
-    return None
-
-
-def _computing_dtype(x: Tensor) -> torch.dtype:
-    if not x.is_floating_point() or x.dtype == torch.float64:
-        return x.dtype
-    return _autocast_dtype(x.device.type) or x.dtype
 
 
 def _obstacle_to_tensors(x: Tensor, weight: Tensor) -> str | None:

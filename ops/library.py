@@ -17,6 +17,12 @@ from unireplknet_mm.ops.tracing import constant_in_graphs
 DIRECTORY_VARIABLE = 'UNIREPLKNET_OPS_LIB_DIR'
 FILE_NAMES = {'cpu': 'libunireplknet_ops.so', 'cuda': 'libunireplknet_ops_cuda.so'}
 BUILD_COMMAND = 'python -m unireplknet_mm.ops.build'
+OPERATORS = (
+    'depthwise_conv2d',
+    'depthwise_conv2d_backward_input',
+    'depthwise_conv2d_backward_weight',
+    'cpu_isa',
+)
 
 # Device type -> why its kernels cannot run. A device type that is absent has them.
 _problems: dict[str, str] = dict.fromkeys(FILE_NAMES, 'the library was not looked for')
@@ -70,12 +76,24 @@ def _load_library(device_type: str) -> str | None:
             return _problems['cpu']
         if not torch.version.cuda:
             return f'this torch ({torch.__version__}) has no CUDA'
-    if not path.is_file():
-        reason = path.with_name('not_built.txt')  # left by an installation that lacked something
-        why = f', {reason.read_text(encoding="utf-8").strip()}' if reason.is_file() else ''
-        return f'{path} does not exist{why} (built by: {BUILD_COMMAND})'
     try:
-        torch.ops.load_library(str(path))
+        if not _is_loaded(device_type):
+            if not path.is_file():
+                reason = path.with_name('not_built.txt')  # of an installation that lacked something
+                why = f', {reason.read_text(encoding="utf-8").strip()}' if reason.is_file() else ''
+                return f'{path} does not exist{why} (built by: {BUILD_COMMAND})'
+            torch.ops.load_library(str(path))
+        absent = [name for name in OPERATORS if not hasattr(torch.ops.unireplknet, name)]
     except (OSError, RuntimeError) as error:
         return f'{path} does not load: {error.__cause__ or error} (rebuilt by: {BUILD_COMMAND})'
+    if absent:
+        return f'{path} is of another version, without {", ".join(absent)} (rebuilt by: {BUILD_COMMAND})'
     return None
+
+
+def _is_loaded(device_type: str) -> bool:
+    """Whether somebody has loaded a copy already: a second definition would end the process."""
+    name = OPERATORS[0]
+    return hasattr(torch.ops.unireplknet, name) and (
+        torch._C._dispatch_has_kernel_for_dispatch_key(f'unireplknet::{name}', device_type.upper())
+    )

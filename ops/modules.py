@@ -102,15 +102,28 @@ class DepthwiseConv2d(nn.Conv2d):
             return F.conv2d(
                 input, weight, bias, self.stride, self.padding, self.dilation, self.groups
             )
+        if not self._is_as_built():
+            return super()._conv_forward(input, weight, bias)
         return depthwise_conv2d(
             input, weight, bias, dilation=self.dilation[0], implementation=self.implementation
+        )
+
+    def _is_as_built(self) -> bool:
+        """Whether nobody has changed what the operator takes for granted, such as the stride."""
+        (vertical, horizontal), (height, width) = self.dilation, self.kernel_size
+        return (
+            self.stride == (1, 1)
+            and vertical == horizontal
+            and self.padding == (vertical * (height // 2), vertical * (width // 2))
+            and self.padding_mode == 'zeros'
         )
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, implementation={self.implementation}'
 
 
-class DepthWiseConv2dImplicitGEMM(DepthwiseConv2d):
+# MMEngine's init_cfg looks for 'Conv2d' among the direct bases of a layer's class.
+class DepthWiseConv2dImplicitGEMM(DepthwiseConv2d, nn.Conv2d):
     """`DepthwiseConv2d` under the name and signature of the op that the paper's code imports.
 
     The source of the signature is `depthwise_conv2d_implicit_gemm.py` of RepLKNet and SLaK. `padding` is

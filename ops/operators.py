@@ -10,6 +10,7 @@ with y = conv(x, w), y' = backward_input(g, w) and y'' = backward_weight(g, x),
     <g, conv(x, w)> = <backward_input(g, w), x> = <backward_weight(g, x), w>.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -71,8 +72,9 @@ def limit_reached(kernel_size: tuple[int, int], dilation: int) -> str | None:
     return None
 
 
+@functools.cache
 def register() -> None:
-    """Register everything for the operators that the CPU library has just defined."""
+    """Register everything for the operators that the CPU library has defined; once a process."""
     for name, (fake, setup_context, backward, flops) in _OPERATORS.items():
         torch.library.register_fake(f'unireplknet::{name}', fake)
         torch.library.register_autograd(
@@ -83,9 +85,8 @@ def register() -> None:
         _library.impl('depthwise_conv2d', _autocast_kernel(device_type), key)
 
 
-_library = torch.library.Library(
-    'unireplknet', 'IMPL'
-)  # what it registers lives as long as it does
+# What it registers lives as long as it does.
+_library = torch.library.Library('unireplknet', 'IMPL')
 
 
 # Fake functions: shapes, dtypes and memory formats as the kernels return them.
@@ -114,9 +115,23 @@ def _check_limits(kernel_size: tuple[int, int], dilation: int) -> None:
 
 
 def _empty_like_map(x: Tensor) -> Tensor:
-    is_channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    memory_format = torch.channels_last if is_channels_last else torch.contiguous_format
+    memory_format = torch.channels_last if _is_channels_last(x) else torch.contiguous_format
     return torch.empty_like(x, memory_format=memory_format)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """Whether the strides rise in the order C, W, H, N: also a slice, as torch's convolutions see it."""
+    if x.is_contiguous():
+        return False
+    least = 1
+    for dimension in (1, 3, 2, 0):
+        size, stride = x.shape[dimension], x.stride(dimension)
+        if size == 1:
+            continue
+        if stride < least or (dimension == 1 and stride != 1):
+            return False
+        least = stride * size
+    return True
 
 
 def _fake_forward(

@@ -30,6 +30,7 @@ and under torch.compile with symbolic sizes its guards are ranges.
 
 import functools
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -37,6 +38,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from mmengine.logging import print_log
 
 FORMAT = 1
 CPU_LEVELS = ('portable', 'avx2', 'avx512', 'avx512_bf16')  # worst first
@@ -183,7 +185,14 @@ def read(path: Path) -> TuningTable:
 
 @functools.cache
 def read_all(folder: Path) -> tuple[TuningTable, ...]:
-    return tuple(read(path) for path in sorted(folder.glob('*.json')))
+    """The tables of a folder; one that cannot be read is named in a warning and left out."""
+    tables = []
+    for path in sorted(folder.glob('*.json')):
+        try:
+            tables.append(read(path))
+        except (OSError, ValueError) as error:
+            print_log(f'Tuning table left out: {error}', 'current', logging.WARNING)
+    return tuple(tables)
 
 
 def device_level(device_type: str) -> str:
@@ -206,11 +215,18 @@ def device_name(device_type: str) -> str:
 
 
 def nearest_table(device_type: str) -> TuningTable | None:
-    """The table of this very device, else of the nearest level that was measured, the lower of two."""
+    """The table of this very device, else of the nearest level that was measured, the lower of two.
+
+    On a CPU only the two AVX-512 levels take each other's, whose float32 kernels are the same: what
+    was measured with longer vectors says nothing of shorter ones, for the op nor for torch.
+    """
     tables = [table for table in read_all(directory()) if table.device_type == device_type]
+    level, name = device_level(device_type), device_name(device_type)
+    if device_type == 'cpu':
+        related = CPU_LEVELS[2:] if level in CPU_LEVELS[2:] else (level,)
+        tables = [table for table in tables if table.level in related]
     if not tables:
         return None
-    level, name = device_level(device_type), device_name(device_type)
 
     def distance(table: TuningTable) -> tuple:
         difference = _rank(table.level) - _rank(level)

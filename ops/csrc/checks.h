@@ -95,15 +95,16 @@ inline void check_backward_weight(const char* op, const Tensor& grad_output, con
   check_kernel(op, kernel_size[0], kernel_size[1], dilation);
 }
 
-// Whether the map lies densely in memory with channels innermost (and is not NCHW-contiguous as
-// well).
+// Whether the map's strides rise in the order C, W, H, N (and it is not NCHW-contiguous as well):
+// channels_last, or a slice of such a map, as torch's convolutions judge it.
 inline bool is_channels_last(const Tensor& map) {
   if (map.is_contiguous()) return false;
-  int64_t expected = 1;
+  int64_t least = 1;
   for (int64_t dimension : {1, 3, 2, 0}) {
     if (map.size(dimension) == 1) continue;
-    if (map.stride(dimension) != expected) return false;
-    expected *= map.size(dimension);
+    const int64_t stride = map.stride(dimension);
+    if (stride < least || (dimension == 1 && stride != 1)) return false;
+    least = stride * map.size(dimension);
   }
   return true;
 }

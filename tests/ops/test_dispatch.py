@@ -44,7 +44,7 @@ def make_cells(speed_up, kernels=((3, 1), (13, 1), (31, 1), (3, 2), (3, 5))):
     )
 
 
-def make_table(cells, level='portable', device='A CPU', dtypes=('float32',), device_type='cpu'):
+def make_table(cells, level='avx2', device='A CPU', dtypes=('float32',), device_type='cpu'):
     groups = {(dtype, 'contiguous'): tuple(sorted(cells)) for dtype in dtypes}
     return TuningTable(device_type, level, device, '2.11.0', '2026-11-20', 'tune', groups)
 
@@ -95,7 +95,7 @@ def choose(**changes):
 def test_a_written_table_is_read_back(tmp_path):
     table = make_table(make_cells(lambda *_: FAST), dtypes=('float32', 'bfloat16'))
     path = tuning_tables.write(table, tmp_path)
-    assert path.name == 'cpu-portable.json'
+    assert path.name == 'cpu-avx2.json'
     assert tuning_tables.read(path) == table
     lines = path.read_text().splitlines()
     assert sum('[3,1,7,7,' in line for line in lines) == 2 * 4, 'one cell a line'
@@ -277,18 +277,31 @@ def test_choice_and_explanation_agree(install):
 
 
 @pytest.mark.parametrize(
-    'levels, expected',
+    'active, levels, expected',
     [
-        (('portable', 'avx2', 'avx512'), 'avx2'),
-        (('portable', 'avx512', 'avx512_bf16'), 'portable'),
-        (('avx512', 'avx512_bf16'), 'avx512'),
-        (('avx512_bf16',), 'avx512_bf16'),
+        ('avx2', ('portable', 'avx2', 'avx512'), 'avx2'),
+        ('avx2', ('portable', 'avx512', 'avx512_bf16'), None),
+        ('portable', ('avx2', 'avx512_bf16'), None),
+        ('avx512', ('avx2', 'avx512_bf16'), 'avx512_bf16'),
+        ('avx512', ('avx512', 'avx512_bf16'), 'avx512'),
+        ('avx512_bf16', ('avx2', 'avx512'), 'avx512'),
     ],
 )
-def test_the_nearest_measured_level_speaks(install, levels, expected):
-    """The active level is avx2; of two as near the lower one."""
+def test_only_related_levels_speak_for_a_processor(install, monkeypatch, active, levels, expected):
+    monkeypatch.setattr(tuning_tables, 'device_level', lambda device_type: active)
     install(*(make_table(make_cells(lambda *_: FAST), level=level) for level in levels))
-    assert tuning_tables.nearest_table('cpu').level == expected
+    table = tuning_tables.nearest_table('cpu')
+    assert (table and table.level) == expected
+
+
+def test_a_damaged_table_is_left_out_with_a_warning(tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(tuning_tables, 'print_log', lambda text, *_: messages.append(text))
+    tuning_tables.write(make_table(make_cells(lambda *_: FAST)), tmp_path)
+    (tmp_path / 'cpu-portable.json').write_text('{')
+    tables = tuning_tables.read_all.__wrapped__(tmp_path)
+    assert [table.level for table in tables] == ['avx2']
+    assert len(messages) == 1 and 'cpu-portable.json is not a tuning table' in messages[0]
 
 
 def test_the_nearest_gpu_speaks(install, monkeypatch):
@@ -391,6 +404,20 @@ def test_explain_takes_tensors(install):
     text = explain(torch.zeros(1, 32, 14, 14), torch.zeros(32, 1, 3, 3), dilation=2)
     assert '(1, 32, 14, 14)' in text
     assert text.count('yes: ') == 4, 'two maps, two dilations'
+
+
+def test_explain_counts_autocast_and_the_bias(install):
+    install(make_cells(lambda *_: FAST))
+    x, weight = torch.zeros(8, 64, 28, 28), torch.zeros(64, 1, 13, 13)
+    assert 'contiguous float32' in explain(x, weight)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert 'contiguous bfloat16' in explain(x, weight)
+    assert 'inference: op' in explain(x, weight)
+    assert 'training: native' in explain(x, weight, torch.zeros(64, requires_grad=True))
+    with pytest.raises(ValueError, match='both x and weight'):
+        explain(x)
+    with pytest.raises(ValueError, match=r'got \(64, 28, 28\)'):
+        explain(x[0], weight)
 
 
 def test_each_choice_is_logged_once_at_debug_level(install):

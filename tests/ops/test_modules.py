@@ -47,6 +47,39 @@ def native_like(conv: nn.Conv2d) -> nn.Conv2d:
     return native.to(conv.weight.device, conv.weight.dtype)
 
 
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(stride=(2, 2)),
+        dict(padding=(0, 0)),
+        dict(dilation=(1, 2)),
+        dict(padding_mode='circular', _reversed_padding_repeated_twice=[2, 2, 2, 2]),
+    ],
+    ids=str,
+)
+def test_attributes_changed_later_count(change):
+    """As in code that turns strides into dilations, or pads circularly."""
+    module = DepthwiseConv2d(8, kernel_size=5)
+    native = native_like(module)
+    for name, value in change.items():
+        setattr(module, name, value)
+        setattr(native, name, value)
+    x = torch.randn(2, 8, 9, 9)
+    torch.testing.assert_close(module(x), native(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('name', ['DepthwiseConv2d', 'DepthWiseConv2dImplicitGEMM'])
+def test_init_cfg_finds_the_registered_layers(name):
+    states = []
+    for conv_cfg in (None, dict(type=name)):
+        network = UniRepLKNet(SMALL_ARCH, conv_cfg=conv_cfg)
+        torch.manual_seed(0)
+        network.init_weights()
+        states.append(network.state_dict())
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
+
+
 @pytest.mark.parametrize('implementation', ['auto', 'native', 'op'])
 @pytest.mark.parametrize(
     'arguments',
