@@ -124,7 +124,7 @@ def choose_implementation(
 
 def _choose(problem: Problem) -> Implementation:
     """The choice itself: forced, impossible, or measured, in this order."""
-    forced = _forced_implementation()
+    forced = forced_implementation()
     obstacle = obstacle_to_op(
         problem.device_type, problem.dtype, problem.kernel_size, problem.dilation
     )
@@ -242,7 +242,8 @@ def clear_cache() -> None:
 
 
 @constant_in_graphs
-def _forced_implementation() -> Implementation | None:
+def forced_implementation() -> Implementation | None:
+    """What UNIREPLKNET_DWCONV forces, None if it is not set; ValueError if it is not known."""
     forced = os.environ.get(FORCE_VARIABLE) or None
     if forced not in (None, 'native', 'op'):
         raise ValueError(f'{FORCE_VARIABLE}={forced} is not known: choose native or op')

@@ -21,6 +21,7 @@ from unireplknet_mm.ops.dispatch import (
     caches,
     choose_implementation,
     computing_dtype,
+    forced_implementation,
     obstacle_to_op,
 )
 from unireplknet_mm.ops.operators import (
@@ -208,9 +209,7 @@ def _takes_op(
         )
     check_shapes(x, weight, bias, dilation)
     origin = f'implementation={implementation!r}'
-    if implementation == 'auto' and (forced := os.environ.get(FORCE_VARIABLE)):
-        if forced not in ('native', 'op'):
-            raise ValueError(f'{FORCE_VARIABLE}={forced} is not known: choose native or op')
+    if implementation == 'auto' and (forced := forced_implementation()):
         implementation, origin = forced, f'{FORCE_VARIABLE}={forced}'
     if implementation == 'native' or torch.onnx.is_in_onnx_export():
         return False

@@ -110,11 +110,11 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def _is_as_built(self) -> bool:
         """Whether nobody has changed what the operator takes for granted, such as the stride."""
-        (vertical, horizontal), (height, width) = self.dilation, self.kernel_size
+        vertical, horizontal = self.dilation
         return (
             self.stride == (1, 1)
             and vertical == horizontal
-            and self.padding == (vertical * (height // 2), vertical * (width // 2))
+            and self.padding == _same_padding(self.kernel_size, vertical)
             and self.padding_mode == 'zeros'
         )
 
