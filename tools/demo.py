@@ -175,8 +175,8 @@ def demo(args: argparse.Namespace) -> None:
     import matplotlib
 
     matplotlib.use('Agg')
-    from unireplknet_mm.engine import launch
-    from unireplknet_mm.engine.hooks import switch_to_deploy
+    from unireplknet_mm import launch
+    from unireplknet_mm.models.whole_model import switch_to_deploy
 
     start = time.time()
     os.chdir(ROOT)
@@ -224,7 +224,7 @@ def demo(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    from unireplknet_mm.engine.launch import exit_on_user_error
+    from unireplknet_mm.launch import exit_on_user_error
 
     exit_on_user_error(demo)(args)
 

@@ -19,7 +19,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unireplknet_mm.engine.launch import UserError, exit_on_user_error, load_config
+from unireplknet_mm.launch import UserError, exit_on_user_error, input_channels, load_config
+from unireplknet_mm.models.whole_model import switch_to_deploy
 
 NUM_BOXES = 1000
 NUM_MASKS = 100
@@ -57,17 +58,17 @@ def default_shape(cfg: Config) -> tuple[int, int]:
 def build_on_meta(cfg: Config, deploy: bool = True) -> nn.Module:
     """The config's model in evaluation mode, with parameters that have shapes and no memory.
 
-    With `deploy`, a backbone that can be re-parameterized is.
+    With `deploy`, what can be re-parameterized is.
     """
     scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope'))
     with scope, torch.device('meta'):
         model = MODELS.build(cfg.model).eval()
-        if deploy and hasattr(model.backbone, 'switch_to_deploy'):
-            model.backbone.switch_to_deploy()
+        if deploy:
+            switch_to_deploy(model)
     return model
 
 
-def count_parts(model: nn.Module, height: int, width: int) -> list[Part]:
+def count_parts(model: nn.Module, height: int, width: int, channels: int = 3) -> list[Part]:
     """Count an mmdet, mmseg or mmpretrain model on one image of `height` × `width`.
 
     Args:
@@ -86,7 +87,7 @@ def count_parts(model: nn.Module, height: int, width: int) -> list[Part]:
         parts.append(Part(name, sum(p.numel() for p in module.parameters()), flops))
         return outputs
 
-    image = torch.empty(1, 3, height, width, device='meta')
+    image = torch.empty(1, channels, height, width, device='meta')
     features = count('backbone', model.backbone, image)
     if getattr(model, 'with_neck', False):
         features = count('neck', model.neck, features)
@@ -162,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     height, width = (args.shape * 2)[:2] if args.shape else default_shape(cfg)
     model = build_on_meta(cfg, deploy=not args.train_form)
     print(f'{args.config}, {"training" if args.train_form else "deploy"} form, {height}x{width}')
-    print(format_table(count_parts(model, height, width)))
+    print(format_table(count_parts(model, height, width, input_channels(cfg, model))))
     print('FLOPs: multiply-adds of convolutions and matrix products, for one image.')
 
 

@@ -1,7 +1,7 @@
 """Fold the re-parameterization of a trained checkpoint, once and for all.
 
     python tools/reparameterize.py CONFIG CHECKPOINT OUT
-    python tools/test.py CONFIG OUT --deploy
+    python tools/test.py CONFIG OUT
 
 OUT holds the weights of the whole model in the deploy structure and the meta data of CHECKPOINT,
 without optimizer and schedule. Before it is written, the model's features on a random image are
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='checkpoint in the training structure')
+    parser.add_argument('checkpoint', help='checkpoint in the training structure, a file or a URL')
     parser.add_argument('out', help='file to write')
     parser.add_argument(
         '--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings that override the config'
@@ -74,14 +74,15 @@ def relative_difference(before: list['torch.Tensor'], after: list['torch.Tensor'
 def reparameterize(args: argparse.Namespace) -> None:
     import torch
 
-    from unireplknet_mm.checkpoint import (
-        CheckpointError,
+    from unireplknet_mm import launch
+    from unireplknet_mm.files import replacing
+    from unireplknet_mm.models.state_dict import find_state_dict
+    from unireplknet_mm.models.whole_model import (
         adapt_state_dict,
-        find_state_dict,
-        load_checkpoint_file,
+        holds_deploy_form,
+        switch_to_deploy,
     )
-    from unireplknet_mm.engine import launch
-    from unireplknet_mm.engine.hooks import replacing, switch_to_deploy
+    from unireplknet_mm.weights.reading import CheckpointError, load_checkpoint
 
     cfg = launch.load_config(args.config, args.cfg_options)
     launch.check_checkpoint(args.checkpoint)
@@ -90,12 +91,13 @@ def reparameterize(args: argparse.Namespace) -> None:
     if os.path.isdir(args.out):
         raise launch.UserError(f'OUT, {args.out}, is a folder: name a file.')
     launch.create_folder(os.path.dirname(args.out) or '.', 'OUT')
-    if launch.has_deploy_structure(args.checkpoint):
-        raise launch.UserError(f'{args.checkpoint} is in the deploy structure already.')
-    checkpoint = load_checkpoint_file(args.checkpoint)
+    checkpoint = load_checkpoint(args.checkpoint)
     model = build_model(cfg)
     try:
-        model.load_state_dict(adapt_state_dict(find_state_dict(checkpoint), model))
+        state_dict = find_state_dict(checkpoint)
+        if holds_deploy_form(state_dict):
+            raise launch.UserError(f'{args.checkpoint} is in the deploy structure already.')
+        model.load_state_dict(adapt_state_dict(state_dict, model))
     except CheckpointError as error:
         raise launch.UserError(f'checkpoint {args.checkpoint}: {error}') from error
     except RuntimeError as error:
@@ -105,7 +107,7 @@ def reparameterize(args: argparse.Namespace) -> None:
         ) from error
 
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 3, *args.input_size, generator=generator)
+    x = torch.randn(1, launch.input_channels(cfg, model), *args.input_size, generator=generator)
     before = extract_features(model, x)
     if switch_to_deploy(model) == 0:
         raise launch.UserError(f'the model of {args.config} has nothing to re-parameterize.')
@@ -129,7 +131,7 @@ def reparameterize(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    from unireplknet_mm.engine.launch import exit_on_user_error
+    from unireplknet_mm.launch import exit_on_user_error
 
     exit_on_user_error(reparameterize)(args)
 

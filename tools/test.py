@@ -6,6 +6,7 @@ bash tools/dist_test.sh configs/cls/unireplknet_t_in1k.py CHECKPOINT 8
 """
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--deploy',
         action='store_true',
-        help='re-parameterize the model first; needed for a checkpoint of reparameterize.py',
+        help='re-parameterize the model first; a checkpoint of reparameterize.py needs no option',
     )
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation, as the config defines it'
@@ -43,19 +44,9 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def use_deploy(cfg: 'Config', checkpoint: str) -> None:
-    """Build the deploy structure for a checkpoint that has it; fold after loading otherwise."""
-    from unireplknet_mm.engine import launch
-
-    if launch.has_deploy_structure(checkpoint):
-        cfg.model.backbone.deploy = True
-    else:
-        launch.add_hook(cfg, 'SwitchToDeployHook')
-
-
 def use_tta(cfg: 'Config') -> None:
     """Wrap the model in the config's `tta_model`, with `tta_pipeline` for the test data."""
-    from unireplknet_mm.engine.launch import UserError
+    from unireplknet_mm.launch import UserError
 
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
@@ -69,7 +60,7 @@ def use_tta(cfg: 'Config') -> None:
 
 def draw_predictions(cfg: 'Config', show: bool, show_dir: str | None, wait_time: float) -> None:
     """Switch on the visualization hook of the config. Those of the three tasks differ in names."""
-    from unireplknet_mm.engine.launch import UserError
+    from unireplknet_mm.launch import UserError
 
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
@@ -91,7 +82,8 @@ def test(args: argparse.Namespace) -> None:
     from mmengine.dist import is_main_process
     from mmengine.registry import METRICS
 
-    from unireplknet_mm.engine import launch
+    from unireplknet_mm import launch
+    from unireplknet_mm.files import replacing
 
     cfg = launch.load_config(args.config, args.cfg_options)
     launch.set_work_dir(cfg, args.work_dir, args.demo_data)
@@ -102,7 +94,7 @@ def test(args: argparse.Namespace) -> None:
     launch.check_data(cfg, 'test')
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.deploy:
-        use_deploy(cfg, args.checkpoint)
+        launch.add_hook(cfg, 'SwitchToDeployHook')
     if args.tta:
         use_tta(cfg)
     if args.show or args.show_dir:
@@ -117,21 +109,21 @@ def test(args: argparse.Namespace) -> None:
         runner.test()
         return
 
-    out = Path(args.out)
-    partial = out.with_name(f'.{out.stem}.partial{out.suffix}')
     kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
-    dump = METRICS.build(dict(type=kind, out_file_path=str(partial)))
-    runner.test_evaluator.metrics.append(dump)
-    runner.test()
-    if is_main_process():
-        os.replace(partial, out)
-        runner.logger.info(f'Predictions are in {out}.')
+    with contextlib.ExitStack() as stack:
+        partial = args.out
+        if is_main_process():  # which collects the results of all
+            partial = stack.enter_context(replacing(args.out, keep_extension=True))
+        dump = METRICS.build(dict(type=kind, out_file_path=str(partial)))
+        runner.test_evaluator.metrics.append(dump)
+        runner.test()
+    runner.logger.info(f'Predictions are in {args.out}.')
 
 
 def main() -> None:
     args = parse_args()
     apply_to_environment(args)
-    from unireplknet_mm.engine.launch import exit_on_user_error
+    from unireplknet_mm.launch import exit_on_user_error
 
     exit_on_user_error(test)(args)
 

@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def train(args: argparse.Namespace) -> None:
-    from unireplknet_mm.engine import launch
+    from unireplknet_mm import launch
 
     cfg = launch.load_config(args.config, args.cfg_options)
     launch.set_work_dir(cfg, args.work_dir, args.demo_data)
@@ -63,7 +63,7 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     apply_to_environment(args)
-    from unireplknet_mm.engine.launch import exit_on_user_error
+    from unireplknet_mm.launch import exit_on_user_error
 
     exit_on_user_error(train)(args)
 

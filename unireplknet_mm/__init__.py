@@ -12,7 +12,7 @@ from unireplknet_mm import mmcv_ops  # first: what follows may import mmcv.ops
 from unireplknet_mm import ops_of_checkout  # before the first import of unireplknet_mm.ops
 
 # isort: split
-from unireplknet_mm import checkpoint, datasets, engine, models, ops
+from unireplknet_mm import checkpoint, datasets, engine, models, ops, weights
 from unireplknet_mm.version import __version__
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     'models',
     'ops',
     'ops_of_checkout',
+    'weights',
 ]

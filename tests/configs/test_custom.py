@@ -15,7 +15,7 @@ from mmengine.structures import PixelData
 from mmengine.utils import import_modules_from_strings
 from PIL import Image
 
-from unireplknet_mm.engine import launch
+from unireplknet_mm import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 VOC = ROOT / 'configs/custom/cascade_rcnn_unireplknet_bccd_voc.py'

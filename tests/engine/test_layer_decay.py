@@ -8,6 +8,7 @@ from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from torch import nn
 
 import unireplknet_mm  # noqa: F401
+from unireplknet_mm.errors import UserError
 
 BASE_LR = 1e-4
 WEIGHT_DECAY = 0.05
@@ -216,5 +217,5 @@ def test_missing_learning_rate_is_named():
 
 
 def test_backbone_without_layers_is_named():
-    with pytest.raises(TypeError, match=r'Linear has no get_layer_depth'):
+    with pytest.raises(UserError, match=r'no part of Model has get_layer_depth'):
         build_wrapper(Model(nn.Linear(2, 32)), decay_rate=0.8)

@@ -8,7 +8,8 @@ import torch
 from mmengine.config import Config
 from tool_runs import CONFIGS, ROOT, TOOLS, command, environment, run
 
-from unireplknet_mm.engine import launch
+from unireplknet_mm import launch
+from unireplknet_mm.launch import arguments
 
 DET = ROOT / 'configs' / 'det' / 'cascade_unireplknet_t_3x.py'
 SEG = ROOT / 'configs' / 'seg' / 'upernet_unireplknet_t_160k.py'
@@ -232,7 +233,7 @@ def test_amp_of_an_unknown_optimizer_wrapper(monkeypatch):
     with pytest.raises(launch.UserError, match='DeepSpeedOptimWrapper'):
         launch.enable_amp(cfg)
     cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=1))))
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(arguments, 'get_device', lambda: 'cpu')
     with pytest.raises(launch.UserError, match='float16 needs a GPU'):
         launch.enable_amp(cfg, 'float16')
 

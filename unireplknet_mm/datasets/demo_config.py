@@ -13,18 +13,12 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from unireplknet_mm.config import find_dicts
+from unireplknet_mm.configuration import drop_pretrained, find_dicts, type_name
 from unireplknet_mm.datasets.demo import ADE20K_BACKGROUND, coco_class_names, make_demo_data
 
 LAYOUT_OF_DATASET = {'CocoDataset': 'coco', 'ADE20KDataset': 'ade20k', 'ImageNet': 'imagenet'}
 DATALOADERS = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'val'}
 EVALUATORS = ('val_evaluator', 'test_evaluator')
-
-
-def _type_name(config: dict) -> str:
-    """The bare name of a config's type, which may carry a scope ('mmdet.X') or be the class."""
-    kind = config.get('type')
-    return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
 
 
 def _innermost_datasets(dataset: dict) -> Iterator[dict]:
@@ -40,7 +34,7 @@ def _innermost_datasets(dataset: dict) -> Iterator[dict]:
 
 def _find_layout(cfg: Config) -> str:
     names = {
-        _type_name(dataset)
+        type_name(dataset)
         for key in DATALOADERS
         if cfg.get(key)
         for dataset in _innermost_datasets(cfg[key]['dataset'])
@@ -144,25 +138,14 @@ def _shorten_schedule(cfg: Config, max_iters: int) -> str:
     return '1 epoch' if unit == 'max_epochs' else f'{max_iters} iterations'
 
 
-def _is_missing(init: dict) -> bool:
-    is_pretrained = _type_name(init) in ('Pretrained', 'PretrainedInit')
-    return is_pretrained and not os.path.isfile(str(init.get('checkpoint')))
-
-
 def _drop_missing_weights(cfg: Config) -> list[str]:
     """Remove the pretrained weights that are no file on this machine; return their names."""
-    dropped = []
-    for config in find_dicts(cfg.get('model')):
-        if isinstance(config.get('pretrained'), str) and not os.path.isfile(config['pretrained']):
-            dropped.append(config['pretrained'])
-            config['pretrained'] = None
-        inits = config.get('init_cfg') or []
-        inits = [inits] if isinstance(inits, dict) else inits
-        missing = [str(init.get('checkpoint')) for init in inits if _is_missing(init)]
-        if missing:
-            dropped.extend(missing)
-            config['init_cfg'] = [init for init in inits if not _is_missing(init)] or None
-    if cfg.get('load_from') and not os.path.isfile(cfg.load_from):
+
+    def is_no_file(path: str) -> bool:
+        return not os.path.isfile(path)
+
+    dropped = drop_pretrained(cfg.get('model'), is_no_file)
+    if cfg.get('load_from') and is_no_file(cfg.load_from):
         dropped.append(cfg.load_from)
         cfg.load_from = None
     return dropped
@@ -219,7 +202,7 @@ def use_demo_data(
             continue
         dataloader = cfg[key]
         for dataset in _innermost_datasets(dataloader['dataset']):
-            replaced.add(f'{_type_name(dataset)} {dataset.get("data_root") or ""}'.strip())
+            replaced.add(f'{type_name(dataset)} {dataset.get("data_root") or ""}'.strip())
             _swap_dataset(dataset, layout, split, out, num_classes)
         for config in find_dicts(dataloader['dataset']):
             if 'times' in config and 'dataset' in config:

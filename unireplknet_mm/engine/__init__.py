@@ -1,12 +1,14 @@
-"""What MMEngine's runner builds from the suite: optimizer-wrapper constructors and hooks."""
+"""What MMEngine's runner builds from the suite: optimizer-wrapper constructors, hooks, samplers."""
 
 from unireplknet_mm.engine.amp import CpuAmpOptimWrapper
-from unireplknet_mm.engine.hooks import AtomicCheckpointHook, SwitchToDeployHook
+from unireplknet_mm.engine.atomic_checkpoint import AtomicCheckpointHook
+from unireplknet_mm.engine.checkpoint_check import CheckpointCheckHook, SwitchToDeployHook
 from unireplknet_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from unireplknet_mm.engine.randomness import SeededDataset, SeededIterationHook, SeededSampler
 
 __all__ = [
     'AtomicCheckpointHook',
+    'CheckpointCheckHook',
     'CpuAmpOptimWrapper',
     'LayerDecayOptimWrapperConstructor',
     'SeededDataset',

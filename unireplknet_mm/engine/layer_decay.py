@@ -18,6 +18,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+from unireplknet_mm.errors import ArgumentError
+
 UNDECAYED_NAMES = ('bias', 'gamma', 'beta')
 
 
@@ -29,8 +31,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     and all other 1-d parameters get no weight decay. A parameter group holds `lr`, `weight_decay`,
     `lr_scale`, `layer_id` and `param_names`; a table of the layers goes to the log.
 
-    The model has, or is, a backbone with `get_layer_depth(param_name, prefix) -> (layer, number of
-    layers)`, mmpretrain's convention, which counts the stem and the heads as layers too.
+    The model is, or has anywhere in it, a backbone with `get_layer_depth(param_name, prefix) -> (layer,
+    number of layers)`, mmpretrain's convention, which counts the stem and the heads as layers too.
 
     Args:
         optim_wrapper_cfg: config of the optimizer wrapper; its `optimizer` states `lr`.
@@ -39,8 +41,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             backbone says; another number is an error).
 
     Raises:
-        ValueError: `lr` is missing, `paramwise_cfg` has another key, a value is out of range.
-        TypeError: the backbone has no `get_layer_depth`.
+        ArgumentError: `lr` is missing, `paramwise_cfg` has another key, a value is out of range, no part
+            of the model has `get_layer_depth`.
 
     Example::
 
@@ -58,15 +60,15 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super()._validate_cfg()
         unknown = sorted(set(self.paramwise_cfg) - {'decay_rate', 'num_layers'})
         if unknown:
-            raise ValueError(
+            raise ArgumentError(
                 f'paramwise_cfg of {type(self).__name__} takes decay_rate and num_layers, not '
                 f'{", ".join(unknown)} (norms, biases and 1-d parameters are never decayed)'
             )
         decay_rate = self.paramwise_cfg['decay_rate']
         if not isinstance(decay_rate, (int, float)) or not 0 < decay_rate <= 1:
-            raise ValueError(f'decay_rate must lie in (0, 1], got {decay_rate!r}')
+            raise ArgumentError(f'decay_rate must lie in (0, 1], got {decay_rate!r}')
         if self.base_lr is None:
-            raise ValueError(f'{type(self).__name__} needs lr in the config of the optimizer')
+            raise ArgumentError(f'{type(self).__name__} needs lr in the config of the optimizer')
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
         """Append to `params` one group for each layer, with and without weight decay."""
@@ -93,22 +95,37 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         params.extend(groups[key] for key in sorted(groups))
         print_log(self._describe(groups), logger='current')
 
-    def _find_layer_depth(self, module: nn.Module) -> Callable[[str], tuple[int, int]]:
-        backbone, prefix = module, ''
-        if hasattr(module, 'backbone'):
-            backbone, prefix = module.backbone, 'backbone.'
-        if not hasattr(backbone, 'get_layer_depth'):
-            raise TypeError(
-                f'{type(self).__name__} asks the backbone which layer a parameter belongs to, but '
-                f'{type(backbone).__name__} has no get_layer_depth(param_name, prefix): add it, '
-                'or use DefaultOptimWrapperConstructor'
+    def _find_layer_depth(self, model: nn.Module) -> Callable[[str], tuple[int, int]]:
+        """A function that asks the backbone which a parameter belongs to, wherever in the model it is."""
+        candidates = {
+            f'{name}.' if name else '': module
+            for name, module in model.named_modules()
+            if hasattr(module, 'get_layer_depth')
+        }
+        # mmpretrain's classifiers offer it too, and ask their backbone: the innermost counts.
+        backbones = {
+            prefix: module
+            for prefix, module in candidates.items()
+            if not any(other != prefix and other.startswith(prefix) for other in candidates)
+        }
+        if not backbones:
+            raise ArgumentError(
+                f'{type(self).__name__} asks the backbone which layer a parameter belongs to, but no part '
+                f'of {type(model).__name__} has get_layer_depth(param_name, prefix): add it, or use '
+                'DefaultOptimWrapperConstructor'
             )
-        return lambda name: backbone.get_layer_depth(name, prefix)
+
+        def get_layer_depth(name: str) -> tuple[int, int]:
+            of_parameter = (prefix for prefix in backbones if name.startswith(prefix))
+            prefix = next(of_parameter, next(iter(backbones)))  # outside all of them: of the heads
+            return backbones[prefix].get_layer_depth(name, prefix)
+
+        return get_layer_depth
 
     def _check_num_layers(self, backbone_layers: int) -> None:
         asked = self.paramwise_cfg.get('num_layers')
         if asked not in (None, backbone_layers):
-            raise ValueError(
+            raise ArgumentError(
                 f'paramwise_cfg has num_layers={asked}, but the backbone divides itself into '
                 f'{backbone_layers} layers'
             )

@@ -14,70 +14,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_conv_layer, build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import reparameterize as rep
-
-Branches = tuple[tuple[int, int], ...]
-
-# (kernel size, dilation) of the branches beside a K×K kernel, as published.
-PUBLISHED_BRANCHES: dict[int, Branches] = {
-    5: ((3, 1), (3, 2)),
-    7: ((5, 1), (3, 2), (3, 3)),
-    9: ((5, 1), (5, 2), (3, 3), (3, 4)),
-    11: ((5, 1), (5, 2), (3, 3), (3, 4), (3, 5)),
-    13: ((5, 1), (7, 2), (3, 3), (3, 4), (3, 5)),
-    15: ((5, 1), (7, 2), (3, 3), (3, 5), (3, 7)),
-    17: ((5, 1), (9, 2), (3, 4), (3, 5), (3, 7)),
-}
-
-
-def default_branches(kernel_size: int) -> Branches:
-    """The (kernel size, dilation) pairs of the dilated branches beside a K×K kernel.
-
-    Published for K = 5 to 17. From 19 up they follow a rule that also yields the published ones of 13 and
-    17: a 5×5; a dilation-2 kernel as wide as fits; 3×3 kernels that reach about 1/2, 7/10 and 9/10 of the
-    way to the border, (k-1)r+1 ≤ K for each.
-
-    Raises:
-        ValueError: K is even or below 5.
-    """
-    if kernel_size in PUBLISHED_BRANCHES:
-        return PUBLISHED_BRANCHES[kernel_size]
-    if kernel_size < 5 or kernel_size % 2 == 0:
-        raise ValueError(
-            f'a Dilated Reparam Block needs an odd kernel size of at least 5, got {kernel_size}'
-        )
-    half_width = (kernel_size + 1) // 2
-    wide = half_width if half_width % 2 else half_width - 1
-    reach = (kernel_size - 1) // 2
-    return ((5, 1), (wide, 2), *((3, reach * tenths // 10) for tenths in (5, 7, 9)))
-
-
-def check_branches(kernel_size: int, branches: Sequence[Sequence[int]]) -> Branches:
-    """Validate user-given branches of a K×K kernel: odd k, (k-1)r+1 ≤ K, no pair twice."""
-    try:
-        pairs = tuple((int(size), int(dilation)) for size, dilation in branches)
-    except TypeError as error:
-        raise ValueError(
-            f'branches of the {kernel_size}×{kernel_size} kernel must be (kernel size, dilation) '
-            f'pairs, got {branches}'
-        ) from error
-    for size, dilation in pairs:
-        extent = (size - 1) * dilation + 1
-        if size < 1 or size % 2 == 0 or dilation < 1 or extent > kernel_size:
-            raise ValueError(
-                f'branch (kernel size {size}, dilation {dilation}) does not fit a {kernel_size}×'
-                f'{kernel_size} kernel: the size must be odd and (size-1)·dilation+1 = {extent} at most '
-                f'{kernel_size}'
-            )
-    if len(set(pairs)) != len(pairs):
-        raise ValueError(f'branches of the {kernel_size}×{kernel_size} kernel repeat: {pairs}')
-    return pairs
+from unireplknet_mm.models.architecture import check_branches, default_branches
+from unireplknet_mm.models.layers import DropPath, build_conv_layer, build_norm_layer
 
 
 def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
@@ -344,9 +288,9 @@ def build_depthwise_conv(
 
 
 def build_batch_norm(norm_cfg: dict, channels: int) -> _BatchNorm:
-    _, norm = build_norm_layer(norm_cfg, channels)
+    norm = build_norm_layer(norm_cfg, channels)
     if not isinstance(norm, _BatchNorm):
-        raise ValueError(
+        raise ArgumentError(
             f'norm_cfg={norm_cfg} is not a BatchNorm and would not fold: use BN or SyncBN'
         )
     return norm

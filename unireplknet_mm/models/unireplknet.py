@@ -6,40 +6,19 @@ Parameter names are those of the published checkpoints. What differs from the au
 the reverse, are refused.
 """
 
-import copy
 import itertools
-import math
 from collections.abc import Sequence
-from typing import Any
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unireplknet_mm.configuration import pretrained_weights
+from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.models.architecture import ARCHITECTURES, NUM_STAGES, resolve_architecture
 from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
-
-KernelSizes = Sequence[int | Sequence[int]]
-
-NUM_STAGES = 4
-LARGE_KERNEL_SIZE = 13
-LARGE_KERNELS_IN_STAGE_3 = 9
-
-
-def default_kernel_sizes(depths: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Kernel sizes of every block by §3.2.3 and §3.2.4: 3×3 in stage 1, 13×13 in stages 2 and 4.
-
-    In stage 3 up to nine blocks are large; where it is deeper, every second (third, ...) block starting
-    with the first, so that the large ones stay at nine.
-    """
-    interval = max(1, math.ceil(depths[2] / LARGE_KERNELS_IN_STAGE_3))
-    large = LARGE_KERNEL_SIZE
-    return (
-        (3,) * depths[0],
-        (large,) * depths[1],
-        tuple(3 if i % interval else large for i in range(depths[2])),
-        (large,) * depths[3],
-    )
+from unireplknet_mm.models.state_dict import load_backbone_weights, refuse_other_structure
 
 
 @MODELS.register_module()
@@ -70,24 +49,13 @@ class UniRepLKNet(BaseModule):
             file: ImageNet, detector or segmenter. Default: truncated normal, deviation 0.02.
 
     Raises:
-        ValueError: unknown arch, sizes that do not match the depths, an even or too small kernel size,
+        ArgumentError: unknown arch, sizes that do not match the depths, an even or too small kernel size,
             branches that do not fit, an output index that does not exist.
 
     Source: arXiv 2410.08049; names and shapes follow https://github.com/AILab-CVC/UniRepLKNet.
     """
 
-    ARCHITECTURES: dict[str, dict[str, tuple[int, ...]]] = {
-        'a': dict(depths=(2, 2, 6, 2), channels=(40, 80, 160, 320)),
-        'f': dict(depths=(2, 2, 6, 2), channels=(48, 96, 192, 384)),
-        'p': dict(depths=(2, 2, 6, 2), channels=(64, 128, 256, 512)),
-        'n': dict(depths=(2, 2, 8, 2), channels=(80, 160, 320, 640)),
-        't': dict(depths=(3, 3, 18, 3), channels=(80, 160, 320, 640)),
-        's': dict(depths=(3, 3, 27, 3), channels=(96, 192, 384, 768)),
-        'b': dict(depths=(3, 3, 27, 3), channels=(128, 256, 512, 1024)),
-        'l': dict(depths=(3, 3, 27, 3), channels=(192, 384, 768, 1536)),
-        'xl': dict(depths=(3, 3, 27, 3), channels=(256, 512, 1024, 2048)),
-        'h': dict(depths=(3, 3, 27, 3), channels=(480, 960, 1920, 3840)),
-    }
+    ARCHITECTURES = ARCHITECTURES
     NUM_LAYERS = 12  # of layer-wise learning-rate decay, between the stem (0) and the heads (13)
 
     def __init__(
@@ -115,18 +83,21 @@ class UniRepLKNet(BaseModule):
         kernel_sizes = self.arch_settings['kernel_sizes']
         self.out_indices = resolve_out_indices(out_indices)
         if gap_before_final_norm and self.out_indices != (NUM_STAGES - 1,):
-            raise ValueError(
+            raise ArgumentError(
                 f'gap_before_final_norm=True returns the last stage only: set out_indices=(3,), '
                 f'got {tuple(out_indices)}'
             )
         if not -1 <= frozen_stages <= NUM_STAGES:
-            raise ValueError(
+            raise ArgumentError(
                 f'frozen_stages must be between -1 and {NUM_STAGES}, got {frozen_stages}'
             )
         if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must be at least 0 and below 1, got {drop_path_rate}')
+            raise ArgumentError(
+                f'drop_path_rate must be at least 0 and below 1, got {drop_path_rate}'
+            )
         if in_channels < 1:
-            raise ValueError(f'in_channels must be at least 1, got {in_channels}')
+            raise ArgumentError(f'in_channels must be at least 1, got {in_channels}')
+        self.in_channels = in_channels
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.gap_before_final_norm = gap_before_final_norm
@@ -194,15 +165,13 @@ class UniRepLKNet(BaseModule):
         """Initialise as `init_cfg` says; 'Pretrained' reads any published checkpoint, with checks.
 
         Raises:
-            OSError, ValueError: the file is missing, truncated, foreign, or of another arch or structure.
+            UserError: the file is missing, truncated, foreign, or of another arch or structure.
         """
-        pretrained = find_pretrained(self.init_cfg)
-        if pretrained is None:
+        pretrained = pretrained_weights(self.init_cfg)
+        if not pretrained:
             super().init_weights()
             return
-        from unireplknet_mm.checkpoint import load_backbone_weights
-
-        load_backbone_weights(self, pretrained['checkpoint'])
+        load_backbone_weights(self, pretrained[0])
         self._is_init = True
 
     def train(self, mode: bool = True) -> 'UniRepLKNet':
@@ -278,100 +247,11 @@ def build_downsampling(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-def resolve_architecture(arch: str | dict) -> dict[str, Any]:
-    """Depths, channels and the kernel size of every block, validated, of a name or a dict."""
-    if isinstance(arch, str):
-        if arch not in UniRepLKNet.ARCHITECTURES:
-            known = ', '.join(UniRepLKNet.ARCHITECTURES)
-            raise ValueError(
-                f'unknown arch {arch!r}: choose from {known}, or pass '
-                'dict(depths=..., channels=..., kernel_sizes=...)'
-            )
-        arch = UniRepLKNet.ARCHITECTURES[arch]
-    if not isinstance(arch, dict) or not {'depths', 'channels'} <= arch.keys():
-        raise ValueError(f'arch must be a name or a dict with depths and channels, got {arch!r}')
-    unknown = arch.keys() - {'depths', 'channels', 'kernel_sizes'}
-    if unknown:
-        raise ValueError(f'unknown keys in arch: {", ".join(sorted(unknown))}')
-    for name, minimum in (('depths', 1), ('channels', 2)):
-        numbers = arch[name]
-        if (
-            not isinstance(numbers, Sequence)
-            or len(numbers) != NUM_STAGES
-            or not all(isinstance(n, int) and n >= minimum for n in numbers)
-        ):
-            raise ValueError(
-                f'arch {name} must be {NUM_STAGES} whole numbers of at least {minimum}, got {numbers}'
-            )
-    depths, channels = tuple(arch['depths']), tuple(arch['channels'])
-    kernel_sizes = arch.get('kernel_sizes')
-    if kernel_sizes is None:
-        kernel_sizes = default_kernel_sizes(depths)
-    return dict(
-        depths=depths, channels=channels, kernel_sizes=resolve_kernel_sizes(kernel_sizes, depths)
-    )
-
-
-def resolve_kernel_sizes(
-    kernel_sizes: KernelSizes, depths: Sequence[int]
-) -> tuple[tuple[int, ...], ...]:
-    """One tuple of kernel sizes a stage, one size a block."""
-    if not isinstance(kernel_sizes, Sequence) or len(kernel_sizes) != NUM_STAGES:
-        raise ValueError(
-            f'kernel_sizes must have {NUM_STAGES} entries, one a stage, got {kernel_sizes}'
-        )
-    resolved = []
-    for stage, (sizes, depth) in enumerate(zip(kernel_sizes, depths, strict=True), start=1):
-        sizes = (sizes,) * depth if isinstance(sizes, int) else tuple(sizes)
-        if len(sizes) != depth:
-            raise ValueError(
-                f'kernel sizes do not match the depths: stage {stage} has {depth} blocks and '
-                f'{len(sizes)} kernel sizes {sizes}'
-            )
-        for size in sizes:
-            if not isinstance(size, int) or size < 3 or size % 2 == 0:
-                raise ValueError(
-                    f'kernel size {size!r} in stage {stage}: must be odd and at least 3'
-                )
-        resolved.append(sizes)
-    return tuple(resolved)
-
-
 def resolve_out_indices(out_indices: Sequence[int] | int) -> tuple[int, ...]:
     indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
     if not indices or not all(-NUM_STAGES <= i < NUM_STAGES for i in indices):
-        raise ValueError(f'out_indices must be stages from 0 to {NUM_STAGES - 1}, got {indices}')
+        raise ArgumentError(f'out_indices must be stages from 0 to {NUM_STAGES - 1}, got {indices}')
     resolved = tuple(i % NUM_STAGES for i in indices)
     if list(resolved) != sorted(set(resolved)):
-        raise ValueError(f'out_indices must rise and not repeat, got {indices}')
+        raise ArgumentError(f'out_indices must rise and not repeat, got {indices}')
     return resolved
-
-
-def find_pretrained(init_cfg: dict | list[dict] | None) -> dict | None:
-    """The `dict(type='Pretrained', ...)` of an init_cfg, if it has one with a checkpoint."""
-    candidates = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    for candidate in candidates:
-        if candidate and candidate.get('type') == 'Pretrained' and candidate.get('checkpoint'):
-            return copy.copy(candidate)
-    return None
-
-
-def refuse_other_structure(
-    module: UniRepLKNet, state_dict: dict[str, Tensor], prefix: str, *args: Any
-) -> None:
-    """Refuse re-parameterized weights in a training model and the reverse, with the way out."""
-    stages = f'{prefix}stages.'
-    names = [name for name in state_dict if name.startswith(stages)]
-    if not names:
-        return
-    is_deploy = not any(name.endswith('.running_var') for name in names)
-    if is_deploy and not module.deploy:
-        raise ValueError(
-            'the weights are re-parameterized (deploy form) and the backbone is in its training form: '
-            'build it with deploy=True (tools/test.py: --deploy), or load the weights from training'
-        )
-    if module.deploy and not is_deploy:
-        raise ValueError(
-            'the weights are in the training form and the backbone was built with deploy=True: build it '
-            'with deploy=False, load the weights, then call switch_to_deploy()'
-        )

@@ -1,4 +1,4 @@
-"""From a config file to a runner: what launch.py changes in a config. Its errors: tests/tools."""
+"""From a config file to a runner: what `launch` changes in a config. Its errors: tests/tools."""
 
 from pathlib import Path
 
@@ -6,15 +6,17 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from unireplknet_mm.engine import launch
+from unireplknet_mm import launch
+from unireplknet_mm.configuration import find_dicts
+from unireplknet_mm.launch import arguments, device
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DET = CONFIGS / 'det' / 'cascade_unireplknet_t_3x.py'
 
 
 def test_amp_by_device(monkeypatch):
-    def enabled(device, wrapper, dtype=None):
-        monkeypatch.setattr(launch, 'get_device', lambda: device)
+    def enabled(name, wrapper, dtype=None):
+        monkeypatch.setattr(arguments, 'get_device', lambda: name)
         cfg = Config(dict(optim_wrapper=wrapper))
         launch.enable_amp(cfg, dtype)
         return cfg.optim_wrapper.to_dict()
@@ -37,7 +39,7 @@ def test_option_with_a_blank():
 def test_sync_norms_become_batch_norms(monkeypatch):
     norm = dict(type='SyncBN', requires_grad=True)
     model = dict(backbone=dict(norm_cfg=norm), head=[dict(norm_cfg=dict(norm)), dict(type='FC')])
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(device, 'get_device', lambda: 'cuda')
     cfg = Config(dict(model=model, sync_bn='torch'))
     launch.prepare_device(cfg, 'none', 'auto')
     assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
@@ -87,11 +89,11 @@ def test_resumable_training_is_set_up_once():
 
 @pytest.mark.parametrize('wrapper', [None, dict(type='MMSeparateDistributedDataParallel')])
 def test_processes_on_cpu(wrapper, monkeypatch):
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(device, 'get_device', lambda: 'cpu')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
     monkeypatch.setenv('RANK', '0')
     groups = []
-    monkeypatch.setattr(launch.distributed, 'init_process_group', groups.append)
+    monkeypatch.setattr(device.distributed, 'init_process_group', groups.append)
     cfg = Config.fromfile(DET)
     cfg.model_wrapper_cfg = wrapper
     launch.prepare_device(cfg, 'pytorch', 'auto')
@@ -99,21 +101,21 @@ def test_processes_on_cpu(wrapper, monkeypatch):
     assert cfg.env_cfg.dist_cfg.backend == 'gloo'
     assert cfg.model_wrapper_cfg.device_ids is None
     assert cfg.model_wrapper_cfg.type == (wrapper or dict(type='MMDistributedDataParallel'))['type']
-    assert all(config.get('type') != 'SyncBN' for config in launch.find_dicts(cfg.model))
+    assert all(config.get('type') != 'SyncBN' for config in find_dicts(cfg.model))
 
 
 def test_processes_on_gpu_keep_sync_norms(monkeypatch):
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(device, 'get_device', lambda: 'cuda')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setenv('RANK', '0')
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     calls = []
-    monkeypatch.setattr(launch, 'init_dist', lambda *args, **kwargs: calls.append((args, kwargs)))
+    monkeypatch.setattr(device, 'init_dist', lambda *args, **kwargs: calls.append((args, kwargs)))
     cfg = Config.fromfile(DET)
     launch.prepare_device(cfg, 'pytorch', 'cuda')
     assert calls == [(('pytorch',), dict(backend='nccl'))]
     assert 'model_wrapper_cfg' not in cfg
-    assert any(config.get('type') == 'SyncBN' for config in launch.find_dicts(cfg.model))
+    assert any(config.get('type') == 'SyncBN' for config in find_dicts(cfg.model))
 
 
 @pytest.mark.parametrize('randomness', [None, {}, dict(deterministic=True), dict(seed=5)])
@@ -141,7 +143,7 @@ def test_options_have_the_last_word_over_demo_data(monkeypatch):
     def shorten(cfg):
         cfg.train_cfg.max_epochs = 1
 
-    monkeypatch.setattr(launch, '_use_demo_data', shorten)
+    monkeypatch.setattr(arguments, '_use_demo_data', shorten)
     cfg = launch.load_config(DET)
     launch.use_demo_data(cfg, ['train_cfg.max_epochs=3'])
     assert cfg.train_cfg.max_epochs == 3

@@ -19,15 +19,11 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from unireplknet_mm.engine.hooks import (
-    AtomicCheckpointHook,
-    AtomicLocalBackend,
-    SwitchToDeployHook,
-    remove_partial_files,
-    replacing,
-    switch_to_deploy,
-)
+from unireplknet_mm.engine.atomic_checkpoint import AtomicCheckpointHook, AtomicLocalBackend
+from unireplknet_mm.engine.checkpoint_check import SwitchToDeployHook
+from unireplknet_mm.files import remove_partial_files, replacing
 from unireplknet_mm.models import UniRepLKNet
+from unireplknet_mm.models.whole_model import switch_to_deploy
 
 ROOT = Path(__file__).parents[2]
 
@@ -228,8 +224,7 @@ def test_partial_files_are_removed_and_others_are_not(tmp_path):
 KILLED_WHILE_WRITING = """
 import os, sys, time
 sys.path.insert(0, {tests!r})
-from engine import test_hooks
-from unireplknet_mm.engine import hooks
+from engine import test_atomic_checkpoint
 
 written = []
 def slow_fsync(descriptor, fsync=os.fsync):
@@ -241,7 +236,7 @@ def slow_fsync(descriptor, fsync=os.fsync):
     fsync(descriptor)
 
 os.fsync = slow_fsync
-test_hooks.train({work_dir!r}, max_iters=4, max_keep_ckpts=1)
+test_atomic_checkpoint.train({work_dir!r}, max_iters=4, max_keep_ckpts=1)
 """
 
 
@@ -252,7 +247,7 @@ def test_kill_while_writing_leaves_the_previous_checkpoint(tmp_path):
         [sys.executable, '-c', script],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, 'PYTHONPATH': f'{ROOT}'},
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'ops')])},
     )
     assert any(line.strip() == 'writing' for line in process.stdout)
     process.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Hooks: checkpoints that survive a kill, and re-parameterization before a test.
+"""Checkpoints that survive a kill.
 
 MMEngine's CheckpointHook removes the oldest checkpoint before it writes the new one, writes into
 the final file and rewrites `last_checkpoint` in place: a process killed at the wrong moment leaves
@@ -8,72 +8,37 @@ the way of writing.
 
 import os
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
 
-PARTIAL_SUFFIX = '.partial'
+from unireplknet_mm.files import remove_partial_files, replacing, write_text
+from unireplknet_mm.weights.reading import CheckpointError
 
 
 class AtomicLocalBackend(LocalBackend):
     """MMEngine's local files, written so that a file is either the old one or the new one.
 
-    What is written goes to `.NAME.PID.partial` in the same folder, is flushed to the disk and takes
-    its name in one step. Registered as `backend_args=dict(backend='atomic_local')`.
+    What is written goes to a hidden file in the same folder, is flushed to the disk and takes its name
+    in one step (`files.replacing`). Registered as `backend_args=dict(backend='atomic_local')`.
     """
 
     name = 'atomic_local'
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        with replacing(filepath) as partial, open(partial, 'wb') as file:
-            file.write(obj)
-            file.flush()
-            os.fsync(file.fileno())
+        with replacing(filepath) as partial:
+            partial.write_bytes(obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         self.put(obj.encode(encoding), filepath)
 
 
 register_backend(AtomicLocalBackend.name, AtomicLocalBackend, force=True)
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a path to write to, in the folder of `path`; on leaving, it takes the place of `path`.
-
-    An exception in between removes what was written and leaves `path` as it was. The folder is
-    created if it does not exist.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}{PARTIAL_SUFFIX}')
-    try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def remove_partial_files(folder: str | Path) -> list[Path]:
-    """Remove what `replacing` left in `folder` when its process was killed; return what it was."""
-    partial_files = sorted(Path(folder).glob(f'.*{PARTIAL_SUFFIX}'))
-    for partial in partial_files:
-        partial.unlink(missing_ok=True)
-    return partial_files
 
 
 class _PostponedRemovals:
@@ -120,7 +85,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         missing = [key for key in ('meta', 'message_hub') if key not in checkpoint]
         if runner._resume and missing:
-            raise ValueError(
+            raise CheckpointError(
                 f'the checkpoint to resume from holds weights, but no {" and no ".join(missing)} of a '
                 'training: to start a new one from them, set load_from instead of --resume'
             )
@@ -149,7 +114,7 @@ class AtomicCheckpointHook(CheckpointHook):
         )
         if is_main_process():
             last_checkpoint = os.path.join(runner.work_dir, 'last_checkpoint')
-            AtomicLocalBackend().put_text(str(self.last_ckpt), last_checkpoint)
+            write_text(last_checkpoint, str(self.last_ckpt))
 
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :], self.max_keep_ckpts)
@@ -178,27 +143,3 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):  # a sharded checkpoint
             self.file_backend.rmtree(path)
-
-
-@HOOKS.register_module()
-class SwitchToDeployHook(Hook):
-    """Fold the re-parameterization of every module that offers it, before testing.
-
-    Runs after the weights are loaded; `tools/test.py --deploy` adds it. The moving averages of an
-    EMAHook, which that hook swaps with the model's weights, are folded as well.
-    """
-
-    def before_test(self, runner: Runner) -> None:
-        count = switch_to_deploy(runner.model)
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                switch_to_deploy(hook.ema_model.module)
-        runner.logger.info(f'Re-parameterized {count} module(s): testing the deploy structure.')
-
-
-def switch_to_deploy(model: nn.Module) -> int:
-    """Call `switch_to_deploy()` of the outermost modules of `model` that offer it; return their number."""
-    if hasattr(model, 'switch_to_deploy'):
-        model.switch_to_deploy()
-        return 1
-    return sum(switch_to_deploy(child) for child in model.children())

@@ -1,0 +1,66 @@
+"""Before the runner loads a checkpoint: give it the model's names and form, or refuse it.
+
+Without it MMEngine loads what matches, warns about the rest and goes on, so that a test of weights
+of another arch, or of ImageNet weights in a detector, ends in a low score instead of an error.
+"""
+
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import BaseLoop, FlexibleRunner, Runner
+
+from unireplknet_mm.models.state_dict import find_state_dict
+from unireplknet_mm.models.whole_model import (
+    adapt_state_dict,
+    check_not_only_backbone,
+    holds_deploy_form,
+    switch_to_deploy,
+)
+
+
+@HOOKS.register_module()
+class CheckpointCheckHook(Hook):
+    """Adapts a checkpoint to the model before the runner loads it, and refuses one that does not fit.
+
+    A model that is only tested takes the form of the weights: re-parameterized ones fold it first. A
+    training takes the form that its config builds, and weights of the other one are an error.
+    With FlexibleRunner it does nothing: its strategies may hold and read shards, which do not compare.
+    """
+
+    priority = 'VERY_HIGH'  # before EMAHook, which reads checkpoint['state_dict']
+
+    def after_load_checkpoint(self, runner: Runner | FlexibleRunner, checkpoint: dict) -> None:
+        if isinstance(runner, FlexibleRunner):
+            return
+        state_dict = find_state_dict(checkpoint)
+        is_training = isinstance(runner._train_loop, BaseLoop)
+        if not is_training and holds_deploy_form(state_dict):
+            take_deploy_form(runner)
+        state_dict = adapt_state_dict(state_dict, runner.model)
+        if not is_training:
+            check_not_only_backbone(state_dict, runner.model)
+        checkpoint['state_dict'] = state_dict
+
+
+def take_deploy_form(runner: Runner) -> int:
+    """Fold the runner's model and the moving averages that an EMAHook swaps with its weights.
+
+    Returns:
+        The number of modules of the model that offered it.
+    """
+    count = switch_to_deploy(runner.model)
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            switch_to_deploy(hook.ema_model.module)
+    return count
+
+
+@HOOKS.register_module()
+class SwitchToDeployHook(Hook):
+    """Fold the re-parameterization of every module that offers it, before testing.
+
+    Runs after the weights are loaded; `tools/test.py --deploy` adds it.
+    """
+
+    def before_test(self, runner: Runner) -> None:
+        count = take_deploy_form(runner)
+        runner.logger.info(f'Re-parameterized {count} module(s): testing the deploy structure.')

@@ -1,0 +1,15 @@
+"""The one base class of errors that a user can mend.
+
+Whatever a user can cause and put right (a path, a value, a file that does not fit) is raised on purpose as
+a `UserError`; its message, one to four lines, names the value and the way out, and the tools print it
+without a traceback. Everything else is a fault of the program and shows its traceback. Where callers expect
+a built-in class, such as `ValueError` for a wrong argument, the error is that as well.
+"""
+
+
+class UserError(Exception):
+    """What only the user can mend. The message is all they need to do so."""
+
+
+class ArgumentError(UserError, ValueError):
+    """An argument or a setting of a config that cannot be right."""

@@ -1,0 +1,55 @@
+"""From a command line to a runner, with clear errors; for tools/ only.
+
+The tools call these functions in order. Each changes the config in place, and raises `UserError`
+before anything is built when a path, a device or a setting cannot work.
+"""
+
+from unireplknet_mm.errors import UserError
+from unireplknet_mm.files import create_folder
+from unireplknet_mm.launch.arguments import (
+    enable_amp,
+    enable_auto_scale_lr,
+    load_config,
+    override,
+    set_resume,
+    set_seed,
+    set_work_dir,
+    use_demo_data,
+)
+from unireplknet_mm.launch.device import prepare_device
+from unireplknet_mm.launch.preflight import (
+    check_checkpoint,
+    check_data,
+    check_pretrained,
+    create_work_dir,
+    input_channels,
+)
+from unireplknet_mm.launch.runner import (
+    add_hook,
+    build_runner,
+    exit_on_user_error,
+    make_resumable,
+)
+
+__all__ = [
+    'UserError',
+    'add_hook',
+    'build_runner',
+    'check_checkpoint',
+    'check_data',
+    'check_pretrained',
+    'create_folder',
+    'create_work_dir',
+    'enable_amp',
+    'enable_auto_scale_lr',
+    'exit_on_user_error',
+    'input_channels',
+    'load_config',
+    'make_resumable',
+    'override',
+    'prepare_device',
+    'set_resume',
+    'set_seed',
+    'set_work_dir',
+    'use_demo_data',
+]

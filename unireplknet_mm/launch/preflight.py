@@ -1,0 +1,143 @@
+"""What is checked before anything is built: data, weights, checkpoints, folders."""
+
+import os
+from collections.abc import Iterator
+
+from mmengine.config import Config
+from torch import nn
+
+from unireplknet_mm.configuration import drop_pretrained, find_dicts, find_pretrained, type_name
+from unireplknet_mm.errors import UserError
+from unireplknet_mm.files import create_folder
+from unireplknet_mm.models.whole_model import find_backbones
+from unireplknet_mm.weights.published import where_to_get
+
+# Data set type -> name, where it is from, what its folder contains.
+DATA_SETS = {
+    'CocoDataset': (
+        'COCO 2017',
+        'https://cocodataset.org/#download',
+        '{root}/annotations/instances_{{train,val}}2017.json and {root}/{{train,val}}2017/*.jpg',
+    ),
+    'ADE20KDataset': (
+        'ADE20K',
+        'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',
+        '{root}/{{images,annotations}}/{{training,validation}}/',
+    ),
+    'ImageNet': (
+        'ImageNet-1K',
+        'https://image-net.org/download.php',
+        '{root}/{{train,val}}/CLASS/*.JPEG and {root}/meta/{{train,val}}.txt',
+    ),
+}
+
+
+def create_work_dir(cfg: Config) -> None:
+    """Create the work dir and try to write there, before the time for building a model is spent.
+
+    Raises:
+        UserError: it cannot be created or written.
+    """
+    create_folder(cfg.work_dir, '--work-dir')
+
+
+def check_data(cfg: Config, *splits: str) -> None:
+    """See that what the data loaders and evaluators of these splits read is there.
+
+    Folders with a storage backend, and annotations given as something else than a path, are left
+    to the data set.
+
+    Raises:
+        UserError: a path does not exist.
+    """
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for dataset in find_dicts(loader.get('dataset')):
+            for path in _paths_of_data(dataset):
+                if not os.path.exists(path):
+                    raise UserError(_missing_data(path, dataset, f'{split}_dataloader'))
+        for evaluator in find_dicts(cfg.get(f'{split}_evaluator')):
+            path = evaluator.get('ann_file')
+            if isinstance(path, str) and '://' not in path and not os.path.exists(path):
+                raise UserError(
+                    f'{os.path.abspath(path)}, the ann_file of {split}_evaluator, does not exist.'
+                )
+
+
+def _paths_of_data(dataset: dict) -> Iterator[str]:
+    if 'type' not in dataset or dataset.get('backend_args') or dataset.get('file_client_args'):
+        return
+    root = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix') or ''
+    if not prefix and dataset.get('split') in ('train', 'val', 'test'):
+        prefix = dataset['split']
+    parts = [root, dataset.get('ann_file')]
+    parts += [*prefix.values()] if isinstance(prefix, dict) else [prefix]
+    for part in parts:
+        if part and isinstance(part, str):
+            path = os.path.join(root, os.path.expanduser(part)) if part != root else root
+            if '://' not in path:
+                yield path
+
+
+def _missing_data(path: str, dataset: dict, loader: str) -> str:
+    lines = [f'{os.path.abspath(path)}, which {loader} reads, does not exist.']
+    kind = type_name(dataset)
+    root = (dataset.get('data_root') or '.').rstrip('/')
+    if kind in DATA_SETS:
+        name, source, layout = DATA_SETS[kind]
+        lines += [
+            f'{name} is at {source}; expected are {layout.format(root=root)}',
+            f'A copy elsewhere can be linked: ln -s /path/to/it {root}',
+            'To run this config on generated data instead, add --demo-data.',
+        ]
+    else:
+        lines.append(f'Set data_root, ann_file and data_prefix of {loader}.dataset in the config.')
+    return '\n'.join(lines)
+
+
+def check_pretrained(cfg: Config) -> None:
+    """See that the local files with weights to start from are there.
+
+    A resumed training has its weights from the checkpoint: what is missing is left out.
+
+    Raises:
+        UserError: a file does not exist.
+    """
+    if cfg.get('resume'):
+        drop_pretrained(cfg.get('model'), is_missing)
+        return
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from)
+    for path in find_pretrained(cfg.get('model')):
+        if is_missing(path):
+            raise UserError(
+                f'the weights to start from, {os.path.abspath(path)}, do not exist{where_to_get(path)}'
+            )
+
+
+def is_missing(path: str) -> bool:
+    """Whether a local file is not there; a URL is somebody else's business."""
+    return '://' not in path and not os.path.isfile(path)
+
+
+def check_checkpoint(path: str) -> None:
+    """See that a checkpoint that is asked for is there.
+
+    Raises:
+        UserError: the file does not exist.
+    """
+    if '://' not in path and not os.path.exists(path):
+        raise UserError(f'checkpoint {os.path.abspath(path)} does not exist{where_to_get(path)}')
+
+
+def input_channels(cfg: Config, model: nn.Module) -> int:
+    """The channels of the input that a config's model takes.
+
+    What the config says with `input_shape = (C, H, W)`; else those of the first UniRepLKNet in the model,
+    which may be 1 for audio and any number for time series; else 3.
+    """
+    if cfg.get('input_shape'):
+        return cfg.input_shape[0]
+    backbones = find_backbones(model)
+    return next((backbone.in_channels for backbone in backbones.values()), 3)

@@ -1,0 +1,235 @@
+"""The weights of a UniRepLKNet by name: where they are in a checkpoint, their form, whether they fit.
+
+The published files, and those that MMEngine writes, are taken without a conversion step: a raw ImageNet
+file, a classifier, a detector, a segmenter. MMEngine only warns where names or shapes do not match; here
+a backbone that does not get all of its weights is an error.
+"""
+
+import itertools
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from unireplknet_mm.models.architecture import describe_architecture, read_architecture
+from unireplknet_mm.weights.reading import CheckpointError, load_checkpoint
+
+# Where a checkpoint keeps its state dict: MMEngine and mmcv, the paper's trainer, DeepSpeed, and the
+# averages that some trainers store alone.
+STATE_DICT_KEYS = (
+    'state_dict',
+    'model',
+    'module',
+    'model_ema',
+    'state_dict_ema',
+    'ema_state_dict',
+)
+# A name that every UniRepLKNet has, in either structure, and no other network that we know of.
+SIGNATURE = 'stages.0.0.pwconv1.1.weight'
+BODY = ('downsample_layers.', 'stages.')
+
+# How to tell the weights of other networks, for the error message: the first match counts.
+OTHER_NETWORKS = (
+    ('RepLKNet', r'\.(large_kernel|pw1\.conv)\.'),
+    ('ResNet', r'(^|\.)layer1\.0\.conv1\.weight$'),
+    ('Swin Transformer', r'\.relative_position_bias_table$'),
+    ('InternImage', r'\.dcn\.'),
+    ('ConvNeXt', r'(^|\.)stages\.0\.(0\.(pwconv1|pointwise_conv1)|blocks\.0\.conv_dw)\.weight$'),
+    ('vision transformer', r'(^|\.)(cls_token|blocks\.0\.attn\.qkv\.weight)$'),
+)
+
+
+def find_state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The model's state dict in a checkpoint of any known form, as it is.
+
+    Raises:
+        CheckpointError: there are no tensors.
+    """
+    for key in STATE_DICT_KEYS:
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+            break
+    if not any(isinstance(value, Tensor) for value in checkpoint.values()):
+        raise CheckpointError(f'no weights in the checkpoint: it holds {_some(checkpoint)}')
+    return checkpoint
+
+
+def extract_backbone_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The backbone's weights, by the backbone's own names, out of any checkpoint that has them.
+
+    Args:
+        checkpoint: a raw ImageNet file (`{'model': ...}` or the state dict itself), a classifier,
+            detector or segmenter (`{'state_dict': {'backbone.*': ...}}`). Of a checkpoint with an
+            average of the weights, MMEngine and mmdet 2 store the average under the ordinary names.
+
+    Returns:
+        `downsample_layers.*`, `stages.*` and the norms; of a raw file also `head.*`.
+
+    Raises:
+        CheckpointError: there is no UniRepLKNet in it.
+    """
+    state_dict = unwrap_names(find_state_dict(checkpoint))
+    prefix = require_prefix(state_dict)
+    return {
+        name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)
+    }
+
+
+def unwrap_names(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Without the `module.` of DistributedDataParallel and its like."""
+    if not any(name.startswith('module.') for name in state_dict):
+        return state_dict
+    unwrapped = OrderedDict(
+        (name.removeprefix('module.'), value) for name, value in state_dict.items()
+    )
+    unwrapped._metadata = getattr(state_dict, '_metadata', OrderedDict())
+    return unwrapped
+
+
+def find_prefix(state_dict: Mapping[str, Tensor]) -> str | None:
+    """What the UniRepLKNet's names start with: '' in a raw file, 'backbone.' in a detector, None without."""
+    prefixes = [name[: -len(SIGNATURE)] for name in state_dict if name.endswith(SIGNATURE)]
+    if not prefixes:
+        return None
+    return 'backbone.' if 'backbone.' in prefixes else min(prefixes, key=len)
+
+
+def require_prefix(state_dict: Mapping[str, Tensor]) -> str:
+    """`find_prefix` where there must be one.
+
+    Raises:
+        CheckpointError: there is no UniRepLKNet; the message guesses whose weights they are.
+    """
+    prefix = find_prefix(state_dict)
+    if prefix is None:
+        raise CheckpointError(f'the weights are not of a UniRepLKNet: {_guess_network(state_dict)}')
+    return prefix
+
+
+def _guess_network(state_dict: Mapping[str, Tensor]) -> str:
+    for network, pattern in OTHER_NETWORKS:
+        if any(re.search(pattern, name) for name in state_dict):
+            return f"they look like a {network}'s ({_some(state_dict)})"
+    return f'they are named {_some(state_dict)}'
+
+
+def _some(names: Mapping[str, Any] | list[str], count: int = 3) -> str:
+    shown = ', '.join(itertools.islice(map(str, names), count))
+    return f'{shown}, ...' if len(names) > count else shown or 'nothing'
+
+
+def is_deploy_form(names: Iterable[str]) -> bool:
+    """Whether these backbone-named weights are re-parameterized: no BatchNorm is left in the stages.
+
+    The training form has one behind the second linear layer of every block.
+    """
+    return not any(name.startswith('stages.') and name.endswith('.running_var') for name in names)
+
+
+def refuse_other_structure(
+    backbone: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
+) -> None:
+    """Refuse re-parameterized weights in a training model and the reverse, with the way out.
+
+    Args:
+        backbone: a `UniRepLKNet`; this is a pre-hook of its `load_state_dict`.
+        state_dict: weights, the backbone's beginning with `prefix`; without any, nothing is refused.
+
+    Raises:
+        CheckpointError: the two forms differ.
+    """
+    names = [name[len(prefix) :] for name in state_dict if name.startswith(f'{prefix}stages.')]
+    if not names:
+        return
+    is_deploy = is_deploy_form(names)
+    if is_deploy and not backbone.deploy:
+        raise CheckpointError(
+            'the weights are re-parameterized (deploy form) and the backbone is in its training form: '
+            'build it with deploy=True, or load the weights from training'
+        )
+    if backbone.deploy and not is_deploy:
+        raise CheckpointError(
+            'the weights are in the training form and the backbone was built with deploy=True: build it '
+            'with deploy=False, load the weights, then call switch_to_deploy()'
+        )
+
+
+def check_backbone_weights(backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Check that every parameter of the stem, the downsampling layers and the stages is there.
+
+    Output norms and heads may differ: raw ImageNet files have one final norm, detectors have four.
+
+    Args:
+        backbone: the `UniRepLKNet` to be loaded.
+        weights: by the backbone's own names; others are ignored.
+
+    Raises:
+        CheckpointError: re-parameterized weights in a training model or the reverse, another arch, other
+            kernels or branches, missing or surplus parameters.
+    """
+    weights = {name: value for name, value in weights.items() if name.startswith(BODY)}
+    refuse_other_structure(backbone, weights, '')
+    found, wanted = read_architecture(weights), backbone.arch_settings
+    if any(found[key] != wanted[key] for key in ('depths', 'channels')):
+        raise CheckpointError(
+            f'the weights are of {describe_architecture(found)}, the model is '
+            f'{describe_architecture(wanted)}: set `arch` of the backbone, or take other weights'
+        )
+    if found['kernel_sizes'] != wanted['kernel_sizes']:
+        raise CheckpointError(
+            f'the weights have kernel sizes {found["kernel_sizes"]}, the model '
+            f'{wanted["kernel_sizes"]}: set `arch["kernel_sizes"]` of the backbone'
+        )
+    own = {
+        name: value
+        for name, value in backbone.state_dict().items()
+        if name.startswith(BODY) and not name.endswith('num_batches_tracked')
+    }
+    missing = [name for name in own if name not in weights]
+    surplus = [
+        name for name in weights if name not in own and not name.endswith('num_batches_tracked')
+    ]
+    reshaped = [
+        f'{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}'
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    if missing or surplus or reshaped:
+        kinds = (('missing', missing), ('surplus', surplus), ('of another shape', reshaped))
+        raise CheckpointError(
+            'the weights do not match the backbone: '
+            + '; '.join(f'{len(names)} {kind} ({_some(names)})' for kind, names in kinds if names)
+        )
+
+
+def load_backbone_weights(backbone: nn.Module, path: str) -> None:
+    """Load a backbone from any published form of file: `init_cfg=dict(type='Pretrained', ...)`.
+
+    Args:
+        backbone: a `UniRepLKNet`.
+        path: a local file or a URL.
+
+    Raises:
+        UserError: the file is missing, damaged, refused or foreign, or its weights are
+            of another arch or structure than the backbone.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        weights = extract_backbone_state_dict(checkpoint)
+        check_backbone_weights(backbone, weights)
+    except CheckpointError as error:
+        raise CheckpointError(f'checkpoint {path}: {error}') from None
+    own = backbone.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in own}
+    backbone.load_state_dict(fitting, strict=False)
+    anew = sorted({name.split('.')[0] for name in own.keys() - fitting.keys()} - {'stages'})
+    unused = sorted({name.split('.')[0] for name in weights.keys() - fitting.keys()})
+    summary = f'Loaded {describe_architecture(backbone.arch_settings)} from {path}.'
+    if anew:
+        summary += f' Not in the file, initialised anew: {", ".join(anew)}.'
+    if unused:
+        summary += f' Not used: {", ".join(unused)}.'
+    print_log(summary, logger='current')

@@ -1,0 +1,275 @@
+"""Reading a checkpoint without running code from it.
+
+Importing this module makes MMEngine read local files and downloads with `load_checkpoint_file`; by itself,
+mmengine 0.10.7 cannot read its own checkpoints with torch >= 2.6, and onedl-mmengine falls back to running
+what a file contains.
+"""
+
+import argparse
+import contextlib
+import errno
+import logging
+import os
+import pickle
+import re
+import sys
+import zipfile
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dist import barrier, get_rank
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader
+
+from unireplknet_mm.errors import UserError
+from unireplknet_mm.weights.published import where_to_get
+
+# torch's own switch; torch.load heeds it only where the caller leaves weights_only open.
+RUN_CODE_SWITCH = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+
+
+class CheckpointError(UserError, ValueError):
+    """A file that is no checkpoint, or weights that do not fit the model. The message says which."""
+
+
+class MissingCheckpointError(UserError, FileNotFoundError):
+    """There is no such file."""
+
+
+class CheckpointIsFolderError(UserError, IsADirectoryError):
+    """The path is one of a folder."""
+
+
+class DownloadError(UserError, OSError):
+    """A URL could not be fetched."""
+
+
+def load_checkpoint_file(
+    path: str | os.PathLike,
+    map_location: str | torch.device | Callable | None = 'cpu',
+    *,
+    lazily: bool = False,
+) -> dict[str, Any]:
+    """Read a checkpoint without running code from it.
+
+    Tensors, plain Python values and what MMEngine's checkpoints hold beside them (its log history,
+    NumPy arrays and scalars, parsed arguments, configs) are read. With the environment variable
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 so is everything else, at the user's risk.
+
+    Args:
+        path: a local file.
+        map_location: where tensors go, as in `torch.load`; None is 'cpu'.
+        lazily: leave the tensors on the disk until they are looked at, where the file's format allows.
+
+    Returns:
+        The checkpoint, a dict.
+
+    Raises:
+        MissingCheckpointError, CheckpointIsFolderError: there is no such file.
+        CheckpointError: the file is truncated or corrupt, is no checkpoint, or needs more than
+            the above.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        files = sorted(file.name for file in path.glob('*.pth'))
+        hint = f': name a file in it, such as {files[-1]}' if files else ', and holds no *.pth'
+        raise CheckpointIsFolderError(f'checkpoint {path} is a directory{hint}')
+    if not path.is_file():
+        raise MissingCheckpointError(f'checkpoint {path} does not exist{where_to_get(path)}')
+    _check_beginning(path)
+    run_code = os.environ.get(RUN_CODE_SWITCH, '0').lower() in ('1', 'y', 'yes', 'true')
+    if run_code:
+        print_log(
+            f'{RUN_CODE_SWITCH} is set: reading {path} runs whatever code it contains.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    already_safe = torch.serialization.get_safe_globals()  # and not ours to remove afterwards
+    readable = [entry for entry in _readable_globals() if entry not in already_safe]
+    with torch.serialization.safe_globals(readable):
+        try:
+            checkpoint = torch.load(
+                path,
+                map_location=map_location or 'cpu',
+                weights_only=not run_code,
+                mmap=lazily and _is_archive(path),
+            )
+        except Exception as error:
+            reason = _explain(path, error, run_code)
+            if reason is None:
+                raise
+            raise CheckpointError(f'checkpoint {path} {reason}') from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(
+            f'{path} holds a {type(checkpoint).__name__}, not a checkpoint: save a model with '
+            'torch.save(model.state_dict(), path)'
+        )
+    return checkpoint
+
+
+def _check_beginning(path: Path) -> None:
+    """Recognise what is no checkpoint from its first bytes: a zip archive or a pickle is one."""
+    with path.open('rb') as file:
+        beginning = file.read(16)
+    if not beginning:
+        raise CheckpointError(f'checkpoint {path} is empty: get or write it again')
+    if not beginning.startswith((b'PK\x03\x04', b'\x80')):
+        raise CheckpointError(
+            f'{path} is not a checkpoint: it begins with {beginning!r}. A web page or a Git LFS pointer '
+            'in its place means that the download went wrong'
+        )
+
+
+def _explain(path: Path, error: Exception, run_code: bool) -> str | None:
+    """Why torch could not read the file, or None where the reason is not in the file."""
+    damaged = 'is truncated or corrupt: get or write it again'
+    if isinstance(error, MemoryError):
+        return None
+    if isinstance(error, OSError):  # the archive names a place before its beginning
+        return damaged if error.errno == errno.EINVAL else None
+    if run_code and isinstance(error, ImportError | AttributeError):
+        return None  # it needs code that is not installed
+    refused = re.findall(r'GLOBAL (\w[\w.]*)', str(error))[:1]
+    if _is_archive(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = {name.rpartition('/')[2] for name in archive.namelist()}
+        except (zipfile.BadZipFile, ValueError, NotImplementedError):
+            return damaged
+        if 'constants.pkl' in names:
+            return 'is a TorchScript archive: load it with torch.jit.load, or use its state dict'
+        if 'data.pkl' not in names:
+            return 'is a zip archive, but not one that torch.save wrote'
+    if refused and isinstance(error, pickle.UnpicklingError):
+        return _refusal(path, refused)
+    try:
+        torch.load(path, map_location='cpu', weights_only=True)
+    except Exception:
+        return damaged
+    return None  # it was the device that could not take it
+
+
+def _is_archive(path: Path) -> bool:
+    with path.open('rb') as file:
+        return file.read(2) == b'PK'
+
+
+def _refusal(path: Path, refused: list[str]) -> str:
+    """The message for a file that asks for other classes or functions than the readable ones."""
+    with contextlib.suppress(Exception):  # cannot list those of torch's old format
+        refused = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or refused
+    return (
+        f'is refused: to read it, {", ".join(refused)} would have to run, and a crafted file can run '
+        f'any code that way.\nIf you trust its source, set {RUN_CODE_SWITCH}=1 and try again'
+    )
+
+
+def _readable_globals() -> list:
+    """What may occur in a checkpoint beside tensors and plain values; none of it runs code.
+
+    NumPy's functions are listed by the names of both NumPy 1 and 2: a file may come from either.
+    """
+    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    numpy_functions = [
+        (getattr(multiarray, name), f'numpy.{package}.multiarray.{name}')
+        for package in ('core', '_core')
+        for name in ('_reconstruct', 'scalar')
+    ]
+    numpy_dtypes = {type(np.dtype(code)) for code in np.typecodes['All'] if code != 'O'}
+    return [
+        HistoryBuffer,
+        ConfigDict,
+        argparse.Namespace,
+        np.ndarray,
+        np.dtype,
+        *numpy_dtypes,
+        *numpy_functions,
+        (_history_buffer_method, 'builtins.getattr'),
+        (_plain_dict, 'collections.defaultdict'),
+        dict,
+        list,
+        int,
+        float,
+    ]
+
+
+def _history_buffer_method(owner: type, name: str) -> Callable:
+    """`getattr` for the one use that MMEngine's checkpoints make of it: HistoryBuffer's statistics."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r} is not allowed')
+    return getattr(HistoryBuffer, name)
+
+
+def _plain_dict(default_factory: Callable | None = None) -> dict:
+    """In place of a defaultdict, which torch's restricted reader cannot fill."""
+    return {}
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """MMEngine's loader of local files, by `load_checkpoint_file`."""
+    return load_checkpoint_file(filename, map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """MMEngine's loader of URLs: download once into torch's cache, read by `load_checkpoint_file`.
+
+    The first process downloads; the others wait, and find the file or, on other machines, download it.
+
+    Raises:
+        DownloadError: the download failed.
+        CheckpointError: as in `load_checkpoint_file`.
+    """
+    directory = Path(torch.hub.get_dir()) / 'checkpoints'
+    path = directory / Path(urlparse(filename).path).name
+    if get_rank() == 0:
+        _download(filename, path)
+    barrier()
+    _download(filename, path)
+    try:
+        return load_checkpoint_file(path, map_location)
+    except CheckpointError as error:
+        raise CheckpointError(f'{error}.\nTo download {filename} again, delete {path}') from None
+
+
+def _download(url: str, path: Path) -> None:
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print_log(f'Downloading {url} to {path}', logger='current')
+    try:
+        # Writes to a temporary file and moves it: an interrupted download leaves nothing behind.
+        torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
+    except (OSError, HTTPException) as error:
+        raise DownloadError(
+            f'cannot download {url} ({error}). Download it elsewhere and give the path of the file, or '
+            f'put it at {path}'
+        ) from None
+
+
+def load_checkpoint(
+    source: str | os.PathLike, map_location: str | torch.device | Callable | None = 'cpu'
+) -> dict[str, Any]:
+    """Read a checkpoint from a file, a URL or any other place that MMEngine reads from.
+
+    Raises:
+        UserError: as in `load_checkpoint_file`, or it could not be downloaded.
+    """
+    return CheckpointLoader.load_checkpoint(str(source), map_location, logger='current')
+
+
+def read_meta(source: str | os.PathLike) -> dict[str, Any]:
+    """The `meta` of a checkpoint, {} where it has none; its tensors stay on the disk.
+
+    Args, errors: as in `load_checkpoint`.
+    """
+    if '://' in str(source):
+        return load_checkpoint(source).get('meta', {})
+    return load_checkpoint_file(source, lazily=True).get('meta', {})
