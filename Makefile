@@ -13,7 +13,7 @@ SHELL_SCRIPTS = $(shell git ls-files '*.sh') .ci/run
 NATIVE_SOURCES = $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
 ifdef UNIREPLKNET_PYTHON
-RUN := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" "$(UNIREPLKNET_PYTHON)"
+RUN := PYTHONPATH="$(CURDIR):$(CURDIR)/ops$${PYTHONPATH:+:$$PYTHONPATH}" "$(UNIREPLKNET_PYTHON)"
 TOOL_DIRECTORY := $(dir $(shell command -v "$(UNIREPLKNET_PYTHON)"))
 else
 RUN := $(VENV)/bin/python
@@ -22,8 +22,8 @@ endif
 
 # Tests and demo use what runs on this machine: the CUDA kernels, which take minutes to compile, are built
 # where there is an NVIDIA driver, or to keep a library up to date that `make ops` has built.
-BUILD_OPS := ops/build.py --where-possible $(if $(UNIREPLKNET_BUILD_CUDA)$(wildcard \
-	/proc/driver/nvidia /dev/dxg ops/lib/libunireplknet_ops_cuda.so),,--no-cuda)
+BUILD_OPS := ops/unireplknet_ops/build.py --where-possible $(if $(UNIREPLKNET_BUILD_CUDA)$(wildcard \
+	/proc/driver/nvidia /dev/dxg ops/unireplknet_ops/lib/libunireplknet_ops_cuda.so),,--no-cuda)
 
 .PHONY: help environment setup ops demo test test-openmmlab test-mmcv-ops test-wheel fuzz-ops lint \
 	format clean
@@ -33,16 +33,16 @@ help:  ## list the targets
 
 environment:
 ifdef UNIREPLKNET_PYTHON
-	@$(RUN) tools/check_environment.py
+	@$(RUN) scripts/check_environment.py
 else
-	@tools/setup_env.sh $(VENV) onedl
+	@scripts/setup_env.sh $(VENV) onedl
 endif
 
 setup: environment  ## create or update .venv and the op's library (the other targets do it themselves)
 	@$(RUN) $(BUILD_OPS)
 
 ops: environment  ## build the op's libraries, the CUDA kernels too where nvcc and a CUDA torch are
-	@$(RUN) ops/build.py
+	@$(RUN) ops/unireplknet_ops/build.py
 
 demo: setup  ## train, evaluate and re-parameterize a small Cascade Mask R-CNN on real images
 	@$(RUN) tools/demo.py
@@ -51,18 +51,18 @@ test: setup  ## run the test-suite
 	@$(RUN) -m pytest
 
 test-openmmlab:  ## run the test-suite on the packages that OpenMMLab published
-	@tools/setup_env.sh $(VENV_OPENMMLAB) openmmlab
+	@scripts/setup_env.sh $(VENV_OPENMMLAB) openmmlab
 	@$(VENV_OPENMMLAB)/bin/python $(BUILD_OPS)
 	@$(VENV_OPENMMLAB)/bin/python -m pytest
 
 test-mmcv-ops: setup  ## build mmcv's compiled ops once (12 minutes) and compare with torchvision's
-	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" tools/test_mmcv_ops.sh
+	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_mmcv_ops.sh
 
 test-wheel: environment  ## load one wheel into other Pythons and other torch releases (downloads them)
-	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" tools/test_wheel.sh
+	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_wheel.sh
 
 fuzz-ops: environment  ## 10,000 random calls of each operator with AddressSanitizer
-	@$(RUN) tests/ops/fuzz.py --sanitize
+	@$(RUN) ops/tests/fuzz.py --sanitize
 
 lint: environment  ## check style: ruff, clang-format, shellcheck
 	@$(RUN) -m ruff check .
@@ -76,4 +76,5 @@ format: environment  ## rewrite the sources in the project's style
 	@$(if $(NATIVE_SOURCES),$(TOOL_DIRECTORY)clang-format -i $(NATIVE_SOURCES),true)
 
 clean:  ## remove environments, built libraries and generated data, keep work_dirs
-	rm -rf $(VENV) $(VENV_OPENMMLAB) .venv-mmcv-ops .venv-wheel data/demo build ops/lib *.egg-info
+	rm -rf $(VENV) $(VENV_OPENMMLAB) .venv-mmcv-ops .venv-wheel data/demo build ops/build \
+		ops/unireplknet_ops/lib *.egg-info ops/*.egg-info

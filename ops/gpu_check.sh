@@ -3,31 +3,28 @@
 #
 #   bash ops/gpu_check.sh [--output DIR] [--minutes N] [--device cuda|cpu] [--dry-run]
 #
-# From a checkout of this repository. Stages, each with a time limit of its own, all of them run even if one
+# From a checkout: it needs the tests beside it. Stages, each with a time limit of its own, all of them run even if one
 # fails:
 #
-#   library     load ops/lib and run one convolution on the GPU; if that fails, build for this GPU and try again
-#   tests       all tests of the op on the GPU (pytest tests/ops -k cuda)
+#   library     load the library and run one convolution on the GPU; if that fails, build for this GPU and try again
+#   tests       all tests of the op on the GPU (pytest ops/tests -k cuda)
 #   memcheck, racecheck, initcheck
-#               tests/ops/small_set.py under compute-sanitizer, where it is installed
+#               ops/tests/small_set.py under compute-sanitizer, where it is installed
 #   tune        the tuning table of this GPU
 #   choice      what the dispatch chooses with that table, and why
 #   benchmark   Table 1 of the paper and detection maps, in the time that is left
 #
 # DIR (default: work_dirs/gpu_check) gets summary.txt, log.txt, benchmark.json, benchmark.md and tuning/*.json.
-# To let the dispatch use the table, copy it to ops/tuning/. The exit status is 0 only if every stage passed;
+# To let the dispatch use the table, copy it to ops/unireplknet_ops/tuning/. The exit status is 0 only if every stage passed;
 # 'skipped' is said of a sanitizer that is not installed. --device cpu goes through the same stages without a
 # GPU, to try the script; --dry-run prints the commands.
 #
-# Needed: Python >= 3.10 with torch >= 2.10 for CUDA, torchvision, pytest and pytest-timeout (PYTHON chooses the
-# interpreter, default python3), and the packages that importing unireplknet_mm takes. On a machine that cannot
-# reach a registry, carry these as wheels, all of pure Python, and put them on PYTHONPATH: onedl-mmengine,
-# onedl-mmcv, addict, termcolor, yapf, platformdirs (and pyyaml, rich, matplotlib, packaging, pillow and
-# opencv-python-headless where they are missing). Nothing else of OpenMMLab is needed. Without nvcc there, carry
-# ops/lib built elsewhere (python ops/build.py --cuda needs no GPU); UNIREPLKNET_OPS_LIB_DIR names another folder.
+# Needed: Python >= 3.10 with torch >= 2.10 for CUDA, pytest and pytest-timeout (PYTHON chooses the interpreter,
+# default python3). Without nvcc there, carry ops/unireplknet_ops/lib built elsewhere (python
+# ops/unireplknet_ops/build.py --cuda needs no GPU); UNIREPLKNET_OPS_LIB_DIR names another folder.
 set -uo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+ops=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
 output=work_dirs/gpu_check
 minutes=9.5
 device=cuda
@@ -46,7 +43,7 @@ if [ "$device" != cuda ] && [ "$device" != cpu ]; then
     exit 2
 fi
 python=${PYTHON:-python3}
-export PYTHONPATH="$PWD:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$ops:$ops/tests${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONUNBUFFERED=1
 total=$(awk "BEGIN { print int($minutes * 60) }")
 if [ "$total" -lt 60 ]; then
@@ -113,7 +110,7 @@ print()'
 
 one_convolution='
 import sys, torch
-from unireplknet_mm.ops import depthwise_conv2d, library
+from unireplknet_ops import depthwise_conv2d, library
 device = sys.argv[1]
 if (missing := library.missing(device)) is not None:
     sys.exit(missing)
@@ -127,7 +124,7 @@ print(library.directory())'
 
 choice='
 import sys, torch
-from unireplknet_mm.ops import explain
+from unireplknet_ops import explain
 count = 0
 for dtype in (torch.bfloat16, torch.float32):
     for kernel, channels, height, width in ((3, 96, 56, 56), (13, 384, 14, 14), (13, 192, 100, 168)):
@@ -151,7 +148,7 @@ if $dry_run || ! library=$("$python" -c "$one_convolution" "$device" 2>&1); then
         if [ "$TORCH_CUDA_ARCH_LIST" = 9.0 ]; then TORCH_CUDA_ARCH_LIST=9.0a; fi
         export TORCH_CUDA_ARCH_LIST
     fi
-    build=("$python" -m unireplknet_mm.ops.build ${UNIREPLKNET_OPS_LIB_DIR:+--output "$UNIREPLKNET_OPS_LIB_DIR"})
+    build=("$python" -m unireplknet_ops.build ${UNIREPLKNET_OPS_LIB_DIR:+--output "$UNIREPLKNET_OPS_LIB_DIR"})
     if [ "$device" = cuda ]; then build+=(--cuda); else build+=(--no-cuda); fi
     stage build 240 "${build[@]}"
 fi
@@ -164,15 +161,15 @@ parallel=()
 if "$python" -c 'import xdist' 2>/dev/null; then parallel=(-n 4); fi
 # The tests of the emulator run on the CPU, though their files' names have 'cuda' in them. Each test has a limit,
 # and a name in the log before anything hangs; after an illegal access every other test fails too.
-stage tests 180 "$python" -m pytest tests/ops -v -k "$device" -p no:cacheprovider \
-    --ignore-glob 'tests/ops/test_cuda_*' --maxfail=10 --timeout=60 -o timeout_method=thread "${parallel[@]}"
+stage tests 180 "$python" -m pytest "$ops/tests" -v -k "$device" -p no:cacheprovider \
+    --ignore-glob "$ops/tests/test_cuda_*" --maxfail=10 --timeout=60 -o timeout_method=thread "${parallel[@]}"
 
 if [ "$device" = cpu ]; then
-    stage small_set 60 "$python" tests/ops/small_set.py cpu
+    stage small_set 60 "$python" "$ops/tests/small_set.py" cpu
 elif sanitizer=$(command -v compute-sanitizer || command -v /usr/local/cuda/bin/compute-sanitizer); then
     for tool in memcheck racecheck initcheck; do
         stage "$tool" 90 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
-            --error-exitcode 1 "$python" tests/ops/small_set.py cuda
+            --error-exitcode 1 "$python" "$ops/tests/small_set.py" cuda
     done
 else
     note 'sanitizer  skipped  compute-sanitizer is neither on PATH nor in /usr/local/cuda/bin'
@@ -180,12 +177,12 @@ fi
 
 tune_seconds=100
 if [ "$(remaining)" -lt 300 ]; then tune_seconds=$(($(remaining) / 3)); fi
-tune=("$python" -m unireplknet_mm.ops.tune --device "$device" --output "$output/tuning")
+tune=("$python" -m unireplknet_ops.tune --device "$device" --output "$output/tuning")
 if [ "$device" = cpu ]; then tune+=(--busy); fi
 stage tune $((tune_seconds + 20)) "${tune[@]}" --minutes "$(awk "BEGIN { print $tune_seconds / 60 }")"
 stage choice 60 env UNIREPLKNET_TUNING_DIR="$output/tuning" "$python" -c "$choice" "$device"
 
-benchmark=("$python" -m unireplknet_mm.ops.benchmark --device "$device" --markdown --output "$output/benchmark.json")
+benchmark=("$python" -m unireplknet_ops.benchmark --device "$device" --markdown --output "$output/benchmark.json")
 if [ "$device" = cpu ]; then benchmark+=(--quick); fi
 left=$(remaining)
 stage benchmark "$left" "${benchmark[@]}" --minutes "$(awk "BEGIN { print ($left > 70 ? $left - 50 : 20) / 60 }")"

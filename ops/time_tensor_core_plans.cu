@@ -1,7 +1,7 @@
 // Times every plan of the tensor-core kernels on a GPU, beside what the cost model expects and what
-// it chooses: the ground for changing the constants in ops/csrc/cuda/tensor_core_plan.cuh.
+// it chooses: the ground for changing the constants in tensor_core_plan.cuh.
 //
-//   nvcc -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a -I ops/csrc/cuda
+//   nvcc -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a -I ops/csrc/depthwise_conv2d/cuda
 //        ops/time_tensor_core_plans.cu -o time_plans
 //   ./time_plans forward|backward_weight [N C H W Kh Kw]
 //

@@ -31,7 +31,9 @@ only_with_compiled_ops = pytest.mark.skipif(
 
 def run_python(code: str, **environment: str) -> str:
     """Run code in a fresh interpreter that finds the package, and return what it printed."""
-    path = os.pathsep.join(filter(None, (environment.pop('first', ''), str(ROOT))))
+    path = os.pathsep.join(
+        filter(None, (environment.pop('first', ''), str(ROOT), str(ROOT / 'ops')))
+    )
     result = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', textwrap.dedent(code)],
         env=os.environ | {'PYTHONPATH': path} | environment,

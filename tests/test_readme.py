@@ -39,7 +39,10 @@ def test_all_examples_are_tested():
 
 
 @pytest.mark.parametrize(
-    'path', sorted(set(re.findall(r'\b((?:configs|tools|docs|requirements)/[\w./]+\w)', README)))
+    'path',
+    sorted(
+        set(re.findall(r'\b((?:configs|tools|scripts|docs|ops|requirements)/[\w./]+\w)', README))
+    ),
 )
 def test_paths_that_the_readme_names_exist(path):
     assert list(ROOT.glob(path)), path

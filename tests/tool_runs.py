@@ -20,7 +20,7 @@ def environment(**variables: str) -> dict[str, str]:
     return {
         **kept,
         'PYTHON': sys.executable,
-        'PYTHONPATH': str(ROOT),
+        'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'ops')]),
         'CUDA_VISIBLE_DEVICES': '',
         'OMP_NUM_THREADS': '1',
         **variables,

@@ -11,7 +11,7 @@ run_under_slurm() {
     read -r -a options <<<"${SRUN_ARGS:-}"
     local root
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-    PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec srun \
+    PYTHONPATH="$root:$root/ops${PYTHONPATH:+:$PYTHONPATH}" exec srun \
         -p "$partition" \
         --job-name="$job_name" \
         --gres="gpu:$gpus_per_node" \

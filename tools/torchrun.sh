@@ -24,7 +24,7 @@ run_distributed() {
     fi
     local root
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-    PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" \
+    PYTHONPATH="$root:$root/ops${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" \
         "$root/tools/run_distributed.py" \
         --nnodes "$nodes" --nproc_per_node "$processes" "${rendezvous[@]}" "$@"
 }

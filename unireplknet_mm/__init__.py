@@ -6,10 +6,8 @@ In any mmpretrain, mmdet or mmseg config::
     model = dict(backbone=dict(_delete_=True, type='UniRepLKNet', arch='t'))
 """
 
-from unireplknet_mm import mmcv_ops  # first: what follows may import mmcv.ops
-
-# isort: split
-from unireplknet_mm import ops_of_checkout  # before the first import of unireplknet_mm.ops
+# First: errors says so where unireplknet_ops is missing, and what follows may import mmcv.ops.
+from unireplknet_mm import errors, mmcv_ops
 
 # isort: split
 from unireplknet_mm import checkpoint, datasets, engine, models, ops, weights
@@ -20,9 +18,9 @@ __all__ = [
     'checkpoint',
     'datasets',
     'engine',
+    'errors',
     'mmcv_ops',
     'models',
     'ops',
-    'ops_of_checkout',
     'weights',
 ]

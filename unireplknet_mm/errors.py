@@ -6,9 +6,18 @@ without a traceback. Everything else is a fault of the program and shows its tra
 a built-in class, such as `ValueError` for a wrong argument, the error is that as well.
 """
 
+try:
+    from unireplknet_ops.errors import UserError
+except ModuleNotFoundError as error:
+    if error.name != 'unireplknet_ops':
+        raise
+    raise ModuleNotFoundError(
+        'unireplknet_mm needs the package unireplknet_ops: in the checkout, pip install -e ./ops -e ., '
+        'or put its folder ops/ on PYTHONPATH too',
+        name=error.name,
+    ) from None
 
-class UserError(Exception):
-    """What only the user can mend. The message is all they need to do so."""
+__all__ = ['ArgumentError', 'UserError']
 
 
 class ArgumentError(UserError, ValueError):

@@ -1,0 +1,33 @@
+"""Every test that takes `device` runs on the CPU and, where there is one, on a GPU (`-k cuda`)."""
+
+import pytest
+import torch
+from op_cases import reason_to_skip
+
+from unireplknet_ops import dispatch
+
+
+@pytest.fixture(params=['cpu', 'cuda'])
+def device(request, monkeypatch) -> str:
+    """A type of device on which the compiled op runs, and the native convolution in full precision."""
+    if (reason := reason_to_skip(request.param)) is not None:
+        pytest.skip(reason)
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    return request.param
+
+
+@pytest.fixture
+def nan_in_new_memory():
+    """Tensors that are allocated without a value hold NaN, so that an element never written shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)  # which the filling needs
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_forced(monkeypatch):
+    monkeypatch.delenv('UNIREPLKNET_DWCONV', raising=False)
+    dispatch.clear_cache()
+    yield
+    dispatch.clear_cache()
