@@ -20,7 +20,7 @@ from unireplknet_ops import (
     tune,
     tuning_tables,
 )
-from unireplknet_ops.benchmark import Benchmark, Measurement, Plan
+from unireplknet_ops.benchmark import Benchmark, Plan
 from unireplknet_ops.benchmark_report import Report, h200_floors
 from unireplknet_ops.measure import (
     PASSES,
@@ -31,6 +31,7 @@ from unireplknet_ops.measure import (
     make_pool,
     native_pass,
 )
+from unireplknet_ops.results import Measurement
 
 OPS = Path(__file__).parents[1]
 SMALL = Shape(5, 1, 9, 11, 2, 18, torch.float32)

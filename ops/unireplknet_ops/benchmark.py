@@ -15,22 +15,18 @@ Run it on an idle machine. TF32 is off.
 """
 
 import argparse
-import json
 import math
-import os
-import platform
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from unireplknet_ops import benchmark_report, library, tuning_tables
+from unireplknet_ops import library, tuning_tables
+from unireplknet_ops.benchmark_report import Report
 from unireplknet_ops.measure import (
     PASSES,
     Shape,
@@ -41,6 +37,7 @@ from unireplknet_ops.measure import (
     matmul_rate,
 )
 from unireplknet_ops.peers import Peer, cuda_peers
+from unireplknet_ops.results import Measurement, describe_machine, write_json
 
 # The kernels of the network, and the dilated branches beside its K = 13 (the 5x5 is no dilated one).
 KERNELS = (*((size, 1) for size in (3, 5, 7, 9, 13, 17, 25, 31)), (3, 3), (3, 4), (3, 5), (7, 2))
@@ -50,27 +47,6 @@ TABLE_1_KERNELS = tuple((size, 1) for size in (3, 5, 7, 9, 13, 17, 21, 25, 31))
 DETECTION_MAPS = ((50, 84), (100, 168), (200, 336))
 DETECTION_KERNELS = ((3, 1), (7, 1), (13, 1), (31, 1), (3, 3), (7, 2))
 LAYOUTS = ('contiguous', 'channels_last')
-
-
-@dataclass
-class Measurement:
-    """One pass of one shape, every implementation timed in the same minute.
-
-    `seconds` by candidate ('op contiguous', 'native channels_last', ...); `left_out` tells why a
-    candidate has no time; `wrong` what the op got wrong.
-    """
-
-    shape: Shape
-    name: str
-    threads: int
-    seconds: dict[str, float] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    wrong: str | None = None
-
-    def as_dict(self) -> dict:
-        """For JSON; the shape's fields in line."""
-        shape = self.shape._asdict() | {'dtype': tuning_tables.dtype_name(self.shape.dtype)}
-        return shape | {key: value for key, value in asdict(self).items() if key != 'shape'}
 
 
 class Plan(NamedTuple):
@@ -254,24 +230,6 @@ class thread_count:  # a context manager, named as a function
         torch.set_num_threads(self.before)
 
 
-def describe_machine(device: str) -> dict[str, str]:
-    """What the results depend on."""
-    machine = {
-        'device': tuning_tables.device_name(device),
-        'level': tuning_tables.device_level(device),
-        'torch': torch.__version__,
-        'python': platform.python_version(),
-        'date': datetime.now(timezone.utc).strftime('%Y-%m-%d'),
-    }
-    if device == 'cpu':
-        machine['cores'] = str(os.cpu_count())
-        machine['load at start'] = f'{os.getloadavg()[0]:.1f}'
-    else:
-        machine['cuda'] = str(torch.version.cuda)
-        machine['cudnn'] = str(torch.backends.cudnn.version())
-    return machine
-
-
 def reference_rates(device: str, plans: Sequence[Plan]) -> dict[str, float]:
     """FLOP/s of torch's matrix product, by 'dtype threads'; on CUDA also the bytes/s of a copy."""
     size = 1536 if device == 'cpu' else 8192
@@ -339,7 +297,7 @@ def main() -> int:
         rows = [measurement.as_dict() for measurement in benchmark.measurements]
         write_json(args.output, dict(machine=machine, rates=rates, measurements=rows))
 
-    report = benchmark_report.Report(machine, rates, benchmark.measurements)
+    report = Report(machine, rates, benchmark.measurements)
     print(report.markdown() if args.markdown else report.summary())
     for line in report.misses() if args.device == 'cpu' else []:
         print(line)
@@ -349,12 +307,6 @@ def main() -> int:
     for message in wrong:
         print(f'WRONG: {message}', file=sys.stderr)
     return 1 if wrong else 0
-
-
-def write_json(path: Path | None, content: dict) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1), encoding='utf-8')
 
 
 if __name__ == '__main__':

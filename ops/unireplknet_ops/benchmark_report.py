@@ -2,15 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from unireplknet_ops.measure import PASSES, Shape, valid_taps
+from unireplknet_ops.results import Measurement
 from unireplknet_ops.tuning_tables import dtype_name
-
-if TYPE_CHECKING:
-    from unireplknet_ops.benchmark import Measurement
 
 # Of an NVIDIA H200: bytes/s of a copy; FLOP/s outside the tensor cores; and what the banded (Toeplitz)
 # form can be expected to reach on them.
@@ -42,7 +39,7 @@ class Report:
         self,
         machine: dict[str, str],
         rates: dict[str, float],
-        measurements: Sequence['Measurement'],
+        measurements: Sequence[Measurement],
     ):
         self.machine = machine
         self.rates = rates
@@ -60,7 +57,7 @@ class Report:
     def summary(self) -> str:
         return self._cpu_summary() if self.on_cpu else self._cuda_summary()
 
-    def speed_up(self, measurement: 'Measurement', layout: str) -> float | None:
+    def speed_up(self, measurement: Measurement, layout: str) -> float | None:
         """Native time / op time, None where either is missing; 'better' takes torch's faster layout."""
         seconds = measurement.seconds
         if layout == 'better':
@@ -71,9 +68,7 @@ class Report:
         native, op = seconds.get(f'native {layout}'), seconds.get(f'op {layout}')
         return native / op if native and op else None
 
-    def fraction(
-        self, measurement: 'Measurement', layout: str, valid: bool = False
-    ) -> float | None:
+    def fraction(self, measurement: Measurement, layout: str, valid: bool = False) -> float | None:
         """The op's useful FLOP/s over those of the matrix product."""
         op = measurement.seconds.get(f'op {layout}')
         if not op:
@@ -97,7 +92,7 @@ class Report:
                     lines.append(f'below {aim:g}x, {what}: {ratio:.2f}x, {cell}')
         return lines
 
-    def _aimed_at(self, dtype: torch.dtype, name: str, least: int) -> list['Measurement']:
+    def _aimed_at(self, dtype: torch.dtype, name: str, least: int) -> list[Measurement]:
         """The passes that an aim of `CPU_AIMS` is about."""
         return [
             m
@@ -155,7 +150,7 @@ class Report:
             rows.append(row)
         return table(['K', *(map_name(*size) for size in maps)], rows)
 
-    def _cpu_entry(self, cells: list['Measurement']) -> str:
+    def _cpu_entry(self, cells: list[Measurement]) -> str:
         return ' / '.join(
             _mean_and_least([self.speed_up(cell, layout) for cell in cells])
             for layout in ('contiguous', 'channels_last')
@@ -251,7 +246,7 @@ class Report:
         return list(dict.fromkeys(m.shape.dtype for m in self.measurements))
 
     @staticmethod
-    def _kernels(measurements: Iterable['Measurement']) -> list[tuple[int, int]]:
+    def _kernels(measurements: Iterable[Measurement]) -> list[tuple[int, int]]:
         kernels = {(m.shape.kernel_size, m.shape.dilation) for m in measurements}
         return sorted(kernels, key=lambda kernel: (kernel[1] > 1, kernel))
 
@@ -295,7 +290,7 @@ def map_name(height: int, width: int) -> str:
     return f'{height}²' if height == width else f'{height}×{width}'
 
 
-def _ratio(measurement: 'Measurement', other: str) -> float | None:
+def _ratio(measurement: Measurement, other: str) -> float | None:
     """How much faster the op is on NCHW maps than something else on them."""
     seconds = measurement.seconds
     op, others = seconds.get('op contiguous'), seconds.get(other)

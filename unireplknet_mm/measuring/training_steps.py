@@ -23,9 +23,9 @@ from torch import nn
 
 import unireplknet_mm.models  # noqa: F401  registers the backbone
 from unireplknet_ops import library
-from unireplknet_ops.benchmark import describe_machine, write_json
 from unireplknet_ops.benchmark_report import table
 from unireplknet_ops.dispatch import FORCE_VARIABLE
+from unireplknet_ops.results import describe_machine, write_json
 
 WAYS = {'native': 'native', 'auto': '', 'op': 'op'}  # what UNIREPLKNET_DWCONV is set to
 THREADS = 2
