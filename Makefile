@@ -64,9 +64,10 @@ test-wheel: environment  ## load one wheel into other Pythons and other torch re
 fuzz-ops: environment  ## 10,000 random calls of each operator with AddressSanitizer
 	@$(RUN) ops/tests/fuzz.py --sanitize
 
-lint: environment  ## check style: ruff, clang-format, shellcheck
+lint: environment  ## check style and the order of imports: ruff, import-linter, clang-format, shellcheck
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
+	@PYTHONPATH="$(CURDIR):$(CURDIR)/ops" $(TOOL_DIRECTORY)lint-imports --no-cache --no-logo
 	@$(TOOL_DIRECTORY)shellcheck $(SHELL_SCRIPTS)
 	@$(if $(NATIVE_SOURCES),$(TOOL_DIRECTORY)clang-format --dry-run --Werror $(NATIVE_SOURCES),true)
 

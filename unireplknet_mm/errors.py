@@ -3,7 +3,8 @@
 Whatever a user can cause and put right (a path, a value, a file that does not fit) is raised on purpose as
 a `UserError`; its message, one to four lines, names the value and the way out, and the tools print it
 without a traceback. Everything else is a fault of the program and shows its traceback. Where callers expect
-a built-in class, such as `ValueError` for a wrong argument, the error is that as well.
+a built-in class, such as `ValueError` for a wrong argument, the error is that as well. The class is the op
+package's, which raises it too.
 """
 
 try:
