@@ -1,6 +1,11 @@
 """Fixtures of every test."""
 
+import functools
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 
@@ -9,3 +14,36 @@ def no_default_scope_is_left_behind():
     """MMEngine keeps the default scope of the last runner for the whole process."""
     yield
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture
+def log(monkeypatch) -> list[str]:
+    """What is logged to MMEngine's current logger."""
+    lines = []
+    handle = MMLogger.get_current_instance().handle
+    monkeypatch.setattr(
+        MMLogger.get_current_instance(),
+        'handle',
+        lambda record: (lines.append(record.getMessage()), handle(record)),
+    )
+    return lines
+
+
+@pytest.fixture
+def web_server(tmp_path):
+    """Serves a folder of this machine, and counts what was asked for."""
+    folder = tmp_path / 'served'
+    folder.mkdir()
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            asked.append(self.path)
+
+    server = ThreadingHTTPServer(
+        ('127.0.0.1', 0), functools.partial(Handler, directory=str(folder))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f'http://127.0.0.1:{server.server_port}', asked
+    server.shutdown()
+    server.server_close()

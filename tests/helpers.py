@@ -1,8 +1,16 @@
 """What several test files share."""
 
+import collections
+import json
+from pathlib import Path
+
 import torch
+from mmengine.model import BaseModel
 from torch import nn
 
+from unireplknet_mm.models import UniRepLKNet
+
+GOLDEN = Path(__file__).parent / 'golden'
 SMALL_ARCH = dict(
     depths=(1, 1, 3, 1), channels=(8, 16, 24, 32), kernel_sizes=(3, 13, (13, 5, 7), 19)
 )
@@ -31,3 +39,61 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     actual, expected = actual.detach().double(), expected.detach().double()
     return ((actual - expected).norm() / expected.norm()).item()
+
+
+def save(path: Path, content, **options) -> Path:
+    torch.save(content, path, **options)
+    return path
+
+
+def published_weights(arch: str, structure: str = 'train') -> dict[str, torch.Tensor]:
+    """A state dict with the names and shapes of the reference; tensor number i is filled with i.
+
+    Each tensor is one stored number, expanded, so that a file is small whatever the arch.
+    """
+    keys = json.loads((GOLDEN / f'unireplknet_{arch}_keys.json').read_text())[structure]
+    return {
+        name: torch.tensor(i if name.endswith('num_batches_tracked') else float(i)).expand(shape)
+        for i, (name, shape) in enumerate(keys.items())
+    }
+
+
+def without(weights: dict, *prefixes: str) -> dict:
+    return {name: value for name, value in weights.items() if not name.startswith(prefixes)}
+
+
+def detector_weights(arch: str, structure: str = 'train', prefix: str = 'backbone.') -> dict:
+    """As in a published detector: four output norms, no final norm, other parts."""
+    body = without(published_weights(arch, structure), 'norm.', 'head.')
+    for i in range(4):
+        channels = len(
+            body[f'downsample_layers.{i}.0.weight' if i else 'downsample_layers.0.3.weight']
+        )
+        body |= {f'norm{i}.{name}': torch.full((channels,), 7.0 + i) for name in ('weight', 'bias')}
+    weights = {prefix + name: value for name, value in body.items()}
+    return weights | {
+        'neck.conv.weight': torch.zeros(2, 2),
+        'bbox_head.fc.weight': torch.ones(3, 2),
+    }
+
+
+def assert_body_loaded(backbone: UniRepLKNet, weights: dict[str, torch.Tensor]) -> None:
+    loaded = backbone.state_dict()
+    body = {name for name in loaded if name.startswith(('stages.', 'downsample_layers.'))}
+    assert body
+    for name in body:
+        assert torch.equal(loaded[name], weights[name].to(loaded[name].dtype)), name
+
+
+class ToyDetector(BaseModel):
+    """A backbone, a neck and a head, for what does not depend on the toolbox."""
+
+    def __init__(self, backbone: UniRepLKNet, num_classes: int = 3):
+        super().__init__()
+        self.backbone = backbone
+        self.neck = nn.Sequential(collections.OrderedDict(conv=nn.Linear(2, 2, bias=False)))
+        self.bbox_head = nn.Sequential(collections.OrderedDict(fc=nn.Linear(2, num_classes)))
+
+    def forward(self, inputs=None, mode='tensor', **kwargs):
+        x = self.bbox_head(self.neck(torch.ones(1, 2)))
+        return dict(loss=x.square().sum()) if mode == 'loss' else [x]

@@ -1,18 +1,15 @@
-"""Checkpoints that survive a kill; the order of writing and removing; deploy before a test."""
+"""Checkpoints that survive a kill; the order of writing and removing."""
 
-import logging
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import SMALL_ARCH, randomise, relative_error
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -20,10 +17,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from unireplknet_mm.engine.atomic_checkpoint import AtomicCheckpointHook, AtomicLocalBackend
-from unireplknet_mm.engine.checkpoint_check import SwitchToDeployHook
-from unireplknet_mm.files import remove_partial_files, replacing
-from unireplknet_mm.models import UniRepLKNet
-from unireplknet_mm.models.whole_model import switch_to_deploy
 
 ROOT = Path(__file__).parents[2]
 
@@ -189,36 +182,15 @@ def test_other_backends_are_left_alone(tmp_path):
     assert checkpoints(tmp_path) == ['iter_1.pth']
 
 
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    target = tmp_path / 'weights.pth'
-    AtomicLocalBackend().put(b'old', target)
-
-    def disk_full(descriptor):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(os, 'fsync', disk_full)
-    with pytest.raises(OSError, match='No space left'):
-        AtomicLocalBackend().put(b'new', target)
-    assert [path.name for path in tmp_path.iterdir()] == ['weights.pth']
-    assert target.read_bytes() == b'old'
-
-
-def test_written_file_has_the_usual_permissions(tmp_path):
-    (tmp_path / 'plain').write_bytes(b'')
-    AtomicLocalBackend().put_text('text', tmp_path / 'new' / 'atomic')
-    assert (tmp_path / 'new' / 'atomic').read_text() == 'text'
-    modes = [(tmp_path / name).stat().st_mode for name in ('plain', 'new/atomic')]
-    assert modes[0] == modes[1]
-
-
-def test_partial_files_are_removed_and_others_are_not(tmp_path):
-    with replacing(tmp_path / 'iter_1.pth') as partial:
-        partial.write_bytes(b'half')
-        stale = partial.rename(partial.with_name(partial.name.replace('iter_1', 'iter_2')))
-        partial.write_bytes(b'whole')
-    (tmp_path / '.hidden').touch()
-    assert remove_partial_files(tmp_path) == [stale]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['.hidden', 'iter_1.pth']
+def test_the_backend_writes_whole_files(tmp_path, monkeypatch):
+    replaced = []
+    replace = os.replace
+    monkeypatch.setattr(os, 'replace', lambda *paths: (replaced.append(paths[1]), replace(*paths)))
+    AtomicLocalBackend().put(b'\0', tmp_path / 'a')
+    AtomicLocalBackend().put_text('text', tmp_path / 'b')
+    assert replaced == [tmp_path / 'a', tmp_path / 'b']
+    assert (tmp_path / 'a').read_bytes() == b'\0'
+    assert (tmp_path / 'b').read_text() == 'text'
 
 
 KILLED_WHILE_WRITING = """
@@ -263,31 +235,3 @@ def test_kill_while_writing_leaves_the_previous_checkpoint(tmp_path):
     assert runner.iter == 4
     assert checkpoints(tmp_path) == ['iter_4.pth']
     assert not list(tmp_path.glob('.*.partial'))
-
-
-def test_switch_to_deploy_folds_the_outermost_modules():
-    model = nn.Sequential(UniRepLKNet(SMALL_ARCH), nn.Linear(2, 2))
-    randomise(model).eval()
-    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    expected = model[0](x)
-    assert switch_to_deploy(model) == 1
-    assert model[0].deploy
-    for actual, wanted in zip(model[0](x), expected, strict=True):
-        torch.testing.assert_close(actual, wanted, rtol=1e-3, atol=1e-4)
-    assert switch_to_deploy(nn.Linear(2, 2)) == 0
-
-
-def test_testing_the_deploy_structure_of_averaged_weights():
-    """An EMAHook swaps the model's tensors with the averages': both must have the same structure."""
-    model = nn.Sequential(randomise(UniRepLKNet(SMALL_ARCH))).eval()
-    average = EMAHook(update_buffers=True)
-    runner = SimpleNamespace(model=model, hooks=[average], logger=logging.getLogger('test'))
-    average.before_run(runner)
-    randomise(average.ema_model.module, seed=1)
-    x = torch.randn(1, 3, 32, 32)
-    with torch.no_grad():
-        expected = average.ema_model.module(x)
-        SwitchToDeployHook().before_test(runner)
-        average.before_test_epoch(runner)
-        actual = model(x)
-    assert all(relative_error(a, e) < 2e-5 for a, e in zip(actual, expected, strict=True))

@@ -9,13 +9,9 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import UniRepLKNet
-from unireplknet_mm.models.blocks import (
-    DilatedReparamBlock,
-    UniRepLKNetBlock,
-    check_branches,
-    default_branches,
-)
+from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
 
 # Table 4, millions, deploy form with the 1000-class head; the paper rounds to one decimal.
 PAPER_PARAMETERS = dict(
@@ -311,13 +307,6 @@ def test_user_branches_replace_the_default_ones():
             assert relative_error(new, old) < 2e-5
 
 
-@pytest.mark.parametrize('kernel_size', range(5, 33, 2))
-def test_default_branches_fit(kernel_size):
-    branches = default_branches(kernel_size)
-    assert check_branches(kernel_size, branches) == branches
-    assert len(branches) >= 2
-
-
 @pytest.mark.parametrize(
     ('name', 'layer'),
     [
@@ -344,35 +333,42 @@ def test_layer_depth_of_parameters(name, layer):
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(arch='tiny'), "unknown arch 'tiny': choose from a, f, p, n, t, s, b, l, xl, h"),
-        (dict(arch=dict(depths=(1, 1, 1, 1))), 'depths and channels'),
-        (dict(arch={**SMALL_ARCH, 'dims': 3}), 'unknown keys in arch: dims'),
-        (dict(arch={**SMALL_ARCH, 'depths': (1, 1, 3)}), 'depths must be 4 whole numbers'),
-        (dict(arch={**SMALL_ARCH, 'depths': (2, 1, 3, 1), 'kernel_sizes': ((3,), 13, 13, 13)}),
-         'do not match the depths: stage 1 has 2 blocks and 1 kernel sizes'),
-        (dict(arch={**SMALL_ARCH, 'kernel_sizes': (3, 13, 13)}), 'kernel_sizes must have 4'),
-        (dict(arch={**SMALL_ARCH, 'kernel_sizes': (3, 12, 13, 13)}), 'kernel size 12 in stage 2'),
-        (dict(arch={**SMALL_ARCH, 'kernel_sizes': (1, 13, 13, 13)}), 'kernel size 1 in stage 1'),
-        (dict(arch=SMALL_ARCH, branches={13: [(5, 4)]}), 'does not fit a 13×13'),
-        (dict(arch=SMALL_ARCH, branches={13: [(4, 1)]}), 'does not fit a 13×13'),
-        (dict(arch=SMALL_ARCH, branches={13: [(3, 1), (3, 1)]}), 'repeat'),
-        (dict(arch=SMALL_ARCH, out_indices=(4,)), 'out_indices must be stages'),
-        (dict(arch=SMALL_ARCH, out_indices=(2, 1)), 'rise'),
-        (dict(arch=SMALL_ARCH, gap_before_final_norm=True), 'set out_indices='),
-        (dict(arch=SMALL_ARCH, frozen_stages=5), 'frozen_stages'),
-        (dict(arch=SMALL_ARCH, drop_path_rate=1.5), 'drop_path_rate must be'),
-        (dict(arch=SMALL_ARCH, in_channels=0), 'in_channels must be'),
-        (dict(arch={**SMALL_ARCH, 'kernel_sizes': 7}), 'kernel_sizes must have 4 entries'),
-        (dict(arch={**SMALL_ARCH, 'depths': 3}), 'depths must be 4 whole numbers'),
-        (dict(arch=SMALL_ARCH, branches={13: 3}), 'pairs, got 3'),
-        (dict(arch=SMALL_ARCH, norm_cfg=dict(type='GN', num_groups=2)), 'not a BatchNorm'),
+        (
+            dict(arch='tiny'),
+            "unknown arch 'tiny': choose from a, f, p, n, t, s, b, l, xl, h, or pass "
+            'dict(depths=..., channels=..., kernel_sizes=...)',
+        ),
+        (dict(out_indices=(4,)), 'out_indices must be stages from 0 to 3, got (4,)'),
+        (dict(out_indices=(2, 1)), 'out_indices must rise and not repeat, got (2, 1)'),
+        (
+            dict(gap_before_final_norm=True),
+            'gap_before_final_norm=True returns the last stage only: set out_indices=(3,), got '
+            '(0, 1, 2, 3)',
+        ),
+        (dict(frozen_stages=5), 'frozen_stages must be between -1 and 4, got 5'),
+        (dict(drop_path_rate=1.5), 'drop_path_rate must be at least 0 and below 1, got 1.5'),
+        (dict(in_channels=0), 'in_channels must be at least 1, got 0'),
+        (
+            dict(branches={13: [(5, 4)]}),
+            'branch (kernel size 5, dilation 4) does not fit a 13×13 kernel: the size must be odd and '
+            '(size-1)·dilation+1 = 17 at most 13',
+        ),
+        (
+            dict(norm_cfg=dict(type='GN', num_groups=2)),
+            "norm_cfg={'type': 'GN', 'num_groups': 2} is not a BatchNorm and would not fold: use BN or "
+            'SyncBN',
+        ),
     ],
-)  # fmt: skip
+)
 def test_errors_name_the_value_and_the_way_out(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        UniRepLKNet(**kwargs)
+    with pytest.raises(ArgumentError) as info:
+        UniRepLKNet(**{'arch': SMALL_ARCH, **kwargs})
+    assert str(info.value) == message
 
 
 def test_too_small_kernel_of_a_dilated_reparam_block():
-    with pytest.raises(ValueError, match='odd kernel size of at least 5, got 3'):
+    with pytest.raises(ArgumentError) as info:
         DilatedReparamBlock(4, 3)
+    assert str(info.value) == (
+        'a Dilated Reparam Block needs an odd kernel size of at least 5, got 3'
+    )
