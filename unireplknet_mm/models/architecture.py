@@ -105,18 +105,23 @@ def resolve_kernel_sizes(
         )
     resolved = []
     for stage, (sizes, depth) in enumerate(zip(kernel_sizes, depths, strict=True), start=1):
-        sizes = (sizes,) * depth if isinstance(sizes, int) else tuple(sizes)
+        if isinstance(sizes, int):
+            sizes = (sizes,) * depth
+        if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+            raise ArgumentError(
+                f'kernel_sizes of stage {stage} must be a size or a list of sizes, got {sizes!r}'
+            )
         if len(sizes) != depth:
             raise ArgumentError(
                 f'kernel sizes do not match the depths: stage {stage} has {depth} blocks and '
-                f'{len(sizes)} kernel sizes {sizes}'
+                f'{len(sizes)} kernel sizes {tuple(sizes)}'
             )
         for size in sizes:
             if not isinstance(size, int) or size < 3 or size % 2 == 0:
                 raise ArgumentError(
                     f'kernel size {size!r} in stage {stage}: must be odd and at least 3'
                 )
-        resolved.append(sizes)
+        resolved.append(tuple(sizes))
     return tuple(resolved)
 
 
@@ -146,7 +151,7 @@ def check_branches(kernel_size: int, branches: Sequence[Sequence[int]]) -> Branc
     """Validate user-given branches of a K×K kernel: odd k, (k-1)r+1 ≤ K, no pair twice."""
     try:
         pairs = tuple((int(size), int(dilation)) for size, dilation in branches)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ArgumentError(
             f'branches of the {kernel_size}×{kernel_size} kernel must be (kernel size, dilation) '
             f'pairs, got {branches}'
