@@ -1,4 +1,4 @@
-"""What the README shows works as written there, and what it names exists."""
+"""What the README and the pages of docs/ show works as written there, and what they name exists."""
 
 import re
 from pathlib import Path
@@ -36,6 +36,19 @@ def test_the_python_example_runs():
 
 def test_all_examples_are_tested():
     assert len(EXAMPLES) == README.count('```python') == 2
+
+
+PAGES = [ROOT / 'README.md', ROOT / 'ops' / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_links_to_or_names_exists(page):
+    text = page.read_text(encoding='utf-8')
+    links = {link for link in re.findall(r'\]\(([^)#]+)[^)]*\)', text) if '://' not in link}
+    missing = [link for link in links if not (page.parent / link).exists()]
+    named = set(re.findall(r'`((?:unireplknet_mm|configs|tools|scripts|docs)/[\w./]+\w/?)`', text))
+    missing += [path for path in named if not (ROOT / path).exists()]
+    assert missing == []
 
 
 @pytest.mark.parametrize(
