@@ -2,9 +2,6 @@
 
 custom_imports = dict(imports=['unireplknet_mm'], allow_failed_imports=False)
 
-# Where the weights published for the paper are; leaves append the file name.
-published_weights = 'https://huggingface.co/DingXiaoH/UniRepLKNet/resolve/main/'
-
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),

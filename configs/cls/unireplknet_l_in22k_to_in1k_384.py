@@ -17,10 +17,7 @@ model = dict(
     backbone=dict(
         arch='l',
         drop_path_rate=0.3,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=_base_.published_weights + 'unireplknet_l_in22k_pretrain.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='unireplknet_l_in22k'),
     ),
     head=dict(
         in_channels=1536,

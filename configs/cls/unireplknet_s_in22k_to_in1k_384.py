@@ -17,10 +17,7 @@ model = dict(
     backbone=dict(
         arch='s',
         drop_path_rate=0.2,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=_base_.published_weights + 'unireplknet_s_in22k_pretrain.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='unireplknet_s_in22k'),
     ),
     head=dict(
         in_channels=768,

@@ -17,10 +17,7 @@ model = dict(
     backbone=dict(
         arch='l',
         drop_path_rate=0.7,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=_base_.published_weights + 'unireplknet_l_in22k_to_in1k_384_acc87.88.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='unireplknet_l_in22k_to_in1k'),
     ),
     neck=dict(in_channels=[192, 384, 768, 1536]),
 )

@@ -16,10 +16,7 @@ model = dict(
     backbone=dict(
         arch='t',
         drop_path_rate=0.3,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=_base_.published_weights + 'unireplknet_t_in1k_224_acc83.21.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='unireplknet_t_in1k'),
     ),
     neck=dict(in_channels=[80, 160, 320, 640]),
 )

@@ -18,10 +18,7 @@ model = dict(
     backbone=dict(
         arch='b',
         drop_path_rate=0.3,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=_base_.published_weights + 'unireplknet_b_in22k_to_in1k_384_acc87.40.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='unireplknet_b_in22k_to_in1k'),
     ),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
     auxiliary_head=dict(in_channels=512),

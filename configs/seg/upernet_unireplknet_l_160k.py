@@ -18,10 +18,7 @@ model = dict(
     backbone=dict(
         arch='l',
         drop_path_rate=0.4,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=_base_.published_weights + 'unireplknet_l_in22k_to_in1k_384_acc87.88.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='unireplknet_l_in22k_to_in1k'),
     ),
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
     auxiliary_head=dict(in_channels=768),

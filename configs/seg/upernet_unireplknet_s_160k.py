@@ -20,10 +20,7 @@ model = dict(
     backbone=dict(
         arch='s',
         drop_path_rate=0.3,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=_base_.published_weights + 'unireplknet_s_in1k_224_acc83.91.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='unireplknet_s_in1k'),
     ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),

@@ -19,10 +19,7 @@ model = dict(
         arch='t',
         drop_path_rate=0.2,
         with_cp=False,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=_base_.published_weights + 'unireplknet_t_in1k_224_acc83.21.pth',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='unireplknet_t_in1k'),
     ),
     decode_head=dict(in_channels=[80, 160, 320, 640]),
     auxiliary_head=dict(in_channels=320),

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from mmengine.config import Config
 
-from unireplknet_mm.checkpoint import PUBLISHED
+from unireplknet_mm.weights import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text())
@@ -78,7 +78,7 @@ def test_pretraining_agrees_with_the_weights_that_training_starts_from(model):
     if 'init_cfg' not in backbone:
         assert data == ['ImageNet-1K']
         return
-    weights = URLS[backbone.init_cfg.checkpoint]
+    weights = PUBLISHED[backbone.init_cfg.checkpoint]
     assert weights.arch == backbone.arch
     pretraining = [name.strip() for name in weights.dataset.split(', then ')]
     assert data == [*pretraining, data[-1]]

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from PIL import Image
 from torch import nn
 
-import unireplknet_mm  # noqa: F401
+from unireplknet_mm.weights import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 GPUS = 8
@@ -111,7 +111,7 @@ def test_detection(arch):
     assert backbone.drop_path_rate == drop_path
     assert backbone.norm_cfg.type == 'SyncBN'
     assert backbone.with_cp
-    assert backbone.init_cfg.checkpoint.endswith('/' + weights)
+    assert PUBLISHED[backbone.init_cfg.checkpoint].file_name == weights
     assert cfg.optim_wrapper.paramwise_cfg.decay_rate == decay_rate
     assert cfg.optim_wrapper.optimizer.lr == 1e-4
     assert cfg.optim_wrapper.optimizer.weight_decay == 0.05
@@ -169,8 +169,8 @@ def test_segmentation(arch):
     assert cfg.model.test_cfg.mode == 'whole'
     auxiliary = cfg.model.auxiliary_head
     assert (auxiliary.in_index, auxiliary.loss_decode.loss_weight) == (2, 0.4)
-    weights = 'in1k_224' if crop == 512 else 'in22k_to_in1k_384'
-    assert f'unireplknet_{arch}_{weights}' in cfg.model.backbone.init_cfg.checkpoint
+    weights = 'in1k' if crop == 512 else 'in22k_to_in1k'
+    assert cfg.model.backbone.init_cfg.checkpoint == f'unireplknet_{arch}_{weights}'
 
 
 @pytest.mark.parametrize('arch', CLASSIFICATION)
@@ -210,7 +210,7 @@ def test_fine_tuning(arch):
     assert steps['RandomErasing'].erase_prob == 0.25
     for dataloader in (cfg.val_dataloader, cfg.test_dataloader):
         assert dataloader.dataset.pipeline[1].scale == (384, 384)
-    assert f'unireplknet_{arch}_in22k_pretrain' in cfg.model.backbone.init_cfg.checkpoint
+    assert cfg.model.backbone.init_cfg.checkpoint == f'unireplknet_{arch}_in22k'
     hooks = cfg.get('custom_hooks', [])
     assert bool(hooks) is (arch in ('l', 'xl'))
     for hook in hooks:

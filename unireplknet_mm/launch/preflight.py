@@ -10,7 +10,7 @@ from unireplknet_mm.configuration import drop_pretrained, find_dicts, find_pretr
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.files import create_folder
 from unireplknet_mm.models.whole_model import find_backbones
-from unireplknet_mm.weights.published import where_to_get
+from unireplknet_mm.weights.published import is_remote, where_to_get
 
 # Data set type -> name, where it is from, what its folder contains.
 DATA_SETS = {
@@ -117,8 +117,8 @@ def check_pretrained(cfg: Config) -> None:
 
 
 def is_missing(path: str) -> bool:
-    """Whether a local file is not there; a URL is somebody else's business."""
-    return '://' not in path and not os.path.isfile(path)
+    """Whether a local file is not there; a URL or a published name is looked up when it is loaded."""
+    return not is_remote(path) and not os.path.isfile(path)
 
 
 def check_checkpoint(path: str) -> None:
@@ -127,7 +127,7 @@ def check_checkpoint(path: str) -> None:
     Raises:
         UserError: the file does not exist.
     """
-    if '://' not in path and not os.path.exists(path):
+    if not is_remote(path) and not os.path.exists(path):
         raise UserError(f'checkpoint {os.path.abspath(path)} does not exist{where_to_get(path)}')
 
 

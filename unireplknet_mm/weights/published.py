@@ -1,5 +1,10 @@
-"""The weights that the paper's authors published: which there are and where."""
+"""The weights that the paper's authors published: which there are, their names and where they are.
 
+A name of `PUBLISHED` may stand wherever MMEngine takes a checkpoint: `checkpoint='unireplknet_t_in1k'`.
+"""
+
+import difflib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,9 +100,24 @@ PUBLISHED: dict[str, PublishedWeights] = {
 }
 
 
+def find_published(source: str | os.PathLike) -> PublishedWeights | None:
+    """The published file of that name; None for any other name, and where a file of one's own has it."""
+    return None if os.path.exists(source) else PUBLISHED.get(str(source))
+
+
+def is_remote(source: str | os.PathLike) -> bool:
+    """Whether weights are to be fetched: from a URL or another store, or by a published name."""
+    return '://' in str(source) or find_published(source) is not None
+
+
 def where_to_get(path: str | Path) -> str:
-    """': download it from URL' for a file that the authors published, nothing for another."""
-    for weights in PUBLISHED.values():
+    """For a file that is not there: ': download it from URL' for one that the authors published, the name
+    that was probably meant for a misspelt one, nothing else."""
+    for name, weights in PUBLISHED.items():
         if weights.file_name == Path(path).name:
-            return f': download it from {weights.url}'
+            return f': download it from {weights.url}, or write {name} in its place'
+    if os.sep not in str(path) and not Path(path).suffix:
+        close = difflib.get_close_matches(str(path), PUBLISHED, n=3)
+        if close:
+            return f'; published are {", ".join(close)}'
     return ''

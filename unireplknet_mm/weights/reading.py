@@ -28,7 +28,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
 from unireplknet_mm.errors import UserError
-from unireplknet_mm.weights.published import where_to_get
+from unireplknet_mm.weights.published import find_published, is_remote, where_to_get
 
 # torch's own switch; torch.load heeds it only where the caller leaves weights_only open.
 RUN_CODE_SWITCH = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
@@ -213,7 +213,10 @@ def _plain_dict(default_factory: Callable | None = None) -> dict:
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """MMEngine's loader of local files, by `load_checkpoint_file`."""
+    """MMEngine's loader of local files, by `load_checkpoint_file`, and of names of `PUBLISHED`."""
+    published = find_published(filename)
+    if published is not None:
+        return load_from_http(published.url, map_location)
     return load_checkpoint_file(filename, map_location)
 
 
@@ -257,7 +260,7 @@ def _download(url: str, path: Path) -> None:
 def load_checkpoint(
     source: str | os.PathLike, map_location: str | torch.device | Callable | None = 'cpu'
 ) -> dict[str, Any]:
-    """Read a checkpoint from a file, a URL or any other place that MMEngine reads from.
+    """Read a checkpoint from a file, a URL, by a published name, or from where else MMEngine reads.
 
     Raises:
         UserError: as in `load_checkpoint_file`, or it could not be downloaded.
@@ -270,6 +273,6 @@ def read_meta(source: str | os.PathLike) -> dict[str, Any]:
 
     Args, errors: as in `load_checkpoint`.
     """
-    if '://' in str(source):
+    if is_remote(source):
         return load_checkpoint(source).get('meta', {})
     return load_checkpoint_file(source, lazily=True).get('meta', {})

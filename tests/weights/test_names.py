@@ -1,0 +1,94 @@
+"""Published weights by name, wherever a checkpoint is asked for."""
+
+import ast
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+
+from unireplknet_mm import launch
+from unireplknet_mm.configuration import find_pretrained
+from unireplknet_mm.weights import published
+from unireplknet_mm.weights.reading import MissingCheckpointError, load_checkpoint, read_meta
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+NAME = 'unireplknet_a_in1k'
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A stand-in for the page of the published weights, with one file on it, and an empty cache."""
+    folder = tmp_path / 'site' / 'resolve' / 'main'
+    folder.mkdir(parents=True)
+    checkpoint = dict(state_dict=dict(x=torch.arange(3.0)), meta=dict(seed=5))
+    torch.save(checkpoint, folder / published.PUBLISHED[NAME].file_name)
+    requests = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=tmp_path / 'site')
+
+        def log_message(self, *args):
+            requests.append(self.path)
+
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(published, 'WEIGHTS_PAGE', f'http://127.0.0.1:{server.server_port}')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    monkeypatch.chdir(tmp_path)
+    yield requests
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_name_is_downloaded_once(site):
+    for _ in range(2):
+        assert load_checkpoint(NAME)['state_dict']['x'].tolist() == [0, 1, 2]
+        assert CheckpointLoader.load_checkpoint(NAME)['meta'] == read_meta(NAME) == dict(seed=5)
+    assert len(site) == 1
+
+
+def test_a_file_of_that_name_comes_first(site, tmp_path):
+    torch.save(dict(meta=dict(seed=6)), tmp_path / NAME)
+    assert read_meta(NAME) == dict(seed=6)
+    assert site == []
+
+
+def test_a_name_passes_the_checks_before_the_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=NAME)))
+    launch.check_pretrained(Config(dict(model=model, load_from='upernet_unireplknet_t_in1k')))
+    launch.check_checkpoint('cascade_unireplknet_xl_in22k')
+
+
+def test_a_misspelt_name_is_answered_with_those_it_resembles(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingCheckpointError) as error:
+        load_checkpoint('unireplknet_s_in22')
+    assert str(error.value) == (
+        'checkpoint unireplknet_s_in22 does not exist; published are unireplknet_s_in22k, '
+        'unireplknet_l_in22k, unireplknet_b_in22k'
+    )
+
+
+def test_every_name_in_a_config_is_published():
+    files = [file for file in CONFIGS.glob('*/*.py') if '_base_' not in file.parts]
+    names = {name for file in files for name in find_pretrained(Config.fromfile(file).get('model'))}
+    assert len(names) >= 8
+    assert names <= published.PUBLISHED.keys()
+
+
+def test_the_address_stands_in_one_place():
+    root = CONFIGS.parent
+    found = [
+        str(file.relative_to(root))
+        for folder in ('unireplknet_mm', 'configs', 'tools')
+        for file in sorted((root / folder).rglob('*.py'))
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8')))
+        if isinstance(node, ast.Constant) and 'huggingface.co/DingXiaoH' in str(node.value)
+    ]
+    assert found == ['unireplknet_mm/weights/published.py']
