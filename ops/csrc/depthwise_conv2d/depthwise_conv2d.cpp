@@ -11,5 +11,4 @@ STABLE_TORCH_LIBRARY(unireplknet, m) {
   m.def(
       "depthwise_conv2d_backward_weight(Tensor grad_output, Tensor x, int[] kernel_size, "
       "int dilation=1) -> Tensor");
-  m.def("cpu_isa() -> str");
 }

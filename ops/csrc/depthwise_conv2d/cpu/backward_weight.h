@@ -253,8 +253,8 @@ class BackwardWeight {
       return;
     }
     const int64_t tasks = plan.channel_blocks_ * plan.chunks_;
-    const Workspace workspace(tasks * plan.sums_size_ * static_cast<int64_t>(sizeof(Scalar)));
-    plan.sums_ = static_cast<Scalar*>(workspace.data);
+    const Buffer<Scalar> sums(tasks * plan.sums_size_);
+    plan.sums_ = sums.get();
     parallel_for(tasks, chunk_task, &plan);
     parallel_for(plan.channel_blocks_, finish_task, &plan);
   }
@@ -277,14 +277,6 @@ class BackwardWeight {
   static constexpr int64_t kTasks = 32;
   // Multiply-adds of vectors that are worth a task, about 10 microseconds.
   static constexpr int64_t kTaskWork = 1 << 16;
-
-  struct Workspace {
-    void* const data;
-    explicit Workspace(int64_t bytes) : data(allocate_aligned(bytes)) {}
-    ~Workspace() { std::free(data); }
-    Workspace(const Workspace&) = delete;
-    Workspace& operator=(const Workspace&) = delete;
-  };
 
   BackwardWeight(const Problem& problem, const ConstMap& grad_output, const ConstMap& x,
                  void* grad_weight)

@@ -33,7 +33,6 @@
 
 #include "kernels.h"
 #include "pack.h"
-#include "vector.h"
 
 namespace unireplknet {
 namespace UNIREPLKNET_ISA {
@@ -312,21 +311,6 @@ struct Tiles {
   static constexpr Table make(std::integer_sequence<int, I...>) {
     return {{Tile<Math, I / kMaxColumns + 1, I % kMaxColumns + 1, kStrided>::run...}};
   }
-};
-
-// Memory that lives as long as one call.
-template <class S>
-class Buffer {
- public:
-  explicit Buffer(int64_t count)
-      : data_(static_cast<S*>(allocate_aligned(count * static_cast<int64_t>(sizeof(S))))) {}
-  ~Buffer() { std::free(data_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  S* get() const { return data_; }
-
- private:
-  S* const data_;
 };
 
 // The part of a filter that maps of a size can see: at most 2 * size - 1 of its rows and columns.

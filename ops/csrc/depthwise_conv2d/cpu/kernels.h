@@ -4,23 +4,9 @@
 
 #include <cstdint>
 
+#include "../../cpu/types.h"
+
 namespace unireplknet {
-
-enum class DType { kFloat32, kFloat64, kFloat16, kBFloat16 };
-
-struct Strides {  // in elements
-  int64_t n, c, h, w;
-};
-
-struct ConstMap {
-  const void* data;
-  Strides strides;
-};
-
-struct Map {
-  void* data;
-  Strides strides;
-};
 
 // Stride 1, padding dilation * (kernel - 1) / 2 on each side; no size is zero.
 struct Problem {
@@ -28,10 +14,6 @@ struct Problem {
   int64_t kernel_height, kernel_width, dilation;
   DType dtype;
 };
-
-// Calls body(task, context) once for each task in [0, tasks), in any order, on torch's threads.
-using ParallelFor = void (*)(int64_t tasks, void (*body)(int64_t task, void* context),
-                             void* context);
 
 struct Kernels {
   // out = conv(x, weight) + bias. weight (C, Kh, Kw) is contiguous, bias (C) may be null; with flip

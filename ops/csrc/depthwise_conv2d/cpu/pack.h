@@ -10,49 +10,18 @@
 // aligned to kAlignment and row r, column w is the vector at packed + (r * pitch + p) * kLanes with
 // p = w, or p = position[w] if position is given; pitch counts vectors. No padding is written (see
 // fill_zero). float16 and bfloat16 are converted to and from float32 on the way.
-//
-//   Scratch                thread_local memory for packed blocks
 #pragma once
 
-#include <cstdlib>
-#include <new>
-
+#include "../../cpu/memory.h"
+#include "../../cpu/vector.h"
 #include "kernels.h"
-#include "vector.h"
 
 namespace unireplknet {
 namespace UNIREPLKNET_ISA {
 
-// The element type that a DType stores.
-template <DType>
-struct Storage;
-template <>
-struct Storage<DType::kFloat32> {
-  using Type = float;
-};
-template <>
-struct Storage<DType::kFloat64> {
-  using Type = double;
-};
-template <>
-struct Storage<DType::kFloat16> {
-  using Type = Half;
-};
-template <>
-struct Storage<DType::kBFloat16> {
-  using Type = BFloat16;
-};
-
 template <class V>
 UNIREPLKNET_INLINE void fill_zero(typename V::Scalar* packed, int64_t vectors) {
   for (int64_t i = 0; i < vectors; ++i) V::zero().store(packed + i * V::kLanes);
-}
-
-// Past the end of a map a prefetch does nothing, so that its address is not checked.
-// kLevel is the compiler's: 3 for the first cache, 2 for the second.
-template <bool kForWriting, int kLevel = 3>
-UNIREPLKNET_INLINE void prefetch(uintptr_t address) {
-  __builtin_prefetch(reinterpret_cast<const void*>(address), kForWriting, kLevel);
 }
 
 template <class V, class T>
@@ -185,64 +154,6 @@ void unpack(const typename V::Scalar* packed, int64_t pitch, const int32_t* posi
       for (int l = 0; l < channels; ++l) from_scalar(from[l], to + l * strides.c);
     }
 }
-
-inline void* allocate_aligned(int64_t bytes) {
-  void* data = nullptr;
-  if (posix_memalign(&data, kAlignment, static_cast<size_t>(bytes)) != 0) throw std::bad_alloc();
-  return data;
-}
-
-// Memory for the packed blocks of one task, aligned to kAlignment. Each thread keeps one piece of
-// up to kKept bytes between tasks; what is larger is freed at the end of the task. At most one
-// Scratch may live on a thread at a time.
-class Scratch {
- public:
-  explicit Scratch(int64_t bytes) {
-    bytes = ceil_div(bytes, kAlignment) * kAlignment;
-    Kept& kept = kept_here();
-    if (bytes > kKept) {
-      data_ = own_ = allocate_aligned(bytes);
-      return;
-    }
-    if (bytes > kept.bytes) {
-      std::free(kept.data);
-      kept.data = nullptr;
-      kept.bytes = 0;
-      kept.data = allocate_aligned(bytes);
-      kept.bytes = bytes;
-    }
-    data_ = kept.data;
-  }
-  ~Scratch() { std::free(own_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
-  // The next count scalars of type S, aligned; the sizes taken, each rounded up to kAlignment
-  // bytes, must not exceed what was asked for.
-  template <class S>
-  S* take(int64_t count) {
-    S* taken = reinterpret_cast<S*>(static_cast<char*>(data_) + used_);
-    used_ += rounded(count * static_cast<int64_t>(sizeof(S)));
-    return taken;
-  }
-  static int64_t rounded(int64_t bytes) { return ceil_div(bytes, kAlignment) * kAlignment; }
-
- private:
-  static constexpr int64_t kKept = 8 << 20;
-  struct Kept {
-    void* data = nullptr;
-    int64_t bytes = 0;
-    ~Kept() { std::free(data); }
-  };
-  static Kept& kept_here() {
-    static thread_local Kept kept;
-    return kept;
-  }
-
-  void* data_ = nullptr;
-  void* own_ = nullptr;
-  int64_t used_ = 0;
-};
 
 }  // namespace UNIREPLKNET_ISA
 }  // namespace unireplknet
