@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
+from unireplknet_ops.deferred import when_imported
 from unireplknet_ops.dispatch import (
     MAXIMUM_DILATED_KERNEL_SIZE,
     MAXIMUM_DILATION,
@@ -75,14 +75,14 @@ def limit_reached(kernel_size: tuple[int, int], dilation: int) -> str | None:
 @functools.cache
 def register() -> None:
     """Register everything for the operators that the CPU library has defined; once a process."""
-    for name, (fake, setup_context, backward, flops) in _OPERATORS.items():
+    for name, (fake, setup_context, backward, _) in _OPERATORS.items():
         torch.library.register_fake(f'unireplknet::{name}', fake)
         torch.library.register_autograd(
             f'unireplknet::{name}', backward, setup_context=setup_context
         )
-        register_flop_formula(getattr(torch.ops.unireplknet, name))(flops)
     for device_type, key in (('cpu', 'AutocastCPU'), ('cuda', 'AutocastCUDA')):
         _library.impl('depthwise_conv2d', _autocast_kernel(device_type), key)
+    when_imported('torch.utils.flop_counter', _register_flop_formulas)
 
 
 # What it registers lives as long as it does.
@@ -290,3 +290,10 @@ _OPERATORS = {
         _flops_backward_weight,
     ),
 }
+
+
+def _register_flop_formulas() -> None:
+    from torch.utils.flop_counter import register_flop_formula  # imports triton: 0.1 s
+
+    for name, (*_, flops) in _OPERATORS.items():
+        register_flop_formula(getattr(torch.ops.unireplknet, name))(flops)

@@ -1,0 +1,78 @@
+"""Importing the package: light, on torch alone, quiet; what it puts off is there when needed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from op_cases import PACKAGES, reason_to_skip
+
+needs_op = pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
+
+
+def run_python(code: str) -> subprocess.CompletedProcess:
+    path = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get('PYTHONPATH')]))
+    return subprocess.run(
+        [sys.executable, '-c', code],
+        env={**os.environ, 'PYTHONPATH': path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_it_needs_torch_alone():
+    code = """
+import sys, torch
+before = set(sys.modules)
+import unireplknet_ops
+print(*{name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)
+"""
+    assert set(run_python(code).stdout.split()) - {'torch'} == {'unireplknet_ops'}
+
+
+def test_it_is_imported_in_a_tenth_of_a_second():
+    """Of processor time, beside torch's own, which is 1.5 s."""
+    code = """
+import time, torch
+start = time.process_time()
+import unireplknet_ops
+print(time.process_time() - start)
+"""
+    assert min(float(run_python(code).stdout) for _ in range(3)) < 0.1
+
+
+@needs_op
+@pytest.mark.parametrize(
+    'order', ['flop_counter, unireplknet_ops', 'unireplknet_ops, flop_counter']
+)
+def test_flops_are_counted_in_either_order_of_imports(order):
+    imports = order.replace('flop_counter', 'torch.utils.flop_counter')
+    code = f"""
+import {imports}
+import torch
+with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+    torch.ops.unireplknet.depthwise_conv2d(torch.ones(1, 2, 5, 7), torch.ones(2, 1, 3, 3))
+print(counter.get_total_flops())
+"""
+    assert run_python(code).stdout == f'{2 * 2 * 5 * 7 * 9}\n'
+
+
+@needs_op
+def test_the_finder_is_gone_once_it_has_served():
+    code = """
+import sys, unireplknet_ops
+from unireplknet_ops.deferred import _Finder
+print(sum(isinstance(finder, _Finder) for finder in sys.meta_path))
+import torch.utils.flop_counter
+print(sum(isinstance(finder, _Finder) for finder in sys.meta_path))
+"""
+    assert run_python(code).stdout.split() == ['1', '0']
+
+
+@needs_op
+def test_it_says_nothing_when_all_is_well():
+    done = run_python(
+        'import unireplknet_ops as o, torch; o.depthwise_conv2d(*2 * [torch.ones(1, 1, 3, 3)])'
+    )
+    assert done.stdout == '' and 'unireplknet' not in done.stderr
