@@ -45,10 +45,14 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class ToChannelsLast(nn.Module):
-    """[N, C, H, W] -> [N, H, W, C]. A module, so that the published indices of a Sequential hold."""
+    """[N, C, H, W] -> [N, H, W, C]. A module, so that the published indices of a Sequential hold.
+
+    Contiguous, since a linear layer whose weight needs no gradient runs strided maps as one small product
+    a row, with the weight copied for each.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 2, 3, 1)
+        return x.permute(0, 2, 3, 1).contiguous()
 
 
 class ToChannelsFirst(nn.Module):
