@@ -6,9 +6,9 @@
 #include <optional>
 #include <vector>
 
-#include "../../checks.h"
 #include "../../cpu/host.h"
 #include "../../cpu/isa.h"
+#include "../checks.h"
 #include "kernels.h"
 
 namespace unireplknet {

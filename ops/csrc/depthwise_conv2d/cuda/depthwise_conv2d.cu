@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-#include "../../checks.h"
+#include "../checks.h"
 #include "direct.cuh"
 #include "tensor_core.cuh"
 
