@@ -1,102 +1,139 @@
 #!/usr/bin/env bash
-# Check, tune and measure the op on an NVIDIA GPU: one command, 10 minutes at most on an H200.
+# Check, tune and measure the op on an NVIDIA GPU, in three calls of at most eight minutes each.
 #
-#   bash ops/gpu_check.sh [--output DIR] [--minutes N] [--device cuda|cpu] [--dry-run]
+#   bash ops/gpu_check.sh [--stages 1,2,3] [--carried DIR] [--output DIR] [--minutes N]
+#                         [--device cuda|cpu] [--dry-run]
+#   bash ops/gpu_check.sh --pack DIR | --list-wheels        see gpu_pack.sh, which these run
 #
-# From a checkout: it needs the tests beside it. Stages, each with a time limit of its own, all of them run even if one
-# fails:
+# From a checkout: it needs the tests beside it. Every stage has a time limit, which --dry-run prints with its
+# command, and runs even if an earlier one fails; the limits of a call add up to less than --minutes (8). Where
+# time is short, leave call 3 out first.
 #
-#   library     load the library and run one convolution on the GPU; if that fails, build for this GPU and try again
-#   tests       all tests of the op on the GPU (pytest ops/tests -k cuda)
-#   memcheck, racecheck, initcheck
-#               ops/tests/small_set.py under compute-sanitizer, where it is installed
-#   tune        the tuning table of this GPU
-#   choice      what the dispatch chooses with that table, and why
-#   benchmark   Table 1 of the paper and detection maps, in the time that is left
+#   call 1  small_set   every kernel family on small shapes, also the direct kernels in 16 bits
+#           tests       the tests of the op that run on a GPU (pytest -m gpu)
+#           quick       a short benchmark, K = 13 first
+#           plans       every division of the tensor-core kernels' work on four shapes, timed
+#   call 2  tune        the tuning table of this GPU
+#           choice      what the dispatch chooses with that table, and why
+#           benchmark   Table 1 of the paper and detection maps, in the time that is left
+#   call 3  memcheck    the small set under compute-sanitizer
+#           racecheck   some of it
+#           counters    the profiler's counters of the six kernels of K = 13 (ncu)
+#           initcheck   the small set again
 #
-# DIR (default: work_dirs/gpu_check) gets summary.txt, log.txt, benchmark.json, benchmark.md and tuning/*.json.
-# To let the dispatch use the table, copy it to ops/unireplknet_ops/tuning/. The exit status is 0 only if every stage passed;
-# 'skipped' is said of a sanitizer that is not installed. --device cpu goes through the same stages without a
-# GPU, to try the script; --dry-run prints the commands.
+# Each call begins with what it stands on: the machine, the library (built for this GPU only where none
+# loads, which shortens what comes last) and a first convolution. A call ends there if the machine has no
+# GPU or the first convolution does not come back; a wrong number is reported and the stages go on.
 #
-# Needed: Python >= 3.10 with torch >= 2.10 for CUDA, pytest and pytest-timeout (PYTHON chooses the interpreter,
-# default python3). Without nvcc there, carry ops/unireplknet_ops/lib built elsewhere (python
-# ops/unireplknet_ops/build.py --cuda needs no GPU); UNIREPLKNET_OPS_LIB_DIR names another folder.
+# Results are in DIR (default: work_dirs/gpu_check): summary.txt, log.txt, then quick.json and plans.txt;
+# tuning/*.json, benchmark.json and benchmark.md; counters.txt. To let the dispatch use the table, copy it
+# to ops/unireplknet_ops/tuning/. The exit status is 0 only if every stage passed; 'skipped' is said of a
+# tool that is not installed. --device cpu goes through calls 1 and 2 without a GPU, to try the script.
+#
+# Needed: Python >= 3.10 with torch >= 2.10 for CUDA, pytest and pytest-timeout (PYTHON chooses the
+# interpreter, default python3). --carried names the folder that gpu_pack.sh made elsewhere, with the
+# libraries, the program of `plans` and perhaps wheels, which are installed to a temporary folder.
 set -uo pipefail
 
 ops=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
+usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
+
+calls=1,2,3
+carried=
 output=work_dirs/gpu_check
-minutes=9.5
+minutes=8
 device=cuda
 dry_run=false
 while [ $# -gt 0 ]; do
     case $1 in
+        --stages) calls=${2:?--stages needs numbers such as 1 or 1,2}; shift 2 ;;
+        --carried) carried=${2:?--carried needs a folder}; shift 2 ;;
         --output) output=${2:?--output needs a folder}; shift 2 ;;
         --minutes) minutes=${2:?--minutes needs a number}; shift 2 ;;
         --device) device=${2:?--device needs cuda or cpu}; shift 2 ;;
         --dry-run) dry_run=true; shift ;;
-        *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+        --pack) shift; exec bash "$ops/gpu_pack.sh" "$@" ;;
+        --list-wheels) exec bash "$ops/gpu_pack.sh" "$@" ;;
+        *) usage ;;
     esac
 done
 if [ "$device" != cuda ] && [ "$device" != cpu ]; then
     echo "gpu_check.sh: --device $device is not known: choose cuda or cpu" >&2
     exit 2
 fi
-python=${PYTHON:-python3}
-export PYTHONPATH="$ops:$ops/tests${PYTHONPATH:+:$PYTHONPATH}"
-export PYTHONUNBUFFERED=1
-total=$(awk "BEGIN { print int($minutes * 60) }")
-if [ "$total" -lt 60 ]; then
+if ! [[ $calls =~ ^[1-3](,[1-3])*$ ]]; then
+    echo "gpu_check.sh: --stages $calls is not known: write 1, 2, 3 or several of them, as in 1,2" >&2
+    exit 2
+fi
+total=$(awk "BEGIN { print int($minutes * 60) }" 2>/dev/null) || total=0
+if ! [[ $minutes =~ ^[0-9.]+$ ]] || [ "$total" -lt 60 ]; then
     echo "gpu_check.sh: --minutes $minutes is not a number of at least 1" >&2
     exit 2
 fi
+if [ -n "$carried" ] && [ ! -d "$carried/lib" ] && ! $dry_run; then
+    echo "gpu_check.sh: --carried $carried: there is no folder lib in it; gpu_pack.sh makes one" >&2
+    exit 2
+fi
+
+python=${PYTHON:-python3}
+export PYTHONPATH="$ops:$ops/tests${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONUNBUFFERED=1
+if [ -n "$carried" ]; then export UNIREPLKNET_OPS_LIB_DIR=${UNIREPLKNET_OPS_LIB_DIR:-$carried/lib}; fi
 failed=0
 passed=0
-
-if ! $dry_run; then
-    mkdir -p "$output/tuning" || exit 1
-    rm -f "$output"/{summary.txt,log.txt,benchmark.json,benchmark.md} "$output"/tuning/*.json
-fi
+begin=0
+stage_output=
 
 note() {
     echo "$*"
     $dry_run || echo "$*" >>"$output/summary.txt"
 }
 
-remaining() { echo $((total - SECONDS)); }
+remaining() { echo $((total - SECONDS + begin)); }
 
-# stage NAME LIMIT COMMAND...: run within LIMIT seconds and what is left of the total; log; count.
-stage() {
-    local name=$1 limit=$2 start=$SECONDS status left
-    shift 2
+# within LIMIT COMMAND...: run within LIMIT seconds and what is left of the call; log; return its status.
+within() {
+    local limit=$1 left
+    shift
     left=$(remaining)
     if [ "$left" -lt "$limit" ]; then limit=$left; fi
+    printf '\n===== %s\n' "$*" >>"$output/log.txt"
+    if [ "$limit" -lt 5 ]; then
+        echo 'no time left' >"$stage_output"
+        return 124
+    fi
+    timeout --kill-after=10 "$limit" "$@" >"$stage_output" 2>&1
+    local status=$?
+    cat "$stage_output" >>"$output/log.txt"
+    return "$status"
+}
+
+# stage NAME LIMIT COMMAND...: the same, noted and counted. A dry run prints what it would do.
+stage() {
+    local name=$1 limit=$2 start=$SECONDS status
+    shift 2
     if $dry_run; then
         echo "$name (at most $limit s): ${*//$'\n'*$'\n'/ ... }"
         return 0
     fi
-    if [ "$limit" -lt 5 ]; then
-        note "$(printf '%-10s FAILED   no time left' "$name")"
-        failed=$((failed + 1))
-        return 1
-    fi
-    printf '\n===== %s: %s\n' "$name" "$*" >>"$output/log.txt"
-    timeout --kill-after=10 "$limit" "$@" >"$output/stage.txt" 2>&1
+    within "$limit" "$@"
     status=$?
-    cat "$output/stage.txt" >>"$output/log.txt"
     if [ "$status" -eq 0 ]; then
-        note "$(printf '%-10s passed   %4d s  %s' "$name" $((SECONDS - start)) "$(tail -n 1 "$output/stage.txt")")"
+        note "$(printf '%-10s passed   %4d s  %s' "$name" $((SECONDS - start)) "$(tail -n 1 "$stage_output")")"
         passed=$((passed + 1))
-    elif [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
-        note "$(printf '%-10s FAILED   its %d s were over' "$name" "$limit")"
-        failed=$((failed + 1))
+        return 0
+    fi
+    failed=$((failed + 1))
+    if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
+        note "$(printf '%-10s FAILED   %4d s  it did not end in time' "$name" $((SECONDS - start)))"
     else
         note "$(printf '%-10s FAILED   %4d s  status %d: ' "$name" $((SECONDS - start)) "$status")"
-        note "$(tail -n 15 "$output/stage.txt" | cut -c1-300 | sed 's/^/    /')"
-        failed=$((failed + 1))
     fi
+    note "$(tail -n 15 "$stage_output" | cut -c1-300 | sed 's/^/    /')"
     return "$status"
 }
+
+skipped() { note "$(printf '%-10s skipped  %s' "$1" "$2")"; }
 
 machine='
 import sys, torch
@@ -108,12 +145,15 @@ if sys.argv[1] == "cuda":
     print(f", {name}, sm_{major}{minor}", end="")
 print()'
 
-one_convolution='
+loads='
+import sys
+from unireplknet_ops import library
+sys.exit(library.missing(sys.argv[1]))'
+
+first_convolution='
 import sys, torch
 from unireplknet_ops import depthwise_conv2d, library
 device = sys.argv[1]
-if (missing := library.missing(device)) is not None:
-    sys.exit(missing)
 for dtype in (torch.float32, torch.float16, torch.bfloat16):
     ones = torch.ones(1, 16, 7, 7, device=device, dtype=dtype)
     taps = torch.ones(16, 1, 3, 3, device=device, dtype=dtype)
@@ -136,59 +176,141 @@ for dtype in (torch.bfloat16, torch.float32):
             count += text.splitlines()[0].endswith(": op")
 print(f"the op in {count} of 12 choices")'
 
-stage machine 60 "$python" -c "$machine" "$device"
-if [ "$failed" -gt 0 ]; then
-    note 'Nothing to check here.'
-    exit 1
-fi
-if $dry_run || ! library=$("$python" -c "$one_convolution" "$device" 2>&1); then
-    $dry_run || note "library    does not run yet: $(tail -n 1 <<<"$library")"
-    if [ "$device" = cuda ] && [ -z "${TORCH_CUDA_ARCH_LIST:-}" ] && ! $dry_run; then
-        TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
-        if [ "$TORCH_CUDA_ARCH_LIST" = 9.0 ]; then TORCH_CUDA_ARCH_LIST=9.0a; fi
-        export TORCH_CUDA_ARCH_LIST
+# What ncu looks at: forward and both gradients of K = 13, in bf16 on the tensor cores and in fp32.
+six_kernels='
+import torch
+from unireplknet_ops.measure import PASSES, Shape, Tensors, make_pool
+for dtype in (torch.bfloat16, torch.float32):
+    shape = Shape(13, 1, 32, 32, 64, 384, dtype)
+    tensors = Tensors(shape, make_pool([shape], dtype, "cuda"), channels_last=False)
+    with torch.no_grad():
+        for name in PASSES:
+            tensors.op(name)
+torch.cuda.synchronize()'
+
+# The machine, the library, a first convolution; a status other than 0 ends the call.
+prepare() {
+    local status
+    stage machine 80 "$python" -c "$machine" "$device" || return 1
+    if [ -n "$carried" ] && compgen -G "$carried/wheels/*.whl" >/dev/null && [ -z "${site:-}" ]; then
+        site=$(mktemp -d)
+        stage wheels 20 "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir \
+            --target "$site" "$carried"/wheels/*.whl
+        PYTHONPATH=$PYTHONPATH:$site
     fi
-    build=("$python" -m unireplknet_ops.build ${UNIREPLKNET_OPS_LIB_DIR:+--output "$UNIREPLKNET_OPS_LIB_DIR"})
-    if [ "$device" = cuda ]; then build+=(--cuda); else build+=(--no-cuda); fi
-    stage build 240 "${build[@]}"
+    if $dry_run; then
+        stage load 20 "$python" -c "$loads" "$device"
+    elif ! within 20 "$python" -c "$loads" "$device"; then
+        note "library    does not load yet: $(tail -n 1 "$stage_output")"
+        if [ "$device" = cuda ] && [ -z "${TORCH_CUDA_ARCH_LIST:-}" ]; then
+            TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
+            if [ "$TORCH_CUDA_ARCH_LIST" = 9.0 ]; then TORCH_CUDA_ARCH_LIST=9.0a; fi
+            export TORCH_CUDA_ARCH_LIST
+        fi
+        stage build 200 "$python" -m unireplknet_ops.build \
+            ${UNIREPLKNET_OPS_LIB_DIR:+--output "$UNIREPLKNET_OPS_LIB_DIR"} \
+            "$([ "$device" = cuda ] && echo --cuda || echo --no-cuda)" || return 1
+    fi
+    stage library 20 "$python" -c "$first_convolution" "$device"
+    status=$?
+    if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then return 1; fi
+    return 0
+}
+
+# The tests are chosen by a marker, not by their names. A test's limit is a signal's, which ends that test
+# alone, and leaves room for a first compilation by Triton; what a signal cannot end, the stage's limit does.
+# Names are in the log before anything hangs; after an illegal access every other test fails too.
+call_1() {
+    local chosen=(-m gpu) parallel=() plans
+    stage small_set 50 "$python" "$ops/tests/small_set.py" "$device"
+    if [ "$device" = cpu ]; then chosen=(-k cpu); fi
+    if "$python" -c 'import xdist' 2>/dev/null; then parallel=(-n 6); fi
+    stage tests 130 "$python" -m pytest "$ops/tests" -v "${chosen[@]}" -p no:cacheprovider \
+        --ignore-glob "$ops/tests/test_cuda_*" --maxfail=10 --timeout=90 -o timeout_method=signal "${parallel[@]}"
+    stage quick 90 "$python" -m unireplknet_ops.benchmark --device "$device" --quick --minutes 1.2 \
+        --output "$output/quick.json"
+    if [ "$device" = cpu ]; then return; fi
+    if [ -x "$carried/time_plans" ]; then
+        plans=$carried/time_plans
+    elif command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || $dry_run; then
+        plans=$output/time_plans
+        stage compile 30 "$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)" -std=c++17 -O3 -arch=native \
+            --expt-relaxed-constexpr -I "$ops/csrc/depthwise_conv2d/cuda" "$ops/time_tensor_core_plans.cu" -o "$plans"
+    else
+        skipped plans 'neither --carried has the program time_plans nor is there an nvcc'
+        return
+    fi
+    stage plans 30 "$plans" quick
+    if ! $dry_run; then
+        cp "$stage_output" "$output/plans.txt"
+        rm -f "$output/time_plans"
+    fi
+}
+
+call_2() {
+    local left=150 busy=() short=()
+    if [ "$device" = cpu ]; then busy=(--busy) short=(--quick); fi
+    stage tune 150 "$python" -m unireplknet_ops.tune --device "$device" --output "$output/tuning" \
+        "${busy[@]}" --minutes "$(awk "BEGIN { print ($total < 480 ? 0.25 * $total : 120) / 60 }")"
+    stage choice 30 env UNIREPLKNET_TUNING_DIR="$output/tuning" "$python" -c "$choice" "$device"
+    $dry_run || left=$(remaining)
+    stage benchmark "$left" "$python" -m unireplknet_ops.benchmark --device "$device" --markdown \
+        --output "$output/benchmark.json" "${short[@]}" \
+        --minutes "$(awk "BEGIN { print ($left > 60 ? $left - 45 : 15) / 60 }")"
+    $dry_run || cp "$stage_output" "$output/benchmark.md"
+}
+
+call_3() {
+    local sanitizer profiler small_set=("$python" "$ops/tests/small_set.py" cuda)
+    if [ "$device" = cpu ]; then
+        skipped call_3 'sanitizer and profiler look at a GPU'
+        return
+    fi
+    sanitizer=$(command -v compute-sanitizer || command -v /usr/local/cuda/bin/compute-sanitizer)
+    profiler=$(command -v ncu || command -v /usr/local/cuda/bin/ncu)
+    if $dry_run; then sanitizer=compute-sanitizer profiler=ncu; fi
+    # Each tensor is an allocation of its own, so that an access beside it is seen.
+    sanitize() {
+        local tool=$1 limit=$2
+        shift 2
+        stage "$tool" "$limit" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
+            --error-exitcode 1 "${small_set[@]}" "$@"
+    }
+    if [ -n "$sanitizer" ]; then
+        sanitize memcheck 120
+        sanitize racecheck 70 few
+    else
+        skipped memcheck 'compute-sanitizer is neither on PATH nor in /usr/local/cuda/bin'
+    fi
+    if [ -n "$profiler" ]; then
+        # Clocks are left as they are; add_partials_kernel, the gradient's second step, is not looked at.
+        stage counters 80 "$profiler" --clock-control none --kernel-name 'regex:(forward|backward_weight)_kernel' \
+            --section SpeedOfLight --section MemoryWorkloadAnalysis --section ComputeWorkloadAnalysis \
+            --section SchedulerStats --section WarpStateStats --section Occupancy "$python" -c "$six_kernels"
+        $dry_run || cp "$stage_output" "$output/counters.txt"
+    else
+        skipped counters 'ncu is neither on PATH nor in /usr/local/cuda/bin'
+    fi
+    if [ -n "$sanitizer" ]; then sanitize initcheck 60; fi
+}
+
+if ! $dry_run; then
+    mkdir -p "$output" || exit 1
+    stage_output=$(mktemp) || exit 1
+    trap 'rm -rf "$stage_output" "${site:-}"' EXIT
+    rm -f "$output"/{summary.txt,log.txt}
 fi
-if ! stage library 60 "$python" -c "$one_convolution" "$device"; then
-    note 'The op does not run here, so there is nothing to test or to measure.'
-    exit 1
-fi
-
-parallel=()
-if "$python" -c 'import xdist' 2>/dev/null; then parallel=(-n 4); fi
-# The tests of the emulator run on the CPU, though their files' names have 'cuda' in them. Each test has a limit,
-# and a name in the log before anything hangs; after an illegal access every other test fails too.
-stage tests 180 "$python" -m pytest "$ops/tests" -v -k "$device" -p no:cacheprovider \
-    --ignore-glob "$ops/tests/test_cuda_*" --maxfail=10 --timeout=60 -o timeout_method=thread "${parallel[@]}"
-
-if [ "$device" = cpu ]; then
-    stage small_set 60 "$python" "$ops/tests/small_set.py" cpu
-elif sanitizer=$(command -v compute-sanitizer || command -v /usr/local/cuda/bin/compute-sanitizer); then
-    for tool in memcheck racecheck initcheck; do
-        stage "$tool" 90 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
-            --error-exitcode 1 "$python" "$ops/tests/small_set.py" cuda
-    done
-else
-    note 'sanitizer  skipped  compute-sanitizer is neither on PATH nor in /usr/local/cuda/bin'
-fi
-
-tune_seconds=100
-if [ "$(remaining)" -lt 300 ]; then tune_seconds=$(($(remaining) / 3)); fi
-tune=("$python" -m unireplknet_ops.tune --device "$device" --output "$output/tuning")
-if [ "$device" = cpu ]; then tune+=(--busy); fi
-stage tune $((tune_seconds + 20)) "${tune[@]}" --minutes "$(awk "BEGIN { print $tune_seconds / 60 }")"
-stage choice 60 env UNIREPLKNET_TUNING_DIR="$output/tuning" "$python" -c "$choice" "$device"
-
-benchmark=("$python" -m unireplknet_ops.benchmark --device "$device" --markdown --output "$output/benchmark.json")
-if [ "$device" = cpu ]; then benchmark+=(--quick); fi
-left=$(remaining)
-stage benchmark "$left" "${benchmark[@]}" --minutes "$(awk "BEGIN { print ($left > 70 ? $left - 50 : 20) / 60 }")"
-
+for call in ${calls//,/ }; do
+    begin=$SECONDS
+    note "call $call, at most $total s"
+    if prepare; then
+        "call_$call"
+    else
+        note 'Nothing can be checked here.'
+        failed=$((failed > 0 ? failed : 1))
+        break
+    fi
+done
 if $dry_run; then exit 0; fi
-cp "$output/stage.txt" "$output/benchmark.md"
-rm -f "$output/stage.txt"
 note "$passed stages passed, $failed failed, $SECONDS s. Results are in $output."
 if [ "$failed" -gt 0 ]; then exit 1; fi

@@ -1,10 +1,21 @@
-"""Every test that takes `device` runs on the CPU and, where there is one, on a GPU (`-k cuda`)."""
+"""Every test that takes `device` runs on the CPU and, where there is one, on a GPU (`-m gpu`)."""
 
 import pytest
 import torch
 from op_cases import reason_to_skip
 
 from unireplknet_ops import dispatch
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'gpu: computes on a GPU')
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, 'callspec') else {}
+        if parameters.get('device') == 'cuda':
+            item.add_marker('gpu')
 
 
 @pytest.fixture(params=['cpu', 'cuda'])

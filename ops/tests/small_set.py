@@ -1,12 +1,12 @@
 """The small set of convolutions that runs under compute-sanitizer, which slows everything down manyfold.
 
-    PYTHONPATH=ops:ops/tests compute-sanitizer --tool memcheck python ops/tests/small_set.py cuda
+    PYTHONPATH=ops:ops/tests compute-sanitizer --tool memcheck python ops/tests/small_set.py cuda [few]
 
 Every kernel family runs in each dtype that it takes, forward and both gradients, and results are compared as
 in the tests; on a GPU also with much shared memory, with several images or units of work in a block, with
 sums divided among blocks, and with tensors that miss the alignment of their allocation. Run it with
 PYTORCH_NO_CUDA_MEMORY_CACHING=1: each tensor is then an allocation of its own, and an access beside it is
-seen.
+seen. `few` takes one case of each kernel family, for the tools that are slowest.
 """
 
 import os
@@ -39,6 +39,7 @@ GPU_CASES = (
     Case(257, 1030, 1, 2, 1, 3),  # several units to a block, in either family
     Case(64, 64, 100, 7, 1, 3),  # more shared memory than a kernel gets without asking
 )
+FEW = (Case(2, 3, 14, 14, 13, 13), Case(1, 3, 12, 18, 7, 7, 2))
 KERNELS_VARIABLE = 'UNIREPLKNET_CUDA_KERNEL'
 
 
@@ -67,12 +68,20 @@ def runs_on(device: str) -> Iterator[tuple[str, Case, torch.dtype, str]]:
             yield 'direct', ROWS_OF_VECTORS, dtype, layout
 
 
-def main(device: str) -> None:
+def few_runs_on(device: str) -> Iterator[tuple[str, Case, torch.dtype, str]]:
+    for dtype in (torch.float32, torch.bfloat16):
+        for case in FEW:
+            yield '', case, dtype, 'contiguous'
+    if device == 'cuda':
+        yield 'direct', FEW[0], torch.bfloat16, 'contiguous'
+
+
+def main(device: str, few: bool = False) -> None:
     reason = reason_to_skip(device)
     if reason is not None:
         sys.exit(f'The small set cannot run: {reason}')
     start, count = time.monotonic(), 0
-    for kernels, case, dtype, layout in runs_on(device):
+    for kernels, case, dtype, layout in (few_runs_on if few else runs_on)(device):
         os.environ[KERNELS_VARIABLE] = kernels
         check(convolve, case, dtype, device, layout)
         count += 1
@@ -80,4 +89,4 @@ def main(device: str) -> None:
 
 
 if __name__ == '__main__':
-    main(sys.argv[1] if len(sys.argv) > 1 else 'cuda')
+    main(sys.argv[1] if len(sys.argv) > 1 else 'cuda', few=sys.argv[2:] == ['few'])

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -165,11 +167,20 @@ def test_the_plan_covers_what_the_tables_promise():
     assert {(plan.threads, plan.shapes[0].dtype) for plan in plans} == {
         ((count,), dtype) for count in (1, 2) for dtype in (torch.float32, torch.bfloat16)
     }
-    table_1 = [
-        plan for plan in benchmark.cuda_plan(quick=False) if plan.title.startswith('Table 1')
+    plans = benchmark.cuda_plan(quick=False)
+    table_1 = [plan for plan in plans if plan.title.startswith('Table 1')]
+    shapes = [shape for plan in table_1 for shape in plan.shapes]
+    assert {(s.batch, s.channels) for s in shapes} == {(64, 384)}
+    assert len(set(shapes)) == len(shapes) == 3 * 3 * len(benchmark.TABLE_1_KERNELS)
+
+
+@pytest.mark.parametrize('quick', [False, True])
+def test_the_kernel_of_the_backbone_comes_first_on_a_gpu(quick):
+    plans = benchmark.cuda_plan(quick)
+    assert all(shape.kernel_size == 13 for plan in plans[:3] for shape in plan.shapes)
+    assert [plan.shapes[0].dtype for plan in plans[:3]] == [
+        *(torch.bfloat16, torch.float32, torch.float16)
     ]
-    assert len(table_1) == 3
-    assert {(s.batch, s.channels) for plan in table_1 for s in plan.shapes} == {(64, 384)}
 
 
 def test_a_benchmark_of_two_shapes(op_is_native):
@@ -469,22 +480,125 @@ def check_gpu(*arguments, cwd=None, **environment):
     )
 
 
-def test_the_gpu_script_shows_its_stages(tmp_path):
-    done = check_gpu('--dry-run', '--output', 'somewhere', cwd=tmp_path)
+GPU_STAGES = {
+    1: ['small_set', 'tests', 'quick', 'compile', 'plans'],
+    2: ['tune', 'choice', 'benchmark'],
+    3: ['memcheck', 'racecheck', 'counters', 'initcheck'],
+}
+
+
+@pytest.mark.parametrize('calls', [(1,), (2,), (3,), (1, 2, 3)])
+def test_the_gpu_script_shows_its_stages_and_their_limits(tmp_path, calls):
+    done = check_gpu(
+        '--dry-run', '--output', 'somewhere', '--stages', ','.join(map(str, calls)), cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
-    stages = [line.split(' ')[0] for line in done.stdout.splitlines()]
-    assert [s for s in stages if not s.endswith(('check', 'sanitizer'))] == [
-        *('machine', 'build', 'library', 'tests', 'tune', 'choice', 'benchmark')
-    ]
-    assert f'pytest {OPS}/tests -v -k cuda' in done.stdout
+    limits = {}  # seconds, by call and stage
+    for line in done.stdout.splitlines():
+        if match := re.match(r'call (\d), at most (\d+) s', line):
+            limits[int(match[1])] = {}
+            assert int(match[2]) == 480
+        elif match := re.match(r'(\w+) \(at most (\d+) s\): ', line):
+            limits[max(limits)][match[1]] = int(match[2])
+    assert {call: list(stages) for call, stages in limits.items()} == {
+        call: ['machine', 'load', 'library', *GPU_STAGES[call]] for call in calls
+    }
+    for stages in limits.values():
+        assert sum(stages.values()) <= 470, 'ten seconds are for what lies between them'
+        assert stages['machine'] >= 80, 'a cold import of torch'
     assert not (tmp_path / 'somewhere').exists()
 
 
-@pytest.mark.parametrize('arguments', [['--device', 'tpu'], ['--minutes', 'few'], ['--what']])
+def test_the_gpu_script_chooses_tests_by_what_they_run_on():
+    chosen = re.search(r'^tests .* pytest \S+ (.*)$', check_gpu('--dry-run').stdout, re.MULTILINE)
+    arguments = shlex.split(chosen[1])
+    limit = int(next(a for a in arguments if a.startswith('--timeout=')).split('=')[1])
+    assert limit >= 90, 'a first compilation by Triton takes most of a minute'
+    assert arguments[arguments.index('-o') + 1] == 'timeout_method=signal'
+    arguments = [argument for argument in arguments if argument not in ('-v', '-n', '6')]
+    listed = subprocess.run(
+        [sys.executable, '-m', 'pytest', OPS / 'tests', *arguments, '--collect-only', '-q'],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    names = [line.partition('::')[2] for line in listed.splitlines() if '::' in line]
+    without_device = [name for name in names if not re.search(r'\[.*\bcuda\b|^test_cuda_', name)]
+    assert len(names) > 400
+    assert not without_device
+    assert 'test_cuda_wait_for_nothing' in names
+    assert not any('left_out' in name for name in names), 'tests of build.py'
+
+
+def test_the_gpu_script_installs_what_is_carried(tmp_path):
+    """Libraries, program and wheels of the folder are what the stages use."""
+    for name in ('lib/libunireplknet_ops.so', 'wheels/some-1-py3-none-any.whl', 'time_plans'):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch(mode=0o755)
+    done = check_gpu('--dry-run', '--stages', '1', '--carried', str(tmp_path))
+    assert f'{tmp_path}/time_plans quick' in done.stdout
+    assert f'{tmp_path}/wheels/some-1-py3-none-any.whl' in done.stdout
+    assert 'compile (' not in done.stdout
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        *(['--device', 'tpu'], ['--minutes', 'few'], ['--what'], ['--stages', '4']),
+        *(['--carried', '/nowhere'], ['--pack'], ['--list-wheels', '--python', 'three']),
+    ],
+)
 def test_the_gpu_script_refuses_wrong_arguments(arguments):
     done = check_gpu(*arguments)
     assert done.returncode == 2
     assert done.stderr
+
+
+def stages_of(output: Path) -> dict[str, str]:
+    """What `summary.txt` says of each stage."""
+    lines = (output / 'summary.txt').read_text().splitlines()
+    return {
+        line.split()[0]: line.split()[1]
+        for line in lines
+        if re.match(r'\w+ ', line) and line[:4] != 'call'
+    }
+
+
+def fake_python(tmp_path: Path, script: str) -> str:
+    """An interpreter that answers as the shell script does, whose $* are the arguments."""
+    path = tmp_path / 'python'
+    path.write_text(f'#!/bin/bash\ncase "$*" in\n{script}\nesac\necho fine\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_wrong_number_is_reported_and_the_stages_go_on(tmp_path):
+    python = fake_python(tmp_path, '*"convolution of ones"*) echo wrong; exit 1 ;;')
+    done = check_gpu('--stages', '2', '--output', str(tmp_path / 'check'), PYTHON=python)
+    assert done.returncode == 1
+    stages = stages_of(tmp_path / 'check')
+    assert (stages['library'], stages['benchmark']) == ('FAILED', 'passed')
+    assert 'build' not in stages
+
+
+def test_a_library_that_does_not_load_is_built_once(tmp_path):
+    python = fake_python(tmp_path, '*"library.missing"*) echo no such file; exit 1 ;;')
+    check_gpu('--stages', '2', '--output', str(tmp_path / 'check'), PYTHON=python)
+    stages = stages_of(tmp_path / 'check')
+    assert (stages['build'], stages['library'], stages['tune']) == ('passed', 'passed', 'passed')
+
+
+def test_a_first_convolution_that_does_not_come_back_ends_the_call(tmp_path):
+    timeout = tmp_path / 'timeout'  # in place of the real one, as if the limit were over
+    timeout.write_text('#!/bin/bash\ncase "$*" in *"convolution of ones"*) exit 124 ;; esac\n')
+    timeout.chmod(0o755)
+    python = fake_python(tmp_path, '')
+    path = f'{tmp_path}:{os.environ["PATH"]}'
+    done = check_gpu('--output', str(tmp_path / 'check'), PYTHON=python, PATH=path)
+    assert done.returncode == 1
+    assert 'did not end in time' in done.stdout
+    assert 'tests' not in stages_of(tmp_path / 'check')
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

@@ -332,6 +332,7 @@ def test_the_nearest_gpu_speaks(install, monkeypatch):
     assert choose() == 'native', 'the CPU has no table'
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
 def test_cuda_without_and_with_a_table(monkeypatch, tmp_path):
     """On a real GPU, whatever tables there are: the name, the level, and what the table decides."""

@@ -43,6 +43,7 @@ from unireplknet_ops.results import Measurement, describe_machine, write_json
 KERNELS = (*((size, 1) for size in (3, 5, 7, 9, 13, 17, 25, 31)), (3, 3), (3, 4), (3, 5), (7, 2))
 CPU_MAPS = ((7, 7), (14, 14), (28, 28), (56, 56), (50, 84), (100, 168))
 TABLE_1_MAPS = ((16, 16), (32, 32), (64, 64))
+BACKBONE_KERNEL = (13, 1)  # comes first on a GPU, where time may be short
 TABLE_1_KERNELS = tuple((size, 1) for size in (3, 5, 7, 9, 13, 17, 21, 25, 31))
 DETECTION_MAPS = ((50, 84), (100, 168), (200, 336))
 DETECTION_KERNELS = ((3, 1), (7, 1), (13, 1), (31, 1), (3, 3), (7, 2))
@@ -88,18 +89,20 @@ def cpu_plan(quick: bool) -> list[Plan]:
 
 def cuda_plan(quick: bool) -> list[Plan]:
     dtypes = (torch.bfloat16, torch.float32, torch.float16)
-    table_1_kernels = ((7, 1), (13, 1), (31, 1)) if quick else TABLE_1_KERNELS
+    other_kernels = [
+        kernel
+        for kernel in (((7, 1), (31, 1)) if quick else TABLE_1_KERNELS)
+        if kernel != BACKBONE_KERNEL
+    ]
     detection_kernels = ((13, 1),) if quick else DETECTION_KERNELS
     widths = (96, 384) if quick else (96, 192, 384, 768)
     plans = []
-    for dtype in dtypes:
-        name = tuning_tables.dtype_name(dtype)
-        table_1 = tuple(
-            Shape(*kernel, *size, 64, 384, dtype)
-            for kernel in table_1_kernels
-            for size in TABLE_1_MAPS
-        )
-        plans.append(Plan(f'Table 1, {name}', table_1, (1,)))
+    for title, kernels in (('Table 1, K = 13', [BACKBONE_KERNEL]), ('Table 1', other_kernels)):
+        for dtype in dtypes:
+            table_1 = tuple(
+                Shape(*kernel, *size, 64, 384, dtype) for kernel in kernels for size in TABLE_1_MAPS
+            )
+            plans.append(Plan(f'{title}, {tuning_tables.dtype_name(dtype)}', table_1, (1,)))
     for dtype in dtypes:
         name = tuning_tables.dtype_name(dtype)
         detection = tuple(
