@@ -14,6 +14,7 @@ GOLDEN = Path(__file__).parent / 'golden'
 SMALL_ARCH = dict(
     depths=(1, 1, 3, 1), channels=(8, 16, 24, 32), kernel_sizes=(3, 13, (13, 5, 7), 19)
 )
+SMALL_DEMO_DATA = dict(size=(120, 96), images=12, val_images=6)
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -97,3 +98,12 @@ class ToyDetector(BaseModel):
     def forward(self, inputs=None, mode='tensor', **kwargs):
         x = self.bbox_head(self.neck(torch.ones(1, 2)))
         return dict(loss=x.square().sum()) if mode == 'loss' else [x]
+
+
+def read_tree(root: Path) -> dict[str, bytes]:
+    """The content of every file below a folder."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob('*'))
+        if path.is_file()
+    }

@@ -1,4 +1,4 @@
-"""Walking through nested configs: dicts, type names, `init_cfg`."""
+"""Walking through nested configs: dicts, type names, data sets, heads, `init_cfg`."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,6 +28,35 @@ def type_name(config: dict) -> str:
     """
     kind = config.get('type') or ''
     return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
+
+
+def innermost_datasets(dataset: dict) -> Iterator[dict]:
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset; the data set itself without."""
+    if 'datasets' in dataset:
+        for inner in dataset['datasets']:
+            yield from innermost_datasets(inner)
+    elif isinstance(dataset.get('dataset'), dict):
+        yield from innermost_datasets(dataset['dataset'])
+    else:
+        yield dataset
+
+
+def classes_of_heads(model: Any) -> set[int]:
+    """The numbers of classes that the heads of a model's config have.
+
+    An RPN head knows only objects; its `num_classes`, where written, is 1 and does not count.
+    """
+    heads = [
+        value
+        for config in find_dicts(model)
+        for key, value in config.items()
+        if key.endswith('head') and key != 'rpn_head'
+    ]
+    return {
+        config['num_classes']
+        for config in find_dicts(heads)
+        if isinstance(config.get('num_classes'), int)
+    }
 
 
 def pretrained_weights(init_cfg: dict | list[dict] | None) -> list[str]:

@@ -18,8 +18,31 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 
-__all__ = ['ArgumentError', 'UserError']
+__all__ = [
+    'ArgumentError',
+    'ExistingFileError',
+    'FileError',
+    'MissingFileError',
+    'MissingPackageError',
+    'UserError',
+]
 
 
 class ArgumentError(UserError, ValueError):
     """An argument or a setting of a config that cannot be right."""
+
+
+class FileError(UserError, OSError):
+    """A file or folder that cannot be read or written."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
+class ExistingFileError(FileError, FileExistsError):
+    """A file or folder that is in the way, and holds what must not be lost."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A Python package that is needed and not installed."""

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 import unireplknet_mm  # noqa: F401  (provides the mmcv ops that mmdet imports)
 from unireplknet_mm.datasets import demo_config, use_demo_data
-from unireplknet_mm.datasets.demo import coco_class_names
+from unireplknet_mm.datasets.layouts.drawn import class_names
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -113,7 +113,7 @@ def test_coco(root):
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         dataset = DATASETS.build(cfg[key].dataset)
         counts[key] = len(dataset)
-        assert dataset.metainfo['classes'] == coco_class_names(80)
+        assert dataset.metainfo['classes'] == class_names(80)
         assert all(
             Path(dataset.get_data_info(index)['img_path']).is_file()
             for index in range(len(dataset))
@@ -190,7 +190,7 @@ def test_number_of_classes_comes_from_the_heads(root, monkeypatch):
     monkeypatch.setattr(
         demo_config,
         'make_demo_data',
-        lambda layout, out, *_, num_classes: asked.append((out.name, num_classes)) or out,
+        lambda layout, out, *_, **given: asked.append((out.name, given.get('num_classes'))) or out,
     )
     config = coco_config()
     config['model'] = dict(bbox_head=dict(type='RetinaHead', num_classes=3))
@@ -263,7 +263,7 @@ def test_missing_weights_are_dropped_with_a_notice(root, tmp_path):
 def test_errors(root):
     config = coco_config()
     config['val_dataloader']['dataset']['type'] = 'VOCDataset'
-    with pytest.raises(ValueError, match='VOCDataset; supported are CocoDataset, ADE20KDataset, I'):
+    with pytest.raises(ValueError, match='VOCDataset; supported are ADE20KDataset, Coco'):
         use_demo_data(Config(config), root)
     config['val_dataloader']['dataset']['type'] = 'ImageNet'
     with pytest.raises(ValueError, match='mixes the dataset types CocoDataset, ImageNet'):

@@ -1,105 +1,65 @@
-"""Run a config as written, but on a few generated images: what ``--demo-data`` does.
+"""Run a config as written, but on a few generated images: what `--demo-data` does.
 
-:func:`use_demo_data` replaces where the data come from, and shortens the schedule. Pipelines,
+`use_demo_data` replaces where the data come from, and shortens the schedule. Pipelines,
 samplers, model, losses, optimizer and evaluators stay those of the config, so that a run goes
 through all of it. The scores mean nothing.
 """
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from unireplknet_mm.configuration import drop_pretrained, find_dicts, type_name
-from unireplknet_mm.datasets.demo import ADE20K_BACKGROUND, coco_class_names, make_demo_data
+from unireplknet_mm.configuration import (
+    drop_pretrained,
+    find_dicts,
+    innermost_datasets,
+    type_name,
+)
+from unireplknet_mm.datasets.demo import make_demo_data
+from unireplknet_mm.datasets.layouts import LAYOUTS, Layout, layout_of
+from unireplknet_mm.errors import ArgumentError
 
-LAYOUT_OF_DATASET = {'CocoDataset': 'coco', 'ADE20KDataset': 'ade20k', 'ImageNet': 'imagenet'}
-DATALOADERS = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'val'}
-EVALUATORS = ('val_evaluator', 'test_evaluator')
-
-
-def _innermost_datasets(dataset: dict) -> Iterator[dict]:
-    """The data sets inside wrappers such as RepeatDataset and ConcatDataset."""
-    if 'datasets' in dataset:
-        for inner in dataset['datasets']:
-            yield from _innermost_datasets(inner)
-    elif isinstance(dataset.get('dataset'), dict):
-        yield from _innermost_datasets(dataset['dataset'])
-    else:
-        yield dataset
+SPLIT_OF_LOADER = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'val'}
 
 
-def _find_layout(cfg: Config) -> str:
-    names = {
-        type_name(dataset)
-        for key in DATALOADERS
+def _find_datasets(cfg: Config) -> list[dict]:
+    return [
+        dataset
+        for key in SPLIT_OF_LOADER
         if cfg.get(key)
-        for dataset in _innermost_datasets(cfg[key]['dataset'])
-    }
-    if not names:
-        raise ValueError('the config has no data loader, so there is nothing to swap for demo data')
-    unknown = sorted(names - LAYOUT_OF_DATASET.keys())
-    if unknown:
-        raise ValueError(
-            f'there is no demo data for the dataset type {", ".join(unknown)}; '
-            f'supported are {", ".join(LAYOUT_OF_DATASET)}'
-        )
-    layouts = {LAYOUT_OF_DATASET[name] for name in names}
-    if len(layouts) > 1:
-        raise ValueError(f'the config mixes the dataset types {", ".join(sorted(names))}')
-    return layouts.pop()
-
-
-def _find_num_classes(cfg: Config, layout: str) -> int:
-    """The ``num_classes`` of the demo data that suits the config's heads, or else its data sets."""
-    heads = [
-        value
-        for config in find_dicts(cfg.get('model'))
-        for key, value in config.items()
-        # An RPN head knows only objects; its num_classes, where written, is 1.
-        if key.endswith('head') and key != 'rpn_head'
+        for dataset in innermost_datasets(cfg[key]['dataset'])
     ]
-    counts = {
-        config['num_classes']
-        for config in find_dicts(heads)
-        if isinstance(config.get('num_classes'), int)
-    }
-    if layout == 'coco':
-        classes = [
-            len(dataset['metainfo']['classes'])
-            for key in DATALOADERS
-            if cfg.get(key)
-            for dataset in _innermost_datasets(cfg[key]['dataset'])
-            if (dataset.get('metainfo') or {}).get('classes')
-        ]
-        return max(counts or classes or [80])
-    if layout == 'ade20k' and min(counts, default=150) < ADE20K_BACKGROUND:
-        raise ValueError(
-            f'the ADE20K demo data has {ADE20K_BACKGROUND} classes (ten digits and the '
-            f'background), but a head of the config has only {min(counts)}'
-        )
-    return min(counts | {10})
 
 
-def _swap_dataset(dataset: dict, layout: str, split: str, root: Path, num_classes: int) -> None:
-    dataset['data_root'] = f'{root}/'
-    if layout == 'coco':
-        dataset['ann_file'] = f'annotations/instances_{split}2017.json'
-        dataset['data_prefix'] = dict(img=f'{split}2017/')
-        dataset['metainfo'] = dict(classes=coco_class_names(num_classes))
-    elif layout == 'ade20k':
-        folder = dict(train='training', val='validation')[split]
-        dataset['ann_file'] = ''
-        dataset['data_prefix'] = dict(
-            img_path=f'images/{folder}', seg_map_path=f'annotations/{folder}'
+def _find_layout(datasets: list[dict]) -> Layout:
+    if not datasets:
+        raise ArgumentError(
+            'the config has no data loader, so there is nothing to swap for demo data'
         )
-    else:
-        dataset.pop('split', None)
-        dataset['ann_file'] = f'meta/{split}.txt'
-        dataset['data_prefix'] = split
+    layouts = {type_name(dataset): layout_of(type_name(dataset)) for dataset in datasets}
+    unknown = sorted(name for name, layout in layouts.items() if layout is None)
+    if unknown:
+        known = [name for layout in LAYOUTS.values() for name in layout.dataset_types]
+        raise ArgumentError(
+            f'there is no demo data for the dataset type {", ".join(unknown)}; '
+            f'supported are {", ".join(known)}'
+        )
+    if len(set(layouts.values())) > 1:
+        raise ArgumentError(f'the config mixes the dataset types {", ".join(sorted(layouts))}')
+    return layouts.popitem()[1]
+
+
+def _folder_name(layout: Layout, parameters: dict, train_images: int, val_images: int) -> str:
+    """Of the layout, what differs from its defaults, and the counts: one for each data set."""
+    own = [
+        f'{value}{name.removeprefix("num_")}'
+        for name, value in parameters.items()
+        if value != layout.defaults[name]
+    ]
+    return '-'.join([layout.name, *own, f'{train_images}train', f'{val_images}val'])
 
 
 def _shrink_dataloader(dataloader: dict, batch_size: int, images: int) -> None:
@@ -108,7 +68,7 @@ def _shrink_dataloader(dataloader: dict, batch_size: int, images: int) -> None:
 
 
 def _shorten_schedule(cfg: Config, max_iters: int) -> str:
-    """One epoch, or ``max_iters`` iterations, with an evaluation and a checkpoint at the end.
+    """One epoch, or `max_iters` iterations, with an evaluation and a checkpoint at the end.
 
     Returns the new length in words.
     """
@@ -158,52 +118,48 @@ def use_demo_data(
     val_images: int = 2,
     max_iters: int = 2,
 ) -> Config:
-    """Let a config run on generated images in its layout, for about ``max_iters`` iterations.
+    """Let a config run on generated images in its layout, for about `max_iters` iterations.
 
-    The data are written once, to a folder of ``root`` named after the layout and the counts.
+    The data are written once, to a folder of `root` named after the layout and the counts.
 
-    - Data sets: ``data_root``, ``ann_file`` and ``data_prefix``; for COCO also the class names, so
-      that heads keep their number of classes. Wrappers stay; repetitions are left out. The test
-      data are the validation images.
-    - Evaluators: ``ann_file``.
+    - Data sets and evaluators: what the layout says (`Layout.point_dataset`, `point_config`): folders,
+      annotations, where needed class names, so that heads keep their number of classes. Wrappers stay;
+      repetitions are left out. The test data are the validation images.
     - Data loaders: batch size and workers are at most as many as there are images; a training by
-      epochs takes ``max_iters`` batches an epoch where its batch size as written allows it.
-    - Schedule: one epoch or ``max_iters`` iterations, then an evaluation and a checkpoint.
+      epochs takes `max_iters` batches an epoch where its batch size as written allows it.
+    - Schedule: one epoch or `max_iters` iterations, then an evaluation and a checkpoint.
       Learning-rate schedules stay as written, so such a run sees only their beginning.
-    - Pretrained weights (``init_cfg``, ``load_from``) that are not on disk are dropped.
+    - Pretrained weights (`init_cfg`, `load_from`) that are not on disk are dropped.
 
     Args:
-        cfg: A config with ``CocoDataset``, ``ADE20KDataset`` or ``ImageNet`` data sets; changed in
-            place.
+        cfg: a config with data sets of one layout (`layouts/`); changed in place.
+        root: folder of all demo data.
 
     Returns:
-        The same ``cfg``.
+        The same `cfg`.
 
     Raises:
-        ValueError: another dataset type, too few classes for the ADE20K layout, or counts below 1.
-        OSError: ``root`` cannot be written.
-        ImportError: scikit-learn or scikit-image is not installed.
+        ArgumentError: there is no layout for a dataset type, a head has too few classes for the
+            demo data, or counts are below 1.
+        FileError: `root` cannot be written.
+        MissingPackageError: scikit-learn or scikit-image is not installed.
     """
     if max_iters < 1:
-        raise ValueError(f'max_iters must be at least 1, not {max_iters}')
-    layout = _find_layout(cfg)
-    num_classes = _find_num_classes(cfg, layout)
-    classes = '' if num_classes == 10 else f'-{num_classes}classes'
-    out = make_demo_data(
-        layout,
-        Path(root) / f'{layout}{classes}-{train_images}train-{val_images}val',
-        train_images,
-        val_images,
-        num_classes=num_classes,
-    )
-    replaced = set()
-    for key, split in DATALOADERS.items():
+        raise ArgumentError(f'max_iters must be at least 1, not {max_iters}')
+    datasets = _find_datasets(cfg)
+    layout = _find_layout(datasets)
+    parameters = layout.parameters_for(cfg.get('model'), datasets)
+    name = _folder_name(layout, parameters, train_images, val_images)
+    out = make_demo_data(layout.name, Path(root) / name, train_images, val_images, **parameters)
+    replaced = {
+        f'{type_name(dataset)} {dataset.get("data_root") or ""}'.strip() for dataset in datasets
+    }
+    for key, split in SPLIT_OF_LOADER.items():
         if not cfg.get(key):
             continue
         dataloader = cfg[key]
-        for dataset in _innermost_datasets(dataloader['dataset']):
-            replaced.add(f'{type_name(dataset)} {dataset.get("data_root") or ""}'.strip())
-            _swap_dataset(dataset, layout, split, out, num_classes)
+        for dataset in innermost_datasets(dataloader['dataset']):
+            layout.point_dataset(dataset, split, out, parameters)
         for config in find_dicts(dataloader['dataset']):
             if 'times' in config and 'dataset' in config:
                 config['times'] = 1
@@ -213,19 +169,16 @@ def use_demo_data(
             _shrink_dataloader(dataloader, max(1, train_images // max_iters), train_images)
         else:
             _shrink_dataloader(dataloader, train_images, train_images)
-    for key in EVALUATORS:
-        for evaluator in find_dicts(cfg.get(key)):
-            if 'ann_file' in evaluator:
-                evaluator['ann_file'] = str(out / 'annotations' / 'instances_val2017.json')
+    remarks = layout.point_config(cfg, out)
     if cfg.get('data_root'):
         cfg.data_root = f'{out}/'
     length = _shorten_schedule(cfg, max_iters)
     dropped = _drop_missing_weights(cfg)
-    print_log(
-        f'Demo data: {train_images} training and {val_images} validation images in {out} replace '
-        f'{" and ".join(sorted(replaced))}; training is cut to {length}.',
-        logger='current',
+    summary = (
+        f'{train_images} training and {val_images} validation {layout.samples} in {out} replace '
+        f'{" and ".join(sorted(replaced))}; training is cut to {length}.'
     )
+    print_log(' '.join(['Demo data:', summary, *remarks]), logger='current')
     if dropped:
         print_log(
             'Demo data: pretrained weights that are not on disk are left out, the model starts '

@@ -7,29 +7,11 @@ from mmengine.config import Config
 from torch import nn
 
 from unireplknet_mm.configuration import drop_pretrained, find_dicts, find_pretrained, type_name
+from unireplknet_mm.datasets.layouts import layout_of
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.files import create_folder
 from unireplknet_mm.models.whole_model import find_backbones
 from unireplknet_mm.weights.published import is_remote, where_to_get
-
-# Data set type -> name, where it is from, what its folder contains.
-DATA_SETS = {
-    'CocoDataset': (
-        'COCO 2017',
-        'https://cocodataset.org/#download',
-        '{root}/annotations/instances_{{train,val}}2017.json and {root}/{{train,val}}2017/*.jpg',
-    ),
-    'ADE20KDataset': (
-        'ADE20K',
-        'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',
-        '{root}/{{images,annotations}}/{{training,validation}}/',
-    ),
-    'ImageNet': (
-        'ImageNet-1K',
-        'https://image-net.org/download.php',
-        '{root}/{{train,val}}/CLASS/*.JPEG and {root}/meta/{{train,val}}.txt',
-    ),
-}
 
 
 def create_work_dir(cfg: Config) -> None:
@@ -82,17 +64,14 @@ def _paths_of_data(dataset: dict) -> Iterator[str]:
 
 def _missing_data(path: str, dataset: dict, loader: str) -> str:
     lines = [f'{os.path.abspath(path)}, which {loader} reads, does not exist.']
-    kind = type_name(dataset)
+    layout = layout_of(type_name(dataset))
     root = (dataset.get('data_root') or '.').rstrip('/')
-    if kind in DATA_SETS:
-        name, source, layout = DATA_SETS[kind]
-        lines += [
-            f'{name} is at {source}; expected are {layout.format(root=root)}',
-            f'A copy elsewhere can be linked: ln -s /path/to/it {root}',
-            'To run this config on generated data instead, add --demo-data.',
-        ]
-    else:
-        lines.append(f'Set data_root, ann_file and data_prefix of {loader}.dataset in the config.')
+    where = layout.where_to_get(root) if layout else []
+    lines += where or [
+        f'Set data_root, ann_file and data_prefix of {loader}.dataset in the config.'
+    ]
+    if layout:
+        lines.append('To run this config on generated data instead, add --demo-data.')
     return '\n'.join(lines)
 
 
