@@ -2,7 +2,8 @@
 
 Trains `configs/demo/cascade_unireplknet_demo.py` from scratch, a few minutes on two CPU cores,
 and leaves in `work_dirs/demo/`: the log, the checkpoints (as trained, and re-parameterized), a picture
-of ground truth beside predictions, a curve of loss and AP, and a summary table.
+of ground truth beside predictions, a curve of loss and AP, and a summary table. They replace those of an
+earlier demo.
 """
 
 import argparse
@@ -25,6 +26,21 @@ CONFIG = 'configs/demo/cascade_unireplknet_demo.py'
 TRAIN_IMAGES, VAL_IMAGES = 600, 80
 PICTURED_IMAGES = 6
 SCORE_THRESHOLD = 0.3
+TABLE_HEAD = '| | as trained | re-parameterized |'
+
+# A demo replaces these files of an earlier one, and only in a folder that has the marker.
+MARKER = '.made_by_demo'
+OUTPUT = (
+    '[0-9]' * 8 + '_' + '[0-9]' * 6,  # logs, by the time of their start
+    Path(CONFIG).name,
+    'epoch_*.pth',
+    'best_*.pth',
+    'deploy.pth',
+    'last_checkpoint',
+    'predictions.png',
+    'curve.png',
+    'summary.md',
+)
 METRICS = {
     'box AP': 'coco/bbox_mAP',
     'box AP50': 'coco/bbox_mAP_50',
@@ -37,7 +53,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--work-dir', default='work_dirs/demo', help='folder of the results')
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=ROOT / 'work_dirs' / 'demo',
+        help='folder of the results, new, empty or of an earlier demo (default: work_dirs/demo)',
+    )
     parser.add_argument(
         '--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings that override the config'
     )
@@ -48,10 +69,53 @@ def announce(message: str) -> None:
     print(f'\n==> {message}', flush=True)
 
 
+def claim_work_dir(folder: Path) -> None:
+    """Create the folder and mark it as a demo's, whose files the next demo replaces.
+
+    Raises:
+        ExistingFileError: the folder holds files, and no demo made it.
+        UserError: it cannot be created or written.
+    """
+    from unireplknet_mm.errors import ExistingFileError
+    from unireplknet_mm.files import create_folder
+
+    create_folder(folder, '--work-dir')
+    marker = folder / MARKER
+    entries = sorted(entry.name for entry in folder.iterdir())
+    if entries and not marker.is_file() and not was_finished_without_marker(folder):
+        some = ', '.join(entries[:3]) + (', ...' if len(entries) > 3 else '')
+        raise ExistingFileError(
+            f'{folder.resolve()} was not made by a demo and holds {some}; nothing is deleted.\n'
+            'Choose a new or an empty folder with --work-dir, or empty this one yourself.'
+        )
+    marker.write_text('tools/demo.py made this folder, and replaces its own files here.\n')
+
+
+def remove_earlier_results(folder: Path) -> None:
+    """Remove what an earlier demo left, and nothing else, from a folder that is a demo's."""
+    from unireplknet_mm.files import remove_partial_files
+
+    remove_partial_files(folder)
+    for pattern in OUTPUT:
+        for entry in folder.glob(pattern):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def was_finished_without_marker(folder: Path) -> bool:
+    """Whether an earlier version of the demo, which left no marker, came to its end here."""
+    summary = folder / 'summary.md'
+    if not summary.is_file() or not (folder / 'deploy.pth').is_file():
+        return False
+    return summary.read_text(encoding='utf-8', errors='replace').startswith(TABLE_HEAD)
+
+
 def make_data(cfg: 'Config') -> None:
     from tqdm import tqdm
 
-    from unireplknet_mm.datasets.demo import make_demo_data
+    from unireplknet_mm.datasets import make_demo_data
 
     make_demo_data(
         'coco',
@@ -164,7 +228,7 @@ def draw_curve(scalars: Path, iterations_per_epoch: int, out: Path) -> None:
 
 def summarize(trained: dict[str, float], folded: dict[str, float]) -> str:
     """A Markdown table: the trained model beside the same one re-parameterized."""
-    lines = ['| | as trained | re-parameterized |', '|---|---|---|']
+    lines = [TABLE_HEAD, '|---|---|---|']
     for name, value in trained.items():
         digits = 3 if 'AP' in name else 2
         lines.append(f'| {name} | {value:.{digits}f} | {folded[name]:.{digits}f} |')
@@ -179,17 +243,16 @@ def demo(args: argparse.Namespace) -> None:
     from unireplknet_mm.models.whole_model import switch_to_deploy
 
     start = time.time()
+    work_dir = args.work_dir.absolute()
+    claim_work_dir(work_dir)
     os.chdir(ROOT)
     cfg = launch.load_config(CONFIG, args.cfg_options)
-    cfg.work_dir = args.work_dir
+    cfg.work_dir = str(work_dir)
     launch.prepare_device(cfg, 'none', 'auto')
     announce(f'Demo data: {TRAIN_IMAGES} + {VAL_IMAGES} images of real digits on real photographs')
     make_data(cfg)
     launch.make_resumable(cfg)
-    launch.create_work_dir(cfg)
-    work_dir = Path(cfg.work_dir)
-    for entry in work_dir.iterdir():  # of an earlier demo
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    remove_earlier_results(work_dir)
 
     announce(f'Training {CONFIG}')
     runner = launch.build_runner(cfg)
