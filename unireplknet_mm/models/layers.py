@@ -11,12 +11,15 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from unireplknet_mm.errors import ArgumentError
+
 HAS_MMCV = importlib.util.find_spec('mmcv') is not None
 if HAS_MMCV:
     from mmcv import cnn
 
-NORMS = dict(BN=nn.BatchNorm2d, BN2d=nn.BatchNorm2d, SyncBN=nn.SyncBatchNorm)
-CONVOLUTIONS = dict(Conv=nn.Conv2d, Conv2d=nn.Conv2d)
+# What mmcv's registry would know of these.
+NORMS = dict(BN=nn.BatchNorm2d, SyncBN=nn.SyncBatchNorm, BN2d=nn.BatchNorm2d)
+CONVOLUTIONS = dict(Conv2d=nn.Conv2d, Conv=nn.Conv2d)
 
 
 def build_conv_layer(conv_cfg: dict | None, *args: Any, **kwargs: Any) -> nn.Module:
@@ -27,11 +30,17 @@ def build_conv_layer(conv_cfg: dict | None, *args: Any, **kwargs: Any) -> nn.Mod
         args, kwargs: as of `nn.Conv2d`.
 
     Raises:
-        KeyError: no layer is registered under that name.
+        ArgumentError: there is no such layer, or it does not take the arguments.
     """
-    if HAS_MMCV:
-        return cnn.build_conv_layer(conv_cfg, *args, **kwargs)
-    return _find(conv_cfg or dict(type='Conv2d'), CONVOLUTIONS)(*args, **kwargs)
+    if conv_cfg is None:
+        conv_cfg = dict(type='Conv2d')
+    layer = _find_layer('conv_cfg', conv_cfg, CONVOLUTIONS)
+    try:
+        if HAS_MMCV:
+            return cnn.build_conv_layer(conv_cfg, *args, **kwargs)
+        return layer(*args, **kwargs, **_without_type(conv_cfg))
+    except TypeError as error:
+        raise ArgumentError(f'conv_cfg={conv_cfg}: {error}') from error
 
 
 def build_norm_layer(norm_cfg: dict, num_features: int) -> nn.Module:
@@ -40,26 +49,37 @@ def build_norm_layer(norm_cfg: dict, num_features: int) -> nn.Module:
     `requires_grad=False` in it freezes its parameters; eps is 1e-5 unless stated.
 
     Raises:
-        KeyError: no norm is registered under that name.
+        ArgumentError: as in `build_conv_layer`.
     """
-    if HAS_MMCV:
-        return cnn.build_norm_layer(norm_cfg, num_features)[1]
-    arguments = {'eps': 1e-5, **norm_cfg}
-    requires_grad = arguments.pop('requires_grad', True)
-    norm = _find(arguments, NORMS)(num_features)
-    for parameter in norm.parameters():
-        parameter.requires_grad = requires_grad
-    return norm
+    layer = _find_layer('norm_cfg', norm_cfg, NORMS)
+    try:
+        if HAS_MMCV:
+            return cnn.build_norm_layer(norm_cfg, num_features)[1]
+        arguments = _without_type(norm_cfg)
+        requires_grad = arguments.pop('requires_grad', True)
+        return layer(num_features, **arguments).requires_grad_(requires_grad)
+    except TypeError as error:
+        raise ArgumentError(f'norm_cfg={norm_cfg}: {error}') from error
 
 
-def _find(cfg: dict, known: dict[str, type]) -> Any:
-    """The layer that a config names, its other arguments given."""
-    arguments = dict(cfg)
-    kind = arguments.pop('type')
-    layer = kind if not isinstance(kind, str) else known.get(kind) or MODELS.get(kind)
+def _find_layer(option: str, cfg: dict, known: dict[str, type]) -> Any:
+    """The class or function that a config's type names: a registered one or, without mmcv, a known one."""
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise ArgumentError(f'{option} must be a dict with a type, got {cfg!r}')
+    if not isinstance(cfg['type'], str):
+        return cfg['type']
+    with MODELS.switch_scope_and_registry(None) as registry:
+        layer = registry.get(cfg['type']) or known.get(cfg['type'])
     if layer is None:
-        raise KeyError(f'{kind} is not a layer: known without mmcv are {", ".join(known)}')
-    return lambda *args, **kwargs: layer(*args, **arguments, **kwargs)
+        more = '' if HAS_MMCV else ', or install mmcv, which knows more'
+        raise ArgumentError(
+            f'{option}={cfg} names no layer that is registered: use {", ".join(known)}{more}'
+        )
+    return layer
+
+
+def _without_type(cfg: dict) -> dict:
+    return {key: value for key, value in cfg.items() if key != 'type'}
 
 
 class DropPath(nn.Module):
