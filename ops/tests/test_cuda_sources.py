@@ -31,7 +31,7 @@ UNITS = sorted(set(SOURCES.glob('*.cu')) - {SOURCES / 'depthwise_conv2d.cu'})
 
 HOST_FLAGS = [
     *('-std=c++17', '-O1', '-g1', '-Wall', '-Wextra', '-Wno-unknown-pragmas'),
-    *('-fsanitize=address,alignment', '-fno-sanitize-recover=all'),
+    *('-fsanitize=address,alignment,signed-integer-overflow', '-fno-sanitize-recover=all'),
     *(f'-I{SOURCES}', f'-I{EMULATOR}'),
 ]
 DEVICE_FLAGS = ['-std=c++17', '-O3', '--expt-relaxed-constexpr', '-Xptxas', '-v']
@@ -244,6 +244,7 @@ def test_launch_configurations(driver, kernels, dtype):
         (100_000, 1, 1, 1),
         (1, 100_000, 1, 7),
         (300, 300, 500, 500),  # more than 2**31 elements
+        *((2**31 - 1, 1, 1, w) for w in (1, 7, 17)),  # the most planes
     ]
     filters = [
         *((size, size, 1) for size in (*range(1, 33, 2), 45, 63)),

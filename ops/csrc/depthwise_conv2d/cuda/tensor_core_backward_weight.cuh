@@ -240,8 +240,8 @@ template <class T, int kChunks>
 cudaError_t launch_backward_weight_as(const BackwardWeightPlan& plan, const T* grad_output,
                                       const T* x, T* grad_weight, float* workspace,
                                       cudaStream_t stream) {
-  const int64_t count = int64_t{plan.splits} * plan.channels;
-  if (count > 0x7fffffff) return cudaErrorInvalidConfiguration;
+  const int64_t count = plan.grid_size();
+  if (count > kMaxBlocks) return cudaErrorInvalidConfiguration;
   const cudaError_t error = launch(
       backward_weight_kernel<T, kChunks>, dim3(static_cast<unsigned>(count)), dim3(plan.threads()),
       plan.shared_bytes, stream, grad_output, x, grad_weight, workspace, plan);

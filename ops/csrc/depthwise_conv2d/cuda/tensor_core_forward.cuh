@@ -268,9 +268,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks == 4 ? 3 : 4)
 template <class T, int kChunks>
 cudaError_t launch_forward_as(const ForwardPlan& plan, const T* x, const T* weight, const T* bias,
                               T* out, cudaStream_t stream) {
-  const int64_t count =
-      int64_t{plan.batch_groups} * plan.channels * plan.row_tiles * plan.column_tiles;
-  if (count > 0x7fffffff) return cudaErrorInvalidConfiguration;
+  const int64_t count = plan.grid_size();
+  if (count > kMaxBlocks) return cudaErrorInvalidConfiguration;
   auto kernel = plan.blocks == 1   ? forward_kernel<T, kChunks, 1>
                 : plan.blocks == 2 ? forward_kernel<T, kChunks, 2>
                                    : forward_kernel<T, kChunks, 4>;

@@ -27,6 +27,9 @@ constexpr double kCyclesPerByte = 1 / 18.5;
 constexpr double kCyclesPerCachedByte = 1 / 28.;
 constexpr double kBlockLatency = 2500.;
 
+// Of a grid, and units of work that a kernel counts in 32 bits.
+constexpr int64_t kMaxBlocks = 0x7fffffff;
+
 // Images of a tile at most; more than the 16 that a warp takes at a time are for small maps.
 constexpr int kMaxImages = 64;
 
@@ -87,6 +90,8 @@ struct ForwardPlan {
   int store_vector;  // elements of a store
   bool flip;
   int zero_offset, filter_offset, shared_bytes;
+
+  int64_t grid_size() const { return int64_t{batch_groups} * channels * row_tiles * column_tiles; }
 };
 
 // Words of 2 taps in one of the two copies of a filter row.
@@ -159,8 +164,7 @@ inline double forward_cycles(const Shape& shape, const ForwardPlan& plan) {
   block.add_copy(double(images) * rows, std::min(plan.layout.columns, shape.width),
                  copy_vector(shape.width, plan.layout.margin, nullptr));
   block.steps = divide_up(tiles, kThreads / 32) * steps;
-  const int64_t count =
-      int64_t{plan.batch_groups} * shape.channels * plan.row_tiles * plan.column_tiles;
+  const int64_t count = plan.grid_size();
   const double map = 2. * shape.planes() * shape.height * shape.width;
   return launch_cycles(count, block, 2 * map, count * (loaded + stored), kThreads,
                        plan.shared_bytes, plan.blocks == 4 ? 168 : 128);
@@ -182,7 +186,7 @@ void visit_forward_plans(const Shape& shape, Visit visit) {
     if (plan.blocks > 1 && 4 * plan.blocks >= shape.width) break;
     for (plan.images = kMaxImages; plan.images >= 1; plan.images /= 2) {
       if (plan.images > 1 && plan.images / 2 >= shape.batch) continue;
-      plan.batch_groups = divide_up(plan.batch, plan.images);
+      plan.batch_groups = static_cast<int>(divide_up(shape.batch, int64_t{plan.images}));
       plan.tile_rows = 0;
       for (int row_tiles = 1; plan.tile_rows != kRows; row_tiles *= 2) {
         plan.tile_rows = round_up(divide_up(shape.height, row_tiles), kRows);
@@ -202,6 +206,7 @@ void visit_forward_plans(const Shape& shape, Visit visit) {
           plan.filter_offset = plan.zero_offset + zero_bytes(chunks, plan.blocks);
           plan.shared_bytes = plan.filter_offset + shape.kernel_height * 8 * filter_words(chunks);
           if (plan.shared_bytes > static_cast<int>(kMaxSharedBytes)) continue;
+          if (plan.grid_size() > kMaxBlocks) continue;
           visit(plan);
           break;
         }
@@ -248,7 +253,10 @@ struct BackwardWeightPlan {
   int grad_offset, zero_offset, shared_bytes;
 
   int threads() const { return 32 * tap_groups * positions; }
-  __host__ __device__ int units() const { return batch_groups * row_tiles * column_tiles; }
+  int64_t grid_size() const { return int64_t{splits} * channels; }
+  __host__ __device__ int64_t units() const {
+    return int64_t{batch_groups} * row_tiles * column_tiles;
+  }
 };
 
 // One row of x for 16 segments that start at column `first` of the map, and one kernel row.
@@ -301,7 +309,7 @@ inline double backward_weight_cycles(const Shape& shape, const BackwardWeightPla
   if (runs > 1) row.add(backward_weight_row(shape, (runs - 1) * 8 * kWeightBlocks), 1. / runs);
   if (runs > 2) row.add(backward_weight_row(shape, 8 * kWeightBlocks), double(runs - 2) / runs);
 
-  const int units = divide_up(plan.units(), plan.splits);
+  const auto units = static_cast<double>(divide_up(plan.units(), int64_t{plan.splits}));
   const int rounds = divide_up(tiles, plan.positions);
   const int rows = std::min(plan.tile_rows + shape.kernel_height - 1, shape.height);
   const double loaded =
@@ -313,13 +321,13 @@ inline double backward_weight_cycles(const Shape& shape, const BackwardWeightPla
   block.instructions =
       units * (tiles * (pairs * row.instructions + steps * 30 + 150 * plan.tap_groups) + 400) +
       600 * (plan.threads() / 32);
-  block.add_copy(double(units) * images * rows, std::min(plan.x_layout.columns, shape.width),
+  block.add_copy(units * images * rows, std::min(plan.x_layout.columns, shape.width),
                  copy_vector(shape.width, plan.x_layout.margin, nullptr));
-  block.add_copy(double(units) * images * std::min(plan.tile_rows, shape.height),
+  block.add_copy(units * images * std::min(plan.tile_rows, shape.height),
                  std::min(plan.tile_columns, shape.width), copy_vector(shape.width, 8, nullptr));
   // Between units nothing of the block is under way.
   block.steps = units * (rounds * longest + kBlockLatency / 60);
-  const int64_t count = plan.splits * shape.channels;
+  const int64_t count = plan.grid_size();
   const double map = 2. * shape.planes() * shape.height * shape.width;
   return launch_cycles(count, block, 2 * map, count * units * loaded, plan.threads(),
                        plan.shared_bytes, 128) +
@@ -342,7 +350,7 @@ void visit_backward_weight_plans(const Shape& shape, Visit visit) {
   for (plan.positions = 1; plan.positions * plan.tap_groups <= kMaxWarps; plan.positions *= 2) {
     for (plan.images = kMaxImages; plan.images >= 1; plan.images /= 2) {
       if (plan.images > 1 && plan.images / 2 >= shape.batch) continue;
-      plan.batch_groups = divide_up(plan.batch, plan.images);
+      plan.batch_groups = static_cast<int>(divide_up(shape.batch, int64_t{plan.images}));
       for (int groups = 1; groups <= 16; groups *= 2) {
         if (groups > 1 && (groups - 1) * kTapRows >= shape.height) break;
         plan.tile_rows = 0;
@@ -375,14 +383,14 @@ void visit_backward_weight_plans(const Shape& shape, Visit visit) {
             const int resident = std::max(
                 1,
                 std::min(kProcessorSharedBytes / (plan.shared_bytes + 1024), 512 / plan.threads()));
-            const int units = plan.units();
+            const int64_t units = plan.units();
+            if (units > kMaxBlocks) continue;
             plan.splits = 0;
             for (int waves = 1; waves <= 3; ++waves) {
               const int64_t wanted =
                   divide_up(int64_t{waves} * kProcessors * resident, shape.channels);
-              const int per_block =
-                  divide_up(units, static_cast<int>(std::min<int64_t>(units, wanted)));
-              const int splits = divide_up(units, per_block);
+              const int64_t per_block = divide_up(units, std::min(units, wanted));
+              const int splits = static_cast<int>(divide_up(units, per_block));
               if (splits == plan.splits) continue;
               plan.splits = splits;
               visit(plan);
