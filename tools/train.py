@@ -52,12 +52,15 @@ def train(args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         launch.enable_auto_scale_lr(cfg)
     if args.demo_data:
-        launch.use_demo_data(cfg, args.cfg_options)
+        next_step = launch.use_demo_data(cfg, args.cfg_options)
     launch.check_data(cfg, 'train', 'val')
     launch.check_pretrained(cfg)
     launch.make_resumable(cfg)
     launch.create_work_dir(cfg)
-    launch.build_runner(cfg).train()
+    runner = launch.build_runner(cfg)
+    runner.train()
+    if args.demo_data:
+        launch.report_demo_run(runner, next_step)
 
 
 def main() -> None:

@@ -12,8 +12,10 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
 import unireplknet_mm  # noqa: F401  (provides the mmcv ops that mmdet imports)
+from unireplknet_mm.configuration import find_dicts
 from unireplknet_mm.datasets import demo_config, use_demo_data
 from unireplknet_mm.datasets.layouts.drawn import class_names
+from unireplknet_mm.errors import ArgumentError
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -27,6 +29,18 @@ CONFIGS = sorted(
 def root(tmp_path_factory) -> Path:
     """Shared by the tests, so that each layout is generated once."""
     return tmp_path_factory.mktemp('demo')
+
+
+@pytest.fixture
+def notices():
+    """What is logged meanwhile."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
 
 
 def coco_config() -> dict:
@@ -223,7 +237,17 @@ def test_schedulers_begin_before_they_end(root):
     assert cfg.param_scheduler.end == 160000
 
 
-def test_missing_weights_are_dropped_with_a_notice(root, tmp_path):
+def test_short_detection_training_has_something_to_evaluate(root, notices):
+    config = coco_config()
+    config['model']['test_cfg'] = dict(rcnn=dict(score_thr=0.05, max_per_img=100))
+    cfg = use_demo_data(Config(config), root)
+    assert cfg.model.test_cfg.rcnn == dict(score_thr=0.0, max_per_img=100)
+    assert 'Score thresholds are set to 0, so that there are detections' in notices[0]
+    use_demo_data(Config(coco_config()), root)
+    assert 'Score thresholds' not in notices[1]
+
+
+def test_missing_weights_are_dropped_with_a_notice(root, tmp_path, notices):
     present = tmp_path / 'present.pth'
     present.touch()
     config = ade20k_config()
@@ -239,15 +263,7 @@ def test_missing_weights_are_dropped_with_a_notice(root, tmp_path):
             ]
         ),
     )
-    notices = []
-    handler = logging.Handler()
-    handler.emit = lambda record: notices.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    try:
-        cfg = use_demo_data(Config(config), root)
-    finally:
-        logger.removeHandler(handler)
+    cfg = use_demo_data(Config(config), root)
     assert cfg.load_from is None and cfg.model.pretrained is None
     assert cfg.model.backbone.init_cfg is None
     assert cfg.model.neck.init_cfg.checkpoint == str(present)
@@ -263,18 +279,18 @@ def test_missing_weights_are_dropped_with_a_notice(root, tmp_path):
 def test_errors(root):
     config = coco_config()
     config['val_dataloader']['dataset']['type'] = 'VOCDataset'
-    with pytest.raises(ValueError, match='VOCDataset; supported are ADE20KDataset, Coco'):
+    with pytest.raises(ArgumentError, match='VOCDataset; supported are ADE20KDataset, Coco'):
         use_demo_data(Config(config), root)
     config['val_dataloader']['dataset']['type'] = 'ImageNet'
-    with pytest.raises(ValueError, match='mixes the dataset types CocoDataset, ImageNet'):
+    with pytest.raises(ArgumentError, match='mixes the dataset types CocoDataset, ImageNet'):
         use_demo_data(Config(config), root)
-    with pytest.raises(ValueError, match='no data loader'):
+    with pytest.raises(ArgumentError, match='no data loader'):
         use_demo_data(Config(dict(model=dict())), root)
     config = ade20k_config()
     config['model']['decode_head']['num_classes'] = 4
-    with pytest.raises(ValueError, match=r'11 classes .* has only 4'):
+    with pytest.raises(ArgumentError, match=r'11 classes .* has only 4'):
         use_demo_data(Config(config), root)
-    with pytest.raises(ValueError, match='max_iters must be at least 1, not 0'):
+    with pytest.raises(ArgumentError, match='max_iters must be at least 1, not 0'):
         use_demo_data(Config(coco_config()), root, max_iters=0)
 
 
@@ -297,6 +313,9 @@ def test_every_config_takes_demo_data(path, root):
     assert not cfg.model.backbone.get('init_cfg')
     cfg.model.backbone.pop('init_cfg', None)
     written.model.backbone.pop('init_cfg', None)
+    for config in find_dicts(written.model):
+        if 'score_thr' in config:
+            config['score_thr'] = 0.0
     assert cfg.model == written.model and cfg.optim_wrapper == written.optim_wrapper
     assert cfg.train_cfg.get('max_epochs', 1) == 1 and cfg.train_cfg.get('max_iters', 2) == 2
 

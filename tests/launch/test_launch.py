@@ -137,13 +137,3 @@ def test_a_missing_config_in_a_large_folder_is_not_searched_for(monkeypatch, tmp
         launch.load_config('/nope.py')
     with pytest.raises(launch.UserError, match='is a folder'):
         launch.load_config(tmp_path)
-
-
-def test_options_have_the_last_word_over_demo_data(monkeypatch):
-    def shorten(cfg):
-        cfg.train_cfg.max_epochs = 1
-
-    monkeypatch.setattr(arguments, '_use_demo_data', shorten)
-    cfg = launch.load_config(DET)
-    launch.use_demo_data(cfg, ['train_cfg.max_epochs=3'])
-    assert cfg.train_cfg.max_epochs == 3

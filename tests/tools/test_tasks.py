@@ -65,6 +65,12 @@ def test_training(task, trained, workplace):
     assert torch.load(checkpoint, weights_only=False)['meta']['seed'] == 0
     assert not list(work_dir.glob('.*'))
     assert (workplace / 'data' / 'demo').is_dir()
+    assert ' - ERROR - ' not in log
+    _, _, end = log.rpartition('The demo run is finished.\n')
+    assert end.startswith(f'Shown: {task}.py works on this machine: ')
+    assert 'no error here' not in end  # there were scores
+    assert f'\nOutput: {work_dir} (log: ' in end
+    assert '\nThen run the same command without --demo-data.\n' in end
 
 
 def test_testing_in_both_forms(task, trained, results, workplace, call, monkeypatch):

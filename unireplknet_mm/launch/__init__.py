@@ -14,8 +14,8 @@ from unireplknet_mm.launch.arguments import (
     set_resume,
     set_seed,
     set_work_dir,
-    use_demo_data,
 )
+from unireplknet_mm.launch.demo_run import report_demo_run, use_demo_data
 from unireplknet_mm.launch.device import prepare_device
 from unireplknet_mm.launch.preflight import (
     check_checkpoint,
@@ -48,6 +48,7 @@ __all__ = [
     'make_resumable',
     'override',
     'prepare_device',
+    'report_demo_run',
     'set_resume',
     'set_seed',
     'set_work_dir',

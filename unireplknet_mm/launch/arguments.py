@@ -7,10 +7,8 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
 
-from unireplknet_mm.datasets.demo_config import use_demo_data as _use_demo_data
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.launch.preflight import check_checkpoint
 from unireplknet_mm.weights.reading import read_meta
@@ -90,20 +88,6 @@ def set_work_dir(cfg: Config, work_dir: str | None, demo_data: bool = False) -> 
     elif not cfg.get('work_dir'):
         stem = Path(cfg.filename).stem
         cfg.work_dir = os.path.join('work_dirs', f'{stem}_demo' if demo_data else stem)
-
-
-def use_demo_data(cfg: Config, options: dict | list[str] | None = None) -> None:
-    """Swap the data for generated ones; the first process writes them, the others wait.
-
-    Args:
-        options: `--cfg-options`, which have the last word: they may ask for a longer schedule.
-    """
-    if get_rank() == 0:
-        _use_demo_data(cfg)
-    barrier()
-    if get_rank() != 0:
-        _use_demo_data(cfg)
-    override(cfg, options)
 
 
 def enable_amp(cfg: Config, dtype: str | None = None) -> None:

@@ -64,15 +64,18 @@ def _paths_of_data(dataset: dict) -> Iterator[str]:
 
 def _missing_data(path: str, dataset: dict, loader: str) -> str:
     lines = [f'{os.path.abspath(path)}, which {loader} reads, does not exist.']
-    layout = layout_of(type_name(dataset))
-    root = (dataset.get('data_root') or '.').rstrip('/')
-    where = layout.where_to_get(root) if layout else []
-    lines += where or [
-        f'Set data_root, ann_file and data_prefix of {loader}.dataset in the config.'
-    ]
-    if layout:
+    lines += where_to_get_data(dataset, loader)
+    if layout_of(type_name(dataset)):
         lines.append('To run this config on generated data instead, add --demo-data.')
     return '\n'.join(lines)
+
+
+def where_to_get_data(dataset: dict, loader: str) -> list[str]:
+    """What to do for the data that the config of a data set asks for, in lines."""
+    layout = layout_of(type_name(dataset))
+    root = (dataset.get('data_root') or '.').rstrip('/')
+    lines = layout.where_to_get(root) if layout else []
+    return lines or [f'Set data_root, ann_file and data_prefix of {loader}.dataset in the config.']
 
 
 def check_pretrained(cfg: Config) -> None:

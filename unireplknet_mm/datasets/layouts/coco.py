@@ -110,11 +110,24 @@ class Coco(DrawnLayout):
         dataset['metainfo'] = dict(classes=class_names(parameters['num_classes']))
 
     def point_config(self, cfg: Config, root: Path) -> list[str]:
+        """The evaluators' annotations, and no score threshold.
+
+        After two iterations no object scores above a threshold, and mmdet's `CocoMetric` calls that an
+        error instead of an AP of 0.
+        """
         for key in ('val_evaluator', 'test_evaluator'):
             for evaluator in find_dicts(cfg.get(key)):
                 if 'ann_file' in evaluator:
                     evaluator['ann_file'] = str(root / ANNOTATIONS.format(split='val'))
-        return []
+        thresholds = [config for config in find_dicts(cfg.get('model')) if 'score_thr' in config]
+        for config in thresholds:
+            config['score_thr'] = 0.0
+        if not thresholds:
+            return []
+        return [
+            'Score thresholds are set to 0, so that there are detections to evaluate however short '
+            'the training is.'
+        ]
 
 
 LAYOUT = Coco()

@@ -1,0 +1,83 @@
+"""What `--demo-data` does: the swap before a run, and what there is to say after a training."""
+
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import barrier, get_rank
+from mmengine.runner import Runner
+
+from unireplknet_mm.configuration import innermost_datasets
+from unireplknet_mm.datasets import use_demo_data as swap_data
+from unireplknet_mm.errors import UserError
+from unireplknet_mm.launch.arguments import override
+from unireplknet_mm.launch.preflight import check_data, where_to_get_data
+
+WITHOUT_DEMO_DATA = 'run the same command without --demo-data.'
+
+
+def use_demo_data(cfg: Config, options: dict | list[str] | None = None) -> str:
+    """Swap the data for generated ones; the first process writes them, the others wait.
+
+    Args:
+        options: `--cfg-options`, which have the last word: they may ask for a longer schedule.
+
+    Returns:
+        What to do next, for a run on the data that the config was written for.
+    """
+    next_step = _describe_real_run(cfg)
+    if get_rank() == 0:
+        swap_data(cfg)
+    barrier()
+    if get_rank() != 0:
+        swap_data(cfg)
+    override(cfg, options)
+    return next_step
+
+
+def _describe_real_run(cfg: Config) -> str:
+    try:
+        check_data(cfg, 'train', 'val')
+    except UserError:
+        loader = next(key for key in ('train_dataloader', 'val_dataloader') if cfg.get(key))
+        dataset = next(innermost_datasets(cfg[loader]['dataset']))
+        lines = [*where_to_get_data(dataset, loader), f'Then {WITHOUT_DEMO_DATA}']
+    else:
+        lines = [f'The data that the config asks for are there: {WITHOUT_DEMO_DATA}']
+    return '\n'.join([*lines, 'For data of your own, see docs/custom_data.md.'])
+
+
+def report_demo_run(runner: Runner, next_step: str) -> None:
+    """Close the log of a training on demo data: what was shown, where the output is, what comes next.
+
+    Args:
+        next_step: what `use_demo_data` returned.
+    """
+    shown = ['reading and augmenting data', f'{runner.iter} training iterations']
+    files = [f'log: {os.path.basename(runner.log_dir)}/']
+    record = Path(runner.work_dir) / 'last_checkpoint'
+    if record.is_file():
+        shown.append('a checkpoint')
+        files.append(f'checkpoint: {os.path.basename(record.read_text(encoding="utf-8"))}')
+    remarks = f'The model has seen {len(runner.train_dataloader.dataset)} generated samples only'
+    if runner.val_loop is not None:
+        shown.append('an evaluation')
+        remarks += ': the scores say nothing about it.'
+        if not _has_scores(runner):
+            remarks += ' There was nothing to score yet, which is no error here.'
+    else:
+        remarks += '.'
+    runner.logger.info(
+        'The demo run is finished.\n'
+        f'Shown: {os.path.basename(runner.cfg.filename)} works on this machine: {", ".join(shown)}.\n'
+        f'{remarks}\n'
+        f'Output: {runner.work_dir} ({", ".join(files)})\n'
+        f'Next: {next_step}'
+    )
+
+
+def _has_scores(runner: Runner) -> bool:
+    """Whether an evaluation gave any; mmdet gives none where nothing was detected."""
+    times = ('val/time', 'val/data_time')
+    scalars = runner.message_hub.log_scalars
+    return any(name.startswith('val/') and name not in times for name in scalars)
