@@ -8,7 +8,7 @@ import pytest
 import torch
 from tool_runs import CONFIGS, ROOT, TOOLS, environment, read_losses, run
 
-# The metric to compare. A detector of random weights finds nothing, so it has none.
+# The metric to compare. After two iterations the AP of a detector is 0, and says nothing.
 TASKS = dict(cls='accuracy/top1', det=None, seg='mIoU')
 
 
