@@ -9,7 +9,6 @@ import importlib.util
 import re
 import shutil
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from setuptools import Command, find_packages, setup
@@ -22,26 +21,11 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / 'unireplknet_ops'
-MINIMUM_TORCH = (2, 10)
 
 
 def read_version() -> str:
     text = (PACKAGE / 'version.py').read_text(encoding='utf-8')
     return re.search(r"__version__ = '([^']+)'", text).group(1)
-
-
-def check_torch() -> None:
-    """Refuse a torch that is too old at install time, not at the first import."""
-    try:
-        installed = metadata.version('torch')
-    except metadata.PackageNotFoundError:
-        return  # pip installs one from install_requires
-    if tuple(int(part) for part in re.findall(r'\d+', installed)[:2]) < MINIMUM_TORCH:
-        minimum = '.'.join(map(str, MINIMUM_TORCH))
-        raise SystemExit(
-            f'unireplknet_ops needs torch >= {minimum}, found {installed}. '
-            f'Upgrade with: pip install "torch>={minimum}"'
-        )
 
 
 def load_build_module():
@@ -51,6 +35,19 @@ def load_build_module():
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+BUILD = load_build_module()
+
+
+def check_torch() -> None:
+    """Refuse a torch that is too old at install time, not at the first import."""
+    try:
+        BUILD.find_torch()
+    except BUILD.OldTorch as error:
+        raise SystemExit(f'error: {error}') from None
+    except BUILD.MissingTool:
+        pass  # pip installs one from install_requires
 
 
 class BuildOps(Command):
@@ -71,11 +68,10 @@ class BuildOps(Command):
         )
 
     def run(self) -> None:
-        module = load_build_module()
         directory = PACKAGE / 'lib' if self.editable_mode else Path(self.build_base, 'ops')
         try:
-            self.libraries = module.build_where_possible(directory)
-        except module.BuildError as error:
+            self.libraries = BUILD.build_where_possible(directory)
+        except BUILD.BuildError as error:
             raise SystemExit(
                 f'error: {error}\nUNIREPLKNET_BUILD_OPS=0 installs without the compiled op.'
             ) from None
@@ -86,7 +82,7 @@ class BuildOps(Command):
             shutil.rmtree(package / name, ignore_errors=True)  # of an earlier wheel
         shutil.copytree(ROOT / 'csrc', package / 'csrc')
         (package / 'lib').mkdir()
-        for path in self.libraries or directory.glob(module.REASON):
+        for path in self.libraries or directory.glob(BUILD.REASON):
             shutil.copy2(path, package / 'lib')
 
     def get_source_files(self) -> list[str]:

@@ -29,6 +29,19 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+def has_setuptools() -> bool:
+    try:
+        from setuptools.command import bdist_wheel  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+needs_setuptools = pytest.mark.skipif(
+    not has_setuptools(), reason='this interpreter has no setuptools from 70.1 on'
+)
+
+
 def clean_environment(**variables: str) -> dict[str, str]:
     removed = ('CXX', 'CUDACXX', 'CUDA_HOME', 'TORCH_CUDA_ARCH_LIST', 'MAX_JOBS', 'PYTHONPATH')
     kept = {
@@ -255,8 +268,29 @@ def test_missing_or_old_torch(project, monkeypatch):
     done = project.run(status=1, **project.pretend_torch('2.9.1', None))
     assert 'torch 2.9.1 is too old' in done.stderr
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    monkeypatch.setattr('sysconfig.get_path', lambda name: str(project.root))
     with pytest.raises(build.MissingTool, match='--no-build-isolation'):
         build.find_torch()
+
+
+def test_an_isolated_build_finds_the_torch_beside_its_interpreter(project, monkeypatch):
+    project.pretend_torch('2.12.0', '13.0')
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    monkeypatch.setattr('sysconfig.get_path', lambda name: str(project.root / 'pretended'))
+    assert build.find_torch() == build.Torch(project.root / 'pretended/torch', '2.12.0', '13.0')
+
+
+@needs_setuptools
+def test_an_old_torch_is_refused_at_installation(project):
+    done = subprocess.run(
+        [sys.executable, OPS / 'setup.py', '--version'],
+        cwd=OPS,
+        env=clean_environment(**project.pretend_torch('2.9.1', None)),
+        capture_output=True,
+        text=True,
+    )
+    message = 'torch 2.9.1 is too old for the op: pip install --upgrade "torch>=2.10"'
+    assert done.returncode == 1 and done.stderr == f'error: {message}\n'
 
 
 def test_installation_goes_on_without_a_compiler(project, no_tools):
@@ -374,9 +408,7 @@ def test_wrong_architectures_are_refused(text, message):
 def wheel(tmp_path_factory) -> Path:
     if not any(map(shutil.which, ('g++', 'c++', 'clang++'))):
         pytest.skip('no C++ compiler')
-    try:
-        from setuptools.command import bdist_wheel  # noqa: F401
-    except ImportError:
+    if not has_setuptools():
         pytest.skip('this interpreter has no setuptools from 70.1 on')
     sources = tmp_path_factory.mktemp('sources') / 'ops'
     ignored = shutil.ignore_patterns(

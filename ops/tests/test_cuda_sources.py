@@ -8,6 +8,7 @@ With nvcc, where there is one, for the report of registers, spills and shared me
 What is compiled is kept in `build/cuda_tests` under a hash of the sources.
 """
 
+import ctypes
 import hashlib
 import os
 import re
@@ -181,7 +182,8 @@ def test_emulator_refuses(emulator_test, case, message):
 
 
 def raw(tensor: torch.Tensor) -> bytes:
-    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
+    tensor = tensor.contiguous()  # alive while its memory is read
+    return ctypes.string_at(tensor.data_ptr(), tensor.nbytes)
 
 
 def supported(kernels: str, case: Case) -> bool:

@@ -31,6 +31,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,10 @@ class MissingTool(BuildError):
     """Something the build needs is not installed; without it convolutions run on F.conv2d."""
 
 
+class OldTorch(MissingTool):
+    """torch is older than the stable ABI that the libraries use."""
+
+
 @dataclass(frozen=True)
 class Torch:
     """The torch of this interpreter, read from its files."""
@@ -103,19 +108,23 @@ def run_tool(command: list[str], directory: Path | None = None) -> str:
 
 
 def find_torch() -> Torch:
+    """The torch that this interpreter imports; or, while pip hides it from an isolated build, has."""
     spec = importlib.util.find_spec('torch')
-    if spec is None or not spec.submodule_search_locations:
+    if spec is not None and spec.submodule_search_locations:
+        directory = Path(spec.submodule_search_locations[0])
+    else:
+        directory = Path(sysconfig.get_path('platlib'), 'torch')
+    if not (directory / 'version.py').is_file():
         raise MissingTool(
-            'the build sees no torch: install torch >= 2.10 first, and this package with '
-            'pip install --no-build-isolation'
+            'the build sees no torch: install torch >= 2.10 first; if it is in another environment '
+            'than the build, use pip install --no-build-isolation'
         )
-    directory = Path(spec.submodule_search_locations[0])
     text = (directory / 'version.py').read_text(encoding='utf-8')
     version = re.search(r"__version__ = '([^']+)'", text).group(1)
     cuda = re.search(r"^cuda\b.*= '([^']+)'", text, re.MULTILINE)
     if tuple(int(part) for part in re.findall(r'\d+', version)[:2]) < MINIMUM_TORCH:
-        raise MissingTool(
-            f'torch {version} is too old for the op: pip install --upgrade "torch>=2.10" torchvision'
+        raise OldTorch(
+            f'torch {version} is too old for the op: pip install --upgrade "torch>=2.10"'
         )
     return Torch(directory, version, cuda.group(1) if cuda else None)
 
