@@ -58,7 +58,7 @@ test-openmmlab:  ## run the test-suite on the packages that OpenMMLab published
 test-mmcv-ops: setup  ## build mmcv's compiled ops once (12 minutes) and compare with torchvision's
 	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_mmcv_ops.sh
 
-test-wheel: environment  ## load one wheel into other Pythons and other torch releases (downloads them)
+test-wheel: environment  ## test the op's wheel in other Pythons and with other torch releases (downloads them)
 	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_wheel.sh
 
 fuzz-ops: environment  ## 10,000 random calls of each operator with AddressSanitizer

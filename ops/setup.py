@@ -78,8 +78,6 @@ class BuildOps(Command):
         if self.editable_mode:
             return
         package = Path(self.build_lib, PACKAGE.name)
-        for name in ('lib', 'csrc'):
-            shutil.rmtree(package / name, ignore_errors=True)  # of an earlier wheel
         shutil.copytree(ROOT / 'csrc', package / 'csrc')
         (package / 'lib').mkdir()
         for path in self.libraries or directory.glob(BUILD.REASON):
@@ -91,6 +89,12 @@ class BuildOps(Command):
 
 class BuildWithOps(Build):
     sub_commands = [*Build.sub_commands, ('build_ops', None)]
+
+    def run(self) -> None:
+        shutil.rmtree(
+            self.build_lib, ignore_errors=True
+        )  # of an earlier wheel, with files of its own
+        super().run()
 
 
 class PlatformWheel(BdistWheel):

@@ -464,22 +464,10 @@ def test_wheel_loads_into_every_interpreter(wheel, tmp_path):
     others = os.environ.get('UNIREPLKNET_OTHER_PYTHONS', '').split(':')
     for python in [sys.executable, *filter(None, others)]:
         done = subprocess.run(
-            [python, OPS / 'tests/check_wheel.py', tmp_path / 'unireplknet_ops/lib'],
-            env=clean_environment(OMP_NUM_THREADS='1'),
+            [python, OPS / 'tests/check_wheel.py'],
+            env=clean_environment(PYTHONPATH=str(tmp_path), OMP_NUM_THREADS='1'),
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0 and done.stdout.startswith('ok: '), done.stdout + done.stderr
-    code = 'import unireplknet_ops.library as l; print(l.__file__, l.missing("cpu"), sep="\\n")'
-    done = subprocess.run(
-        [sys.executable, '-c', code],
-        cwd=tmp_path,
-        env=clean_environment(PYTHONPATH=str(tmp_path), OMP_NUM_THREADS='1'),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.splitlines()[-2:] == [
-        str(tmp_path / 'unireplknet_ops/library.py'),
-        'None',
-    ]
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.startswith('ok: ') and f'{tmp_path}/unireplknet_ops/' in done.stdout
