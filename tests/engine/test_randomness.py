@@ -1,9 +1,11 @@
 """Random numbers are a function of seed and position: not of the past, the workers or the process."""
 
+import itertools
 import pickle
 import random
 
 import numpy as np
+import pytest
 import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.registry import DATA_SAMPLERS, DATASETS, DefaultScope
@@ -69,17 +71,18 @@ def test_loading_in_the_main_process_disturbs_no_generator():
     assert (random.random(), np.random.rand(), torch.rand(1)) == undisturbed
 
 
-def test_infinite_sampler_starts_where_it_is_told():
-    indices = iter(build_loader(sampler='InfiniteSampler').sampler)
-    expected = [(int(index), index.key) for index, _ in zip(indices, range(12), strict=False)]
-    assert len(set(expected)) == 12
+@pytest.mark.parametrize('sampler', ['InfiniteSampler', 'DefaultSampler'])
+def test_one_pass_starts_where_it_is_told(sampler):
+    def indices(sampler, count):
+        return [(int(index), index.key) for index in itertools.islice(sampler, count)]
 
-    loader = build_loader(sampler='InfiniteSampler')
-    iter(loader)  # what MMEngine 0.10.7's loop does before it resumes
-    loader.sampler.skip(5)
-    resumed = [(int(index), index.key) for index, _ in zip(loader.sampler, range(7), strict=False)]
-    assert resumed == expected[5:]
-    assert not hasattr(build_loader(sampler='DefaultSampler').sampler, 'skip')
+    expected = indices(build_loader(sampler=sampler).sampler, 6)
+    assert len(set(expected)) == 6
+
+    seeded = build_loader(sampler=sampler).sampler
+    seeded.start_at(4)
+    assert indices(seeded, 2) == expected[4:]
+    assert indices(seeded, 6) == expected, 'the pass after it starts there too'
 
 
 def test_ranks_augment_differently(monkeypatch):

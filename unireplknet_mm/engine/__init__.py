@@ -5,6 +5,7 @@ from unireplknet_mm.engine.atomic_checkpoint import AtomicCheckpointHook
 from unireplknet_mm.engine.checkpoint_check import CheckpointCheckHook, SwitchToDeployHook
 from unireplknet_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from unireplknet_mm.engine.randomness import SeededDataset, SeededIterationHook, SeededSampler
+from unireplknet_mm.engine.skipping import SeekableBatchSampler, SkipSeenBatchesHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -14,5 +15,7 @@ __all__ = [
     'SeededDataset',
     'SeededIterationHook',
     'SeededSampler',
+    'SeekableBatchSampler',
+    'SkipSeenBatchesHook',
     'SwitchToDeployHook',
 ]

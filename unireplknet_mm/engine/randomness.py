@@ -13,20 +13,19 @@ of the position in the training:
 What follows: a training resumed from a checkpoint that was written at the end of an epoch
 (epoch-based loop), or at any iteration (iteration-based loop), sees the same samples, augmented in
 the same way, and drops the same paths. Its losses are those of the uninterrupted run, up to what
-the device itself does not compute reproducibly (on CPU: equal bits). Not covered: a checkpoint
-that an epoch-based training wrote within an epoch (MMEngine starts the epoch again); gradients that
-were accumulated over iterations and not yet applied when the checkpoint was written, which MMEngine
-does not store (there are none where `accumulative_counts` divides the iterations of an epoch); another
-number of processes; samplers whose indices are not integers.
+the device itself does not compute reproducibly (on CPU: equal bits). `engine/skipping.py` finds its
+place among the samples without reading those before it, `engine/accumulation.py` keeps gradients that
+wait for their update. Not covered: a checkpoint that an epoch-based training wrote within an epoch
+(MMEngine starts the epoch again); another number of processes; samplers whose indices are not integers.
 """
 
+import itertools
 import random
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, sync_random_seed
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS
@@ -85,10 +84,7 @@ class SeededSampler(Sampler):
         self.rank = get_rank()
         self.epoch = 0
         self.first = 0
-        base = self._build()
-        self.length = len(base)
-        if isinstance(base, InfiniteSampler):
-            self.skip = self._skip  # MMEngine looks for it; a finite sampler must not offer it
+        self.length = len(self._build())
 
     def _build(self) -> Sampler:
         sampler = DATA_SAMPLERS.build(
@@ -99,18 +95,17 @@ class SeededSampler(Sampler):
         return sampler
 
     def __iter__(self) -> Iterator[Any]:
-        for position, index in enumerate(self._build()):
-            if position < self.first:
-                continue
+        first, self.first = self.first, 0
+        for position, index in itertools.islice(enumerate(self._build()), first, None):
             if isinstance(index, int | np.integer):
                 key = (SAMPLE_STREAM, self.seed, self.rank, self.epoch, position)
                 yield SeededIndex(index, key)
             else:
                 yield index
 
-    def _skip(self, num_samples: int) -> None:
-        """Start the next pass at this position: what a resumed iteration-based loop asks for."""
-        self.first = num_samples
+    def start_at(self, position: int) -> None:
+        """Let the next pass, and only that, begin with the sample at this position."""
+        self.first = position
 
     def __len__(self) -> int:
         return self.length

@@ -12,6 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed
 
+from unireplknet_mm.configuration import type_name
 from unireplknet_mm.errors import UserError
 
 # How long a process waits for the first one of its machine to report an error that both met.
@@ -41,12 +42,21 @@ def exit_on_user_error(function: Callable) -> Callable:
 
 
 def make_resumable(cfg: Config) -> None:
-    """Let random numbers depend on the position in the training only (`engine/randomness.py`)."""
+    """Let a training go on from a checkpoint as if never stopped, and without reading old batches.
+
+    Its random numbers then depend on the position in the training only (`engine/randomness.py`), and it
+    finds its place among the batches by their indices (`engine/skipping.py`).
+    """
     loader = cfg.train_dataloader
-    if loader.sampler.get('type') != 'SeededSampler':  # it is, in a config that a run left behind
+    # In a config that a run left behind they are there.
+    if type_name(loader.sampler) != 'SeededSampler':
         loader.sampler = dict(type='SeededSampler', sampler=loader.sampler)
         loader.dataset = dict(type='SeededDataset', dataset=loader.dataset)
+    batch_sampler = loader.get('batch_sampler')
+    if batch_sampler and type_name(batch_sampler) != 'SeekableBatchSampler':
+        loader.batch_sampler = dict(type='SeekableBatchSampler', batch_sampler=batch_sampler)
     add_hook(cfg, 'SeededIterationHook')
+    add_hook(cfg, 'SkipSeenBatchesHook')
 
 
 def add_hook(cfg: Config, name: str) -> None:
