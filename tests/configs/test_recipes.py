@@ -219,6 +219,56 @@ def test_fine_tuning(arch):
         assert hook.momentum == 1e-4
 
 
+# recipe, arch: iterations and update steps of an epoch, epochs of warm-up. 2496 = 312 * 8 and 5004 = 2502 * 2
+# are the whole steps in 1,281,167 images, as the published code counts them; MMEngine would do 2503 and 5005.
+# Without a remainder nothing is dropped: 1252 = 313 * 4, the last step of which is not full.
+IMAGENET_IMAGES = 1281167
+IMAGENET_EPOCHS = {
+    **{(classification, arch): (1252, 313, 5) for arch in ('a', 'f', 'p', 'n', 't')},
+    (classification, 's'): (2496, 312, 5),
+    **{(fine_tuning, arch): (2503, 2503, 0) for arch in ('s', 'b', 'l')},
+    (fine_tuning, 'xl'): (5004, 2502, 0),
+}
+
+
+def test_epochs_are_stated_for_every_recipe():
+    expected = {
+        (recipe, arch) for recipe, arch, _ in ALL if recipe in (classification, fine_tuning)
+    }
+    assert IMAGENET_EPOCHS.keys() == expected
+
+
+@pytest.mark.parametrize(('recipe', 'arch'), IMAGENET_EPOCHS)
+def test_epochs_are_whole_update_steps_on_eight_gpus(tmp_path, monkeypatch, recipe, arch):
+    iterations, steps, warmup = IMAGENET_EPOCHS[recipe, arch]
+    monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda: (0, GPUS))
+    cfg = recipe(arch)
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    loader = dict(
+        batch_size=cfg.train_dataloader.batch_size,
+        sampler=cfg.train_dataloader.sampler,
+        dataset=list(range(IMAGENET_IMAGES)),
+    )
+    runner = build_runner(cfg, tmp_path, loader, cfg.train_cfg, accumulative_counts=accumulated)
+    assert len(runner.train_dataloader) == iterations == steps * accumulated
+    assert runner.max_iters == cfg.train_cfg.max_epochs * iterations
+    *_, cosine = runner.build_param_scheduler(cfg.param_scheduler)
+    assert (cosine.begin, cosine.end) == (warmup * iterations, runner.max_iters)
+    assert cosine.T_max == runner.max_iters - warmup * iterations
+
+
+def test_a_recipe_that_accumulates_has_whole_steps():
+    """Of all configs, those above are the ones that accumulate or inherit from the schedules that do."""
+    paths = [path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts]
+    assert len(paths) >= 20
+    for path in paths:
+        cfg = Config.fromfile(path)
+        accumulates = cfg.optim_wrapper.get('accumulative_counts', 1) > 1
+        whole_steps = cfg.train_cfg.type == 'WholeStepTrainLoop'
+        assert whole_steps or not accumulates, path
+        assert whole_steps == (cfg.default_scope == 'mmpretrain'), path
+
+
 class OneParameter(BaseModel):
     def __init__(self):
         super().__init__()
@@ -228,6 +278,26 @@ class OneParameter(BaseModel):
         return dict(loss=self.weight.sum())
 
 
+def build_runner(
+    cfg: Config, tmp_path: Path, loader: dict, train_cfg: dict, **optim_wrapper: int
+) -> Runner:
+    """A runner with the config's schedule and a model of one parameter, ready to train."""
+    optimizer = dict(type='SGD', lr=cfg.optim_wrapper.optimizer.lr)
+    runner = Runner(
+        model=OneParameter(),
+        work_dir=str(tmp_path),
+        train_dataloader=loader,
+        train_cfg=train_cfg,
+        optim_wrapper=dict(optimizer=optimizer, **optim_wrapper),
+        param_scheduler=cfg.param_scheduler,
+        experiment_name=tmp_path.name,
+        default_scope=cfg.default_scope,
+    )
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    return runner
+
+
 def learning_rates(cfg: Config, tmp_path: Path, iterations: int, epoch_length: int) -> np.ndarray:
     """The learning rate of each of the first iterations, as MMEngine's runner schedules it."""
     loader = dict(
@@ -235,21 +305,7 @@ def learning_rates(cfg: Config, tmp_path: Path, iterations: int, epoch_length: i
         dataset=list(range(epoch_length)),
         sampler=dict(type='DefaultSampler', shuffle=False),
     )
-    train_cfg = {
-        key: cfg.train_cfg[key] for key in ('max_epochs', 'max_iters') if key in cfg.train_cfg
-    }
-    runner = Runner(
-        model=OneParameter(),
-        work_dir=str(tmp_path),
-        train_dataloader=loader,
-        train_cfg=dict(by_epoch='max_epochs' in train_cfg, **train_cfg),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=cfg.optim_wrapper.optimizer.lr)),
-        param_scheduler=cfg.param_scheduler,
-        experiment_name=tmp_path.name,
-        default_scope=cfg.default_scope,
-    )
-    runner._train_loop = runner.build_train_loop(runner._train_loop)
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner = build_runner(cfg, tmp_path, loader, cfg.train_cfg)
     schedulers = runner.build_param_scheduler(cfg.param_scheduler)
     group = runner.optim_wrapper.optimizer.param_groups[0]
     rates = np.empty(iterations)

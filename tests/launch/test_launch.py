@@ -12,6 +12,7 @@ from unireplknet_mm.launch import arguments, device
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DET = CONFIGS / 'det' / 'cascade_unireplknet_t_3x.py'
+CLS = CONFIGS / 'cls' / 'unireplknet_t_in1k.py'
 
 
 def test_amp_by_device(monkeypatch):
@@ -79,12 +80,22 @@ def test_seed(tmp_path):
 
 def test_resumable_training_is_set_up_once():
     cfg = Config.fromfile(DET)
-    dataset = cfg.train_dataloader.dataset.to_dict()
+    before = cfg.train_dataloader.to_dict()
     for _ in range(2):
         launch.make_resumable(cfg)
-    assert cfg.train_dataloader.dataset.to_dict() == dict(type='SeededDataset', dataset=dataset)
-    assert cfg.train_dataloader.sampler.type == 'SeededSampler'
-    assert [hook['type'] for hook in cfg.custom_hooks] == ['SeededIterationHook']
+    assert cfg.train_dataloader.to_dict() == dict(
+        before,
+        dataset=dict(type='SeededDataset', dataset=before['dataset']),
+        sampler=dict(type='SeededSampler', sampler=before['sampler']),
+        batch_sampler=dict(type='SeekableBatchSampler', batch_sampler=before['batch_sampler']),
+    )
+    hooks = ['SeededIterationHook', 'SkipSeenBatchesHook']
+    assert [hook['type'] for hook in cfg.custom_hooks] == hooks
+
+    cfg = Config.fromfile(CLS)
+    launch.make_resumable(cfg)
+    assert 'batch_sampler' not in cfg.train_dataloader
+    assert [hook['type'] for hook in cfg.custom_hooks] == [*hooks, 'PendingGradientsHook']
 
 
 @pytest.mark.parametrize('wrapper', [None, dict(type='MMSeparateDistributedDataParallel')])

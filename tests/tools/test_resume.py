@@ -39,15 +39,16 @@ def ade20k(tmp_path_factory):
 
 
 def test_iteration_based_training_on_two_processes(tmp_path, ade20k):
-    """Checkpoints within an epoch of 10 images; workers that persist; two processes."""
+    """Checkpoints within an epoch of 10 images and between two updates; workers that persist."""
     arguments = (
         CONFIGS / 'seg_small.py',
         2,
         *options(
             ade20k,
-            'train_cfg.max_iters=8',
+            'train_cfg.max_iters=10',
+            'optim_wrapper.accumulative_counts=4',
             'train_cfg.val_interval=100',
-            'default_hooks.checkpoint.interval=2',
+            'default_hooks.checkpoint.interval=3',
             'default_hooks.checkpoint.max_keep_ckpts=1',
         ),
     )
@@ -62,18 +63,20 @@ def test_iteration_based_training_on_two_processes(tmp_path, ade20k):
         when=killed_dir / 'last_checkpoint',
         log=tmp_path / 'log',
     )
-    assert not (killed_dir / 'iter_8.pth').exists()
+    assert not (killed_dir / 'iter_10.pth').exists()
     log = run('dist_train.sh', *arguments, '--work-dir', killed_dir, '--resume', cwd=tmp_path)
     assert 'resumed epoch: 0, iter: ' in log
-    compare(work_dir, killed_dir, 8)
+    assert 'The gradients that wait for the next update were in the checkpoint' in log
+    compare(work_dir, killed_dir, 10)
     states = [
-        torch.load(folder / 'iter_8.pth', weights_only=False)['state_dict']
+        torch.load(folder / 'iter_10.pth', weights_only=False)['state_dict']
         for folder in (work_dir, killed_dir)
     ]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_epoch_based_training(tmp_path):
+    """The recipe's update step, of 4 iterations, is longer than the epoch of 3."""
     data = make_demo_data('imagenet', tmp_path / 'imagenet', 12, 4)
     arguments = (
         CONFIGS / 'cls_small.py',
@@ -82,7 +85,6 @@ def test_epoch_based_training(tmp_path):
             'train_cfg.max_epochs=4',
             'param_scheduler.0.end=1',
             'param_scheduler.1.begin=1',
-            'optim_wrapper.accumulative_counts=1',
         ),
     )
     work_dir, killed_dir = tmp_path / 'whole', tmp_path / 'killed'
@@ -99,4 +101,5 @@ def test_epoch_based_training(tmp_path):
     assert not (killed_dir / 'epoch_4.pth').exists()
     log = run('train.py', *arguments, '--work-dir', killed_dir, '--resume', cwd=tmp_path)
     assert 'resumed epoch: ' in log
+    assert 'Gradients are accumulated over the 3 iterations of an epoch instead of 4' in log
     compare(work_dir, killed_dir, 12)

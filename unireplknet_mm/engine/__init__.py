@@ -1,5 +1,10 @@
-"""What MMEngine's runner builds from the suite: optimizer-wrapper constructors, hooks, samplers."""
+"""What MMEngine's runner builds from the suite: optimizer-wrapper constructors, loops, hooks, samplers."""
 
+from unireplknet_mm.engine.accumulation import (
+    PendingGradientsHook,
+    WholeStepSampler,
+    WholeStepTrainLoop,
+)
 from unireplknet_mm.engine.amp import CpuAmpOptimWrapper
 from unireplknet_mm.engine.atomic_checkpoint import AtomicCheckpointHook
 from unireplknet_mm.engine.checkpoint_check import CheckpointCheckHook, SwitchToDeployHook
@@ -12,10 +17,13 @@ __all__ = [
     'CheckpointCheckHook',
     'CpuAmpOptimWrapper',
     'LayerDecayOptimWrapperConstructor',
+    'PendingGradientsHook',
     'SeededDataset',
     'SeededIterationHook',
     'SeededSampler',
     'SeekableBatchSampler',
     'SkipSeenBatchesHook',
     'SwitchToDeployHook',
+    'WholeStepSampler',
+    'WholeStepTrainLoop',
 ]

@@ -12,7 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed
 
-from unireplknet_mm.configuration import type_name
+from unireplknet_mm.configuration import find_dicts, type_name
 from unireplknet_mm.errors import UserError
 
 # How long a process waits for the first one of its machine to report an error that both met.
@@ -44,8 +44,9 @@ def exit_on_user_error(function: Callable) -> Callable:
 def make_resumable(cfg: Config) -> None:
     """Let a training go on from a checkpoint as if never stopped, and without reading old batches.
 
-    Its random numbers then depend on the position in the training only (`engine/randomness.py`), and it
-    finds its place among the batches by their indices (`engine/skipping.py`).
+    Its random numbers then depend on the position in the training only (`engine/randomness.py`), it finds its
+    place among the batches by their indices (`engine/skipping.py`), and checkpoints hold the gradients that
+    wait for an update (`engine/accumulation.py`).
     """
     loader = cfg.train_dataloader
     # In a config that a run left behind they are there.
@@ -57,6 +58,8 @@ def make_resumable(cfg: Config) -> None:
         loader.batch_sampler = dict(type='SeekableBatchSampler', batch_sampler=batch_sampler)
     add_hook(cfg, 'SeededIterationHook')
     add_hook(cfg, 'SkipSeenBatchesHook')
+    if any(part.get('accumulative_counts', 1) > 1 for part in find_dicts(cfg.optim_wrapper)):
+        add_hook(cfg, 'PendingGradientsHook')
 
 
 def add_hook(cfg: Config, name: str) -> None:

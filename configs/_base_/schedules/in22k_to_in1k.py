@@ -13,7 +13,8 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=0.02, by_epoch=True, convert_to_iter_based=True)
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=30, val_interval=1)
+# Epochs end with an update, where a leaf accumulates gradients.
+train_cfg = dict(type='WholeStepTrainLoop', max_epochs=30, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
