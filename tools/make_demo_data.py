@@ -20,7 +20,8 @@ def parse_args() -> argparse.Namespace:
     commands = parser.add_subparsers(dest='layout', required=True, metavar='LAYOUT')
     for name, layout in LAYOUTS.items():
         description = (
-            f'Demo data in the layout of {layout.title or ", ".join(layout.dataset_types)}.'
+            f'Demo data in the layout of {layout.title or layout.dataset_types[0]}: '
+            f'{", ".join(layout.files)}.'
         )
         options = commands.add_parser(
             name,

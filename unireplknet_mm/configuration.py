@@ -1,6 +1,6 @@
 """Walking through nested configs: dicts, type names, data sets, heads, `init_cfg`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mmengine.config import Config
@@ -56,6 +56,15 @@ def classes_of_heads(model: Any) -> set[int]:
         config['num_classes']
         for config in find_dicts(heads)
         if isinstance(config.get('num_classes'), int)
+    }
+
+
+def classes_of_datasets(datasets: Iterable[dict]) -> set[int]:
+    """The numbers of classes that the configs of data sets name in their `metainfo`."""
+    return {
+        len(dataset['metainfo']['classes'])
+        for dataset in datasets
+        if (dataset.get('metainfo') or {}).get('classes')
     }
 
 

@@ -20,7 +20,7 @@ from unireplknet_mm.errors import ArgumentError
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
-    for task in ('cls', 'det', 'seg')
+    for task in ('cls', 'det', 'seg', 'demo', 'custom')
     for path in (ROOT / 'configs' / task).glob('*.py')
 )
 
@@ -278,8 +278,8 @@ def test_missing_weights_are_dropped_with_a_notice(root, tmp_path, notices):
 
 def test_errors(root):
     config = coco_config()
-    config['val_dataloader']['dataset']['type'] = 'VOCDataset'
-    with pytest.raises(ArgumentError, match='VOCDataset; supported are ADE20KDataset, Coco'):
+    config['val_dataloader']['dataset']['type'] = 'LVISV1Dataset'
+    with pytest.raises(ArgumentError, match='LVISV1Dataset; supported are ADE20KDataset, Coco'):
         use_demo_data(Config(config), root)
     config['val_dataloader']['dataset']['type'] = 'ImageNet'
     with pytest.raises(ArgumentError, match='mixes the dataset types CocoDataset, ImageNet'):
@@ -314,7 +314,7 @@ def test_every_config_takes_demo_data(path, root):
     cfg.model.backbone.pop('init_cfg', None)
     written.model.backbone.pop('init_cfg', None)
     for config in find_dicts(written.model):
-        if 'score_thr' in config:
+        if 'score_thr' in config and written.train_dataloader.dataset.type == 'CocoDataset':
             config['score_thr'] = 0.0
     assert cfg.model == written.model and cfg.optim_wrapper == written.optim_wrapper
     assert cfg.train_cfg.get('max_epochs', 1) == 1 and cfg.train_cfg.get('max_iters', 2) == 2

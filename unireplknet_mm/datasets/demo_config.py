@@ -55,7 +55,7 @@ def _find_layout(datasets: list[dict]) -> Layout:
 def _folder_name(layout: Layout, parameters: dict, train_images: int, val_images: int) -> str:
     """Of the layout, what differs from its defaults, and the counts: one for each data set."""
     own = [
-        f'{value}{name.removeprefix("num_")}'
+        ('' if value is True else str(value)) + name.removeprefix('num_')
         for name, value in parameters.items()
         if value != layout.defaults[name]
     ]
@@ -122,7 +122,7 @@ def use_demo_data(
 
     The data are written once, to a folder of `root` named after the layout and the counts.
 
-    - Data sets and evaluators: what the layout says (`Layout.point_dataset`, `point_config`): folders,
+    - Data sets and evaluators: what the layout says (`Layout.dataset_settings`, `point_config`): folders,
       annotations, where needed class names, so that heads keep their number of classes. Wrappers stay;
       repetitions are left out. The test data are the validation images.
     - Data loaders: batch size and workers are at most as many as there are images; a training by
@@ -149,8 +149,8 @@ def use_demo_data(
     datasets = _find_datasets(cfg)
     layout = _find_layout(datasets)
     parameters = layout.parameters_for(cfg.get('model'), datasets)
-    name = _folder_name(layout, parameters, train_images, val_images)
-    out = make_demo_data(layout.name, Path(root) / name, train_images, val_images, **parameters)
+    folder = _folder_name(layout, parameters, train_images, val_images)
+    out = make_demo_data(layout.name, Path(root) / folder, train_images, val_images, **parameters)
     replaced = {
         f'{type_name(dataset)} {dataset.get("data_root") or ""}'.strip() for dataset in datasets
     }
@@ -159,7 +159,9 @@ def use_demo_data(
             continue
         dataloader = cfg[key]
         for dataset in innermost_datasets(dataloader['dataset']):
-            layout.point_dataset(dataset, split, out, parameters)
+            settings = layout.dataset_settings(split, parameters)
+            for name, value in dict(data_root=f'{out}/', **settings).items():
+                dataset[name] = value  # where update() would merge dicts
         for config in find_dicts(dataloader['dataset']):
             if 'times' in config and 'dataset' in config:
                 config['times'] = 1

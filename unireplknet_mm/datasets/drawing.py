@@ -245,6 +245,21 @@ def draw_scene(
     )
 
 
+def draw_label_map(scene: Scene, first_digit: int, background: int, unlabelled: int) -> np.ndarray:
+    """The label of every pixel of a scene, (h, w) uint8.
+
+    Args:
+        first_digit: the label of the digit 0; those of the others follow.
+        background: the label of the photograph.
+        unlabelled: the label of the rim of the ink.
+    """
+    # -1, the background, takes the last entry.
+    lookup = np.array([first_digit + label for label in scene.labels] + [background], np.uint8)
+    label_map = lookup[scene.owner]
+    label_map[scene.fringe] = unlabelled
+    return label_map
+
+
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write an image, BGR or of one channel, as JPEG or as PNG, which its name ends with."""
     is_png = path.suffix == '.png'

@@ -24,12 +24,10 @@ class Tones(Layout):
     name = 'tones'
     dataset_types = ('Tones',)
     samples = 'clips'
+    files = ('{train,val}/*.txt',)
     title = 'Ten Tones'
     source = 'https://example.org/tones'
     defaults = dict(pitch=1.0)
-
-    def expected(self, root):
-        return f'{root}/{{train,val}}/*.txt'
 
     def add_options(self, parser):
         parser.add_argument('--pitch', type=float)
@@ -52,8 +50,8 @@ class Tones(Layout):
     def parameters_for(self, model, datasets):
         return dict(pitch=model['pitch'])
 
-    def point_dataset(self, dataset, split, root, parameters):
-        dataset['data_root'] = str(root)
+    def dataset_settings(self, split, parameters):
+        return dict(folder=split)
 
 
 LAYOUT = Tones()
@@ -74,7 +72,7 @@ def test_larger_data_set_starts_with_the_smaller(layout, generated, tmp_path):
     smaller = read_tree(make_demo_data(layout, tmp_path / layout, **parameters))
     larger = read_tree(generated[layout])
     images = [name for name in smaller if name.lower().endswith(('jpg', 'jpeg', 'png'))]
-    assert len(images) == (7 if layout != 'ade20k' else 14)
+    assert len(images) == (14 if layout in ('ade20k', 'folders') else 7)
     assert all(smaller[name] == larger[name] for name in images)
     if layout == 'coco':
         name = 'annotations/instances_train2017.json'
@@ -135,5 +133,6 @@ def test_a_new_layout_is_a_file_and_nothing_else(tmp_path, monkeypatch):
         check_data(cfg, 'train')
     assert 'Ten Tones is at https://example.org/tones; expected are data/tones/' in str(error.value)
     use_demo_data(cfg, tmp_path / 'demo')
-    assert cfg.train_dataloader.dataset.data_root == f'{tmp_path}/demo/tones-8pitch-4train-2val'
+    assert cfg.train_dataloader.dataset.data_root == f'{tmp_path}/demo/tones-8pitch-4train-2val/'
+    assert cfg.train_dataloader.dataset.folder == 'train'
     assert len(list((tmp_path / 'demo').glob('tones-8pitch-4train-2val/train/*.txt'))) == 4

@@ -4,10 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unireplknet_mm.configuration import classes_of_heads
-from unireplknet_mm.datasets.drawing import write_image
+from unireplknet_mm.datasets.drawing import draw_label_map, write_image
 from unireplknet_mm.datasets.layouts.drawn import DrawnImage, DrawnLayout, drawn_defaults
 from unireplknet_mm.errors import ArgumentError
 
@@ -22,12 +20,10 @@ class Ade20k(DrawnLayout):
 
     name = 'ade20k'
     dataset_types = ('ADE20KDataset',)
+    files = ('{images,annotations}/{training,validation}/',)
     title = 'ADE20K'
     source = 'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip'
     defaults = drawn_defaults(size=(683, 512))
-
-    def expected(self, root: str) -> str:
-        return f'{root}/{{images,annotations}}/{{training,validation}}/'
 
     def check(self, parameters: dict[str, Any]) -> None:
         super().check(parameters)
@@ -45,10 +41,7 @@ class Ade20k(DrawnLayout):
                 (root / kind.format(folder=folder)).mkdir(parents=True)
         for drawn in drawn_images:
             scene, folder = drawn.scene, FOLDERS[drawn.split]
-            # -1, the background, takes the last entry.
-            lookup = np.array([label + 1 for label in scene.labels] + [BACKGROUND], np.uint8)
-            label_map = lookup[scene.owner]
-            label_map[scene.fringe] = 0
+            label_map = draw_label_map(scene, first_digit=1, background=BACKGROUND, unlabelled=0)
             stem = f'ADE_{drawn.split}_{drawn.index + 1:08d}'
             write_image(root / IMAGES.format(folder=folder) / f'{stem}.jpg', scene.image)
             write_image(root / LABEL_MAPS.format(folder=folder) / f'{stem}.png', label_map)
@@ -62,15 +55,12 @@ class Ade20k(DrawnLayout):
             )
         return {}
 
-    def point_dataset(
-        self, dataset: dict, split: str, root: Path, parameters: dict[str, Any]
-    ) -> None:
-        dataset['data_root'] = f'{root}/'
-        dataset['ann_file'] = ''
-        dataset['data_prefix'] = dict(
-            img_path=IMAGES.format(folder=FOLDERS[split]),
-            seg_map_path=LABEL_MAPS.format(folder=FOLDERS[split]),
+    def dataset_settings(self, split: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        folder = FOLDERS[split]
+        prefix = dict(
+            img_path=IMAGES.format(folder=folder), seg_map_path=LABEL_MAPS.format(folder=folder)
         )
+        return dict(ann_file='', data_prefix=prefix)
 
 
 LAYOUT = Ade20k()

@@ -25,6 +25,7 @@ class Layout(ABC):
         name: what users call it, in `make_demo_data(name, ...)`.
         dataset_types: the `type` of the data sets in configs that read it, without a scope.
         samples: what the data set consists of, in the plural: 'images', 'clips'.
+        files: the files and folders below its root.
         title: the public data set of this layout, such as 'COCO 2017'; '' where each user has their own.
         source: the address of that data set.
         version: to be raised when the same parameters give other demo data; older ones are replaced.
@@ -34,6 +35,7 @@ class Layout(ABC):
     name: str
     dataset_types: tuple[str, ...]
     samples: str
+    files: tuple[str, ...]
     title: str = ''
     source: str = ''
     version: int = 1
@@ -41,16 +43,13 @@ class Layout(ABC):
 
     # The real data
 
-    @abstractmethod
-    def expected(self, root: str) -> str:
-        """The files and folders of a data set at `root`, in one line for an error message."""
-
     def where_to_get(self, root: str) -> list[str]:
         """How to get the real data to `root`, in lines; none where each user has their own."""
         if not self.title:
             return []
+        expected = ' and '.join(f'{root}/{file}' for file in self.files)
         return [
-            f'{self.title} is at {self.source}; expected are {self.expected(root)}',
+            f'{self.title} is at {self.source}; expected are {expected}',
             f'A copy elsewhere can be linked: ln -s /path/to/it {root}',
         ]
 
@@ -114,10 +113,8 @@ class Layout(ABC):
         return {}
 
     @abstractmethod
-    def point_dataset(
-        self, dataset: dict, split: str, root: Path, parameters: dict[str, Any]
-    ) -> None:
-        """Let the config of a data set read a split of the demo data at `root`; changed in place."""
+    def dataset_settings(self, split: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """What the config of a data set says, besides its `data_root`, to read a split of demo data."""
 
     def point_config(self, cfg: Config, root: Path) -> list[str]:
         """Change in place what else in a config depends on the data: evaluators, thresholds.

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 
-from unireplknet_mm.configuration import classes_of_heads, find_dicts
+from unireplknet_mm.configuration import classes_of_datasets, classes_of_heads, find_dicts
 from unireplknet_mm.datasets.drawing import write_image
 from unireplknet_mm.datasets.layouts.base import SPLITS
 from unireplknet_mm.datasets.layouts.drawn import (
@@ -29,16 +29,10 @@ class Coco(DrawnLayout):
 
     name = 'coco'
     dataset_types = ('CocoDataset',)
+    files = (ANNOTATIONS.format(split='{train,val}'), IMAGES.format(split='{train,val}') + '/*.jpg')
     title = 'COCO 2017'
     source = 'https://cocodataset.org/#download'
     defaults = drawn_defaults(size=(640, 480))
-
-    def expected(self, root: str) -> str:
-        splits = '{train,val}'
-        return (
-            f'{root}/{ANNOTATIONS.format(split=splits)} and '
-            f'{root}/{IMAGES.format(split=splits)}/*.jpg'
-        )
 
     def write_images(
         self, root: Path, drawn_images: Iterable[DrawnImage], parameters: dict[str, Any]
@@ -93,21 +87,15 @@ class Coco(DrawnLayout):
             path.write_text(json.dumps(document), encoding='utf-8')
 
     def parameters_for(self, model: Any, datasets: Sequence[dict]) -> dict[str, Any]:
-        in_heads = classes_of_heads(model)
-        in_datasets = [
-            len(dataset['metainfo']['classes'])
-            for dataset in datasets
-            if (dataset.get('metainfo') or {}).get('classes')
-        ]
-        return dict(num_classes=max(in_heads or in_datasets or [80]))
+        counts = classes_of_heads(model) or classes_of_datasets(datasets) or {80}
+        return dict(num_classes=max(counts))
 
-    def point_dataset(
-        self, dataset: dict, split: str, root: Path, parameters: dict[str, Any]
-    ) -> None:
-        dataset['data_root'] = f'{root}/'
-        dataset['ann_file'] = ANNOTATIONS.format(split=split)
-        dataset['data_prefix'] = dict(img=f'{IMAGES.format(split=split)}/')
-        dataset['metainfo'] = dict(classes=class_names(parameters['num_classes']))
+    def dataset_settings(self, split: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        return dict(
+            ann_file=ANNOTATIONS.format(split=split),
+            data_prefix=dict(img=f'{IMAGES.format(split=split)}/'),
+            metainfo=dict(classes=class_names(parameters['num_classes'])),
+        )
 
     def point_config(self, cfg: Config, root: Path) -> list[str]:
         """The evaluators' annotations, and no score threshold.

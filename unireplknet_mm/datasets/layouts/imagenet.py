@@ -18,14 +18,11 @@ class ImageNet(DrawnLayout):
 
     name = 'imagenet'
     dataset_types = ('ImageNet',)
+    files = ('{train,val}/CLASS/*.JPEG', LIST.format(split='{train,val}'))
     title = 'ImageNet-1K'
     source = 'https://image-net.org/download.php'
     defaults = drawn_defaults(size=(500, 375), digits_per_image=(1, 1), digit_size=(0.45, 0.85))
     most_digits = 1
-
-    def expected(self, root: str) -> str:
-        splits = '{train,val}'
-        return f'{root}/{splits}/CLASS/*.JPEG and {root}/{LIST.format(split=splits)}'
 
     def check(self, parameters: dict[str, Any]) -> None:
         super().check(parameters)
@@ -61,13 +58,9 @@ class ImageNet(DrawnLayout):
     def parameters_for(self, model: Any, datasets: Sequence[dict]) -> dict[str, Any]:
         return dict(num_classes=min(classes_of_heads(model) | {10}))
 
-    def point_dataset(
-        self, dataset: dict, split: str, root: Path, parameters: dict[str, Any]
-    ) -> None:
-        dataset.pop('split', None)
-        dataset['data_root'] = f'{root}/'
-        dataset['ann_file'] = LIST.format(split=split)
-        dataset['data_prefix'] = split
+    def dataset_settings(self, split: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        # With a `split`, mmpretrain would look for files of its own.
+        return dict(split='', ann_file=LIST.format(split=split), data_prefix=split)
 
 
 LAYOUT = ImageNet()
