@@ -4,9 +4,12 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from unireplknet_mm.configuration import (
+    classes_of_datasets,
+    classes_of_heads,
     drop_pretrained,
     find_dicts,
     find_pretrained,
+    innermost_datasets,
     pretrained_weights,
     type_name,
 )
@@ -73,3 +76,25 @@ def test_weights_of_a_model_are_found_and_dropped_alike():
     assert cfg.pretrained is None
     assert cfg.backbone.init_cfg is None
     assert cfg.heads[1].init_cfg == dict(type='Normal')
+
+
+def test_innermost_datasets():
+    coco, voc = dict(type='CocoDataset'), dict(type='VOCDataset', data_root='x')
+    wrapped = dict(
+        type='RepeatDataset',
+        dataset=dict(type='ConcatDataset', datasets=[coco, dict(type='Wrapper', dataset=voc)]),
+    )
+    assert list(innermost_datasets(wrapped)) == [coco, voc]
+    assert list(innermost_datasets(coco)) == [coco]
+
+
+def test_numbers_of_classes():
+    model = dict(
+        rpn_head=dict(num_classes=1),
+        roi_head=dict(bbox_head=[dict(num_classes=80)] * 2, mask_head=dict(num_classes=20)),
+        backbone=dict(num_classes=1000),
+    )
+    assert classes_of_heads(model) == {80, 20}
+    assert classes_of_heads(None) == set()
+    datasets = [dict(metainfo=dict(classes=('a', 'b'))), dict(metainfo=None), dict()]
+    assert classes_of_datasets(datasets) == {2}

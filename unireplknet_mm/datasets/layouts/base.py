@@ -114,7 +114,11 @@ class Layout(ABC):
 
     @abstractmethod
     def dataset_settings(self, split: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        """What the config of a data set says, besides its `data_root`, to read a split of demo data."""
+        """What the config of a data set says, besides its `data_root`, to read a split of demo data.
+
+        Args:
+            parameters: what `parameters_for` returned.
+        """
 
     def point_config(self, cfg: Config, root: Path) -> list[str]:
         """Change in place what else in a config depends on the data: evaluators, thresholds.
