@@ -1,6 +1,7 @@
 """Measuring: what is counted, checked, left out and reported; tuning; the script for GPUs."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -422,7 +423,7 @@ def test_tuning(op_is_native, monkeypatch, tmp_path, capsys):
     shapes = tune.grid_shapes(TINY_GRID, torch.float32)
     cells = table.cells['float32', 'contiguous']
     assert sorted(cell[:7] for cell in cells) == sorted((*shape[:-1], 1) for shape in shapes)
-    assert [cell for cell in cells if not (min(cell[7:]) > 0 and max(cell[7:]) < 1000)] == []
+    assert all(math.isfinite(ratio) and ratio > 0 for cell in cells for ratio in cell[7:])
     assert f'float32 contiguous: {len(shapes)} of {len(shapes)} cells' in capsys.readouterr().out
     monkeypatch.setenv('UNIREPLKNET_TUNING_DIR', str(tmp_path))
     dispatch.clear_cache()
