@@ -5,6 +5,7 @@ import torch
 from op_cases import reason_to_skip
 
 from unireplknet_ops import dispatch
+from unireplknet_ops.dispatch import Choice
 
 
 def pytest_configure(config):
@@ -42,3 +43,22 @@ def nothing_is_forced(monkeypatch):
     dispatch.clear_cache()
     yield
     dispatch.clear_cache()
+
+
+@pytest.fixture
+def faster(monkeypatch):
+    """Sets what was measured to be faster; returns the list of the problems that are asked about."""
+
+    def set_answer(answer):
+        questions = []
+
+        def choose_by_measurement(problem):
+            if not torch.compiler.is_compiling():
+                questions.append(problem)
+            return Choice(answer, 'the test says so')
+
+        monkeypatch.setattr(dispatch, 'choose_by_measurement', choose_by_measurement)
+        dispatch.clear_cache()
+        return questions
+
+    return set_answer

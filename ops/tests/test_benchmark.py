@@ -427,7 +427,7 @@ def test_tuning(op_is_native, monkeypatch, tmp_path, capsys):
     assert f'float32 contiguous: {len(shapes)} of {len(shapes)} cells' in capsys.readouterr().out
     monkeypatch.setenv('UNIREPLKNET_TUNING_DIR', str(tmp_path))
     dispatch.clear_cache()
-    assert tuning_tables.nearest_table('cpu') == table
+    assert tuning_tables.table_for('cpu') == table
 
 
 def test_tuning_stops_in_time(op_is_native):

@@ -28,7 +28,7 @@ from op_cases import (
 )
 
 from unireplknet_ops import depthwise_conv2d, dispatch, library
-from unireplknet_ops.depthwise_conv2d import functional
+from unireplknet_ops.errors import UserError
 
 TESTS = Path(__file__).parent
 SMALL = Case(2, 5, 9, 11, 5, 3)
@@ -262,32 +262,14 @@ def which_ran(*args, **kwargs) -> str:
     return implementation
 
 
-@pytest.fixture
-def faster(monkeypatch):
-    """Sets what `choose_implementation` answers; returns the list of what it is asked."""
-
-    def set_answer(answer):
-        questions = []
-
-        def choose(**problem):
-            questions.append(problem)
-            return answer
-
-        monkeypatch.setattr(functional, 'choose_implementation', choose)
-        dispatch.clear_cache()
-        return questions
-
-    return set_answer
-
-
 @pytest.mark.parametrize('implementation', ['native', 'op'])
 def test_auto_takes_what_is_faster(device, faster, implementation):
     questions = faster(implementation)
     x, weight, bias, _ = tensors_of(SMALL, device=device)
     assert which_ran(x, weight, bias) == implementation
-    assert questions == [
+    assert [question._asdict() for question in questions] == [
         dict(
-            device_type=device,
+            device=x.device,
             dtype=torch.float32,
             kernel_size=(5, 3),
             dilation=1,
@@ -318,7 +300,7 @@ def test_everything_that_matters_is_asked_once(device, faster):
             depthwise_conv2d(x, trained, bias)
         with torch.autocast(device, torch.float16):
             depthwise_conv2d(x, weight, bias)
-    first, *others = questions
+    first, *others = (question._asdict() for question in questions)
     changes = [dict(question.items() - first.items()) for question in others]
     assert changes == [
         dict(batch=1),
@@ -346,11 +328,11 @@ def test_another_number_of_threads_is_asked_about(faster):
 
 def test_what_is_remembered_does_not_grow_for_ever(faster, monkeypatch):
     faster('native')
-    monkeypatch.setattr(functional, '_MAXIMUM_CHOICES', 4)
+    monkeypatch.setattr(dispatch, 'MAXIMUM_CHOICES', 4)
     weight = torch.ones(1, 1, 3, 3)
     for height in range(1, 12):
         depthwise_conv2d(torch.ones(1, 1, height, 2), weight)
-        assert 1 <= len(functional._choices) <= 4
+        assert 1 <= len(dispatch.choices) <= 4
 
 
 @pytest.mark.parametrize('implementation', ['native', 'op'])
@@ -455,8 +437,9 @@ def call(x=(2, 4, 8, 8), weight=(4, 1, 5, 5), bias=None, **kwargs):
 )
 def test_wrong_arguments_are_named(arguments, message):
     for implementation in ('auto', 'native', 'op'):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message) as caught:
             call(**{'implementation': implementation, **arguments})
+        assert isinstance(caught.value, UserError)
 
 
 def test_unknown_environment_is_named(monkeypatch):

@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unireplknet_ops import DepthwiseConv2d, DepthWiseConv2dImplicitGEMM
 from unireplknet_ops.depthwise_conv2d import build_depthwise_conv2d, build_implicit_gemm
+from unireplknet_ops.errors import UserError
 
 needs_op = pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
 CLASSES = {
@@ -124,10 +125,10 @@ def test_signature_of_the_papers_op():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(kernel_size=4), 'kernel size 4x4 is not odd'),
-        (dict(kernel_size=(3, 8)), 'kernel size 3x8 is not odd'),
-        (dict(kernel_size=0), 'kernel size 0x0 is not odd'),
-        (dict(kernel_size=-1), 'kernel size -1x-1 is not odd'),
+        (dict(kernel_size=4), 'kernel size 4x4 is even'),
+        (dict(kernel_size=(3, 8)), 'kernel size 3x8 is even'),
+        (dict(kernel_size=0), 'kernel size 0x0 is even'),
+        (dict(kernel_size=-1), 'kernel size -1x-1 is below 1'),
         (dict(out_channels=16), 'in_channels = out_channels = groups, got 8, 16, 8: use nn.Conv2d'),
         (dict(groups=1), 'got 8, 8, 1: use nn.Conv2d'),
         (dict(stride=2), "stride must be 1 and padding_mode 'zeros', got 2"),
@@ -141,8 +142,9 @@ def test_signature_of_the_papers_op():
     ids=str,
 )
 def test_wrong_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         DepthwiseConv2d(**{'in_channels': 8, 'kernel_size': 7, **arguments})
+    assert isinstance(caught.value, UserError)
 
 
 def test_copies_and_pickles():
@@ -237,5 +239,5 @@ def test_other_convolutions_are_built_as_nn_conv2d(build, arguments):
 
 @BUILDERS
 def test_an_even_size_is_refused(build):
-    with pytest.raises(ValueError, match='kernel size 8x8 is not odd'):
+    with pytest.raises(ValueError, match='kernel size 8x8 is even'):
         build(8, 8, 8, padding=4, groups=8)

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 import warnings
 
 import pytest
@@ -11,8 +12,7 @@ from torch import nn
 from torch.export import Dim
 from torch.utils.flop_counter import FlopCounterMode
 
-from unireplknet_ops import DepthwiseConv2d, depthwise_conv2d
-from unireplknet_ops.depthwise_conv2d import functional
+from unireplknet_ops import DepthwiseConv2d, convolution_rules, depthwise_conv2d
 
 pytestmark = pytest.mark.skipif(
     reason_to_skip('cpu') is not None, reason='no compiled op: the operators are not defined'
@@ -111,6 +111,65 @@ def test_fake_output_is_like_the_real_one(device, name):
                     )
                 assert fake.stride() == real.stride()
                 assert (fake.shape, fake.dtype, fake.device.type) == (real.shape, dtype, device)
+
+
+def runs(x, *arguments) -> bool:
+    try:
+        return ops.depthwise_conv2d(x, *arguments).shape == x.shape
+    except RuntimeError:
+        return False
+
+
+@pytest.mark.parametrize('dilation', [1, 2, 15, 16])
+def test_python_knows_the_limits_of_the_kernels(device, dilation):
+    x = torch.zeros(1, 1, 2, 3, device=device)
+    answers = set()
+    for size in range(1, 67):
+        for kernel_size in ((size, 1), (1, size)):
+            weight = torch.zeros(1, 1, *kernel_size, device=device)
+            is_within = convolution_rules.limit_reached(kernel_size, dilation) is None
+            assert runs(x, weight, None, dilation) == is_within, kernel_size
+            answers.add(is_within)
+    assert answers == ({False} if dilation == 16 else {True, False})
+
+
+def test_python_knows_the_dtypes_of_the_kernels(device):
+    dtypes = {value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+    found = set()
+    for dtype in dtypes:
+        try:
+            x, weight = (
+                torch.zeros(shape, device=device).to(dtype)
+                for shape in ((1, 1, 3, 3), (1, 1, 1, 1))
+            )
+        except (RuntimeError, TypeError):  # no tensor of such a dtype can be made from numbers
+            continue
+        if runs(x, weight):
+            found.add(dtype)
+    assert found == set(convolution_rules.DTYPES[device])
+
+
+def test_python_and_the_kernels_agree_on_what_is_channels_last(device):
+    """For maps whose axes lie in any order in memory, and for slices of them."""
+    seen = []
+    for order in itertools.permutations(range(4)):
+        for sizes in ((2, 3, 4, 5), (2, 1, 4, 5), (1, 3, 1, 5), (2, 3, 1, 1)):
+            whole = torch.zeros([sizes[axis] for axis in order], device=device)
+            x = whole.permute([order.index(axis) for axis in range(4)])
+            assert x.shape == sizes
+            for view in (x, x[:, :, :, ::2], x[:, :2], x[:1], x[:, :, 1:]):
+                output = ops.depthwise_conv2d(
+                    view, torch.zeros(view.shape[1], 1, 1, 1, device=device)
+                )
+                like = torch.empty(
+                    view.shape,
+                    memory_format=torch.channels_last
+                    if convolution_rules.is_channels_last(view)
+                    else torch.contiguous_format,
+                )
+                assert output.stride() == like.stride(), (view.shape, view.stride())
+                seen.append(convolution_rules.is_channels_last(view))
+    assert 50 < sum(seen) < len(seen) - 50
 
 
 @pytest.mark.parametrize('device_type', ['cpu', 'meta'])
@@ -290,8 +349,8 @@ def test_compiled_by_inductor(device, memory_format):
 
 @pytest.mark.usefixtures('no_compiled_code')
 @pytest.mark.parametrize('answer', ['op', 'native'])
-def test_compiled_auto_takes_what_is_faster(device, monkeypatch, answer):
-    monkeypatch.setattr(functional, 'choose_implementation', lambda **problem: answer)
+def test_compiled_auto_takes_what_is_faster(device, faster, answer):
+    faster(answer)
     graphs = []
 
     def backend(graph, inputs):
@@ -385,9 +444,9 @@ def conv_targets(program: torch.export.ExportedProgram) -> list[str]:
 
 @pytest.mark.parametrize('strict', [False, True])
 @pytest.mark.parametrize('implementation', ['auto', 'native', 'op'])
-def test_export(device, monkeypatch, implementation, strict):
+def test_export(device, faster, implementation, strict):
     """'auto' leaves a convolution in the graph, that any torch can load, whatever is faster here."""
-    monkeypatch.setattr(functional, 'choose_implementation', lambda **problem: 'op')
+    faster('op')
     network = Network(implementation).to(device).eval()
     x = torch.randn(2, 3, 14, 13, device=device)
     sizes = {'x': {0: Dim('batch', max=64), 2: Dim('height', max=512), 3: Dim('width', max=512)}}
@@ -413,8 +472,9 @@ def test_export_for_training_has_the_gradients():
 
 
 @pytest.mark.parametrize('implementation', ['auto', 'op'])
-def test_torchscript_trace(device, implementation):
+def test_torchscript_trace(device, faster, implementation):
     """No warning: sizes in the trace are constants or belong to the operator."""
+    faster('op')
     network = Network(implementation).to(device).eval()
     x = torch.randn(2, 3, 14, 13, device=device)
     with warnings.catch_warnings():
@@ -486,8 +546,8 @@ def optional_import(name):
         return None
 
 
-def test_transforms_of_torch_func_run_natively(monkeypatch):
-    monkeypatch.setattr(functional, 'choose_implementation', lambda **problem: 'op')
+def test_transforms_of_torch_func_run_natively(faster):
+    faster('op')
     x, weight, bias, _ = (tensor.float() for tensor in inputs_of(SAMPLES[0]))
 
     def loss(weight, x):
@@ -515,8 +575,8 @@ def test_transforms_of_torch_func_run_natively(monkeypatch):
             )
 
 
-def test_forward_mode_differentiation_runs_natively(monkeypatch):
-    monkeypatch.setattr(functional, 'choose_implementation', lambda **problem: 'op')
+def test_forward_mode_differentiation_runs_natively(faster):
+    faster('op')
     x, weight, bias, tangent = (tensor.float() for tensor in inputs_of(SAMPLES[0]))
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, tangent)

@@ -1,9 +1,9 @@
 """Which implementation runs a depthwise convolution: the op, or torch's native one.
 
-`choose_implementation` takes the op only where it can run and was measured to be faster on this kind of
-device (`tuning_tables` says what follows from a measurement for the shapes around it). Training rests on
-forward, gradient of the input and gradient of the weight together, inference on the forward alone. Without
-a table for a device, and on every GPU until `gpu_check.sh` has written one, the native path runs.
+`choose` asks one question after the other. The op runs only where it can and was measured to be faster on
+this kind of device (`tuning_tables` says what follows from a measurement for the shapes around it). Training
+rests on forward, gradient of the input and gradient of the weight together, inference on the forward alone.
+Without a table for a device, and on every GPU until `gpu_check.sh` has written one, the native path runs.
 
 `explain` tells why. UNIREPLKNET_DWCONV=native or op overrides the choice for the whole process.
 
@@ -13,32 +13,40 @@ symbolic sizes are only compared with a few bounds, so that the guards are range
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unireplknet_ops import library, tuning_tables
-from unireplknet_ops.tracing import constant_in_graphs
+from unireplknet_ops.convolution_rules import DTYPES, is_channels_last, limit_reached
+from unireplknet_ops.errors import ArgumentError, OpUnavailableError, UserError
+from unireplknet_ops.torch_internals import (
+    constant_in_graphs,
+    is_fake,
+    is_transformed,
+)
 from unireplknet_ops.tuning_tables import MINIMUM_CHANNELS, MINIMUM_SIDE, Regions
 
 Implementation = Literal['native', 'op']
 
 FORCE_VARIABLE = 'UNIREPLKNET_DWCONV'
-MAXIMUM_KERNEL_SIZE = 63
-MAXIMUM_DILATION = 15
-MAXIMUM_DILATED_KERNEL_SIZE = 9
-DTYPES = dict(
-    cpu=(torch.float32, torch.bfloat16, torch.float16, torch.float64),
-    cuda=(torch.float32, torch.bfloat16, torch.float16),
-)
-MAXIMUM_CHOICES = 4096  # kept; a training on images of all sizes starts over then
+IMPLEMENTATIONS = ('auto', 'native', 'op')
+PLAIN_TYPES = {Tensor, nn.Parameter}
+
+# What `choose_by_measurement` can say.
+NO_TABLE = 'there is no tuning table for this device'
+TOO_FEW_CHANNELS = f'fewer than {MINIMUM_CHANNELS} channels were not measured'
+TOO_NARROW = f'maps narrower than {MINIMUM_SIDE} were not measured'
+FASTER = 'the op was measured to be faster'
+NOT_FASTER = 'the op was not measured to be faster'
 
 
 class Problem(NamedTuple):
-    """The arguments of `choose_implementation`."""
+    """A convolution to choose for, as the arguments of `choose_implementation` describe it."""
 
-    device_type: str
+    device: torch.device
     dtype: torch.dtype
     kernel_size: tuple[int, int]
     dilation: int
@@ -54,20 +62,149 @@ class Problem(NamedTuple):
         shape = (self.batch, self.channels, self.height, self.width)
         layout = tuning_tables.layout_name(self.channels_last)
         dtype = tuning_tables.dtype_name(self.dtype)
-        where = self.device_type
-        if self.device_type == 'cpu':
+        where = str(self.device)
+        if self.device.type == 'cpu':
             where = f'{where} with {torch.get_num_threads()} threads'
         purpose = 'training' if self.needs_grad else 'inference'
         return f'{height}x{width} dilation {self.dilation} on {shape} {layout} {dtype}, {where}, {purpose}'
 
 
-_choices: dict[tuple, Implementation] = {}
-caches: list[dict] = [_choices]  # and those of callers that keep what was chosen
+class Choice(NamedTuple):
+    """What runs, and why, in a few words; whether the device's tuning table was asked."""
+
+    implementation: Implementation
+    reason: str
+    is_measured: bool = False
+
+
+def check_implementation(wanted: str) -> None:
+    """ArgumentError if it is none of `IMPLEMENTATIONS`."""
+    if wanted not in IMPLEMENTATIONS:
+        raise ArgumentError(
+            f'implementation={wanted!r} is not known: choose one of {", ".join(IMPLEMENTATIONS)}'
+        )
+
+
+def problem_of(
+    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, needs_grad: bool | None = None
+) -> Problem:
+    """The problem that the arguments of `depthwise_conv2d` pose, autocast and gradient mode considered."""
+    is_map = x.dim() == 4
+    batch, channels, height, width = x.shape if is_map else (1, *x.shape)
+    return Problem(
+        device=x.device,
+        dtype=computing_dtype(x),
+        kernel_size=tuple(weight.shape[2:]),
+        dilation=dilation,
+        batch=batch,
+        channels=channels,
+        height=height,
+        width=width,
+        channels_last=is_map and x.layout is torch.strided and is_channels_last(x),
+        needs_grad=needs_gradient(x, weight, bias) if needs_grad is None else needs_grad,
+    )
+
+
+def choose(
+    problem: Problem,
+    wanted: str = 'auto',
+    tensors: Sequence[Tensor] = (),
+    *,
+    is_recorded: bool = False,
+) -> Choice:
+    """The choice between the two, asked in this order.
+
+    Args:
+        wanted: one of `IMPLEMENTATIONS`; 'auto' asks the environment variable first.
+        tensors: x and weight, if they are there to be looked at.
+        is_recorded: for a graph that leaves the process.
+
+    Raises:
+        ArgumentError: UNIREPLKNET_DWCONV is neither empty, native nor op.
+        OpUnavailableError: the op is wanted or forced, and cannot run.
+    """
+    origin = f"implementation='{wanted}'"
+    if wanted == 'auto' and (forced := forced_implementation()) is not None:
+        wanted, origin = forced, f'{FORCE_VARIABLE}={forced}'
+    if wanted == 'native':
+        return Choice('native', f'{origin} overrides the tuning tables')
+    if torch.onnx.is_in_onnx_export():
+        return Choice('native', 'ONNX knows no other')
+    obstacle = obstacle_to_tensors(tensors) or obstacle_to_op(problem, wanted)
+    if obstacle is not None and wanted == 'op':
+        raise OpUnavailableError(
+            f'{origin}, but the op cannot run here: {obstacle}. Choose native to run F.conv2d'
+        )
+    if wanted == 'op':
+        return Choice('op', f'{origin} overrides the tuning tables')
+    if obstacle is not None:
+        return Choice('native', f'the op cannot run: {obstacle}')
+    if is_recorded:
+        return Choice(
+            'native', 'the graph leaves the process, and any torch can load a convolution'
+        )
+    if any(type(tensor) not in PLAIN_TYPES and not is_fake(tensor) for tensor in tensors):
+        return Choice('native', 'a subclass of torch.Tensor may be more than its numbers')
+    return choose_by_measurement(problem)
+
+
+def obstacle_to_tensors(tensors: Sequence[Tensor]) -> str | None:
+    """Why the op cannot take x and weight, whatever their sizes; None if it can."""
+    if not tensors:
+        return None
+    if is_transformed():
+        return 'torch.func and forward-mode differentiation do not know it'
+    if tensors[0].dim() != 4:
+        return f'x must have the shape (N, C, H, W), got {tuple(tensors[0].shape)}'
+    for name, tensor in zip(('x', 'weight'), tensors, strict=True):
+        if tensor.layout is not torch.strided:
+            return f'{name} has the layout {tensor.layout}, not torch.strided'
+    return None
+
+
+def obstacle_to_op(problem: Problem, wanted: str = 'auto') -> str | None:
+    """Why the op cannot solve a problem, None if it can."""
+    device_type = problem.device.type
+    if device_type == 'meta' and wanted == 'op':  # for the shape of what the op would return
+        device_type = 'cpu'
+    missing = _missing_library(device_type)
+    if missing is not None:
+        return missing
+    if problem.dtype not in DTYPES[device_type]:
+        return f'it does not compute in {problem.dtype} on {device_type}'
+    return limit_reached(problem.kernel_size, problem.dilation)
+
+
+def choose_by_measurement(problem: Problem) -> Choice:
+    """The op where it was measured to be faster, by the tuning table of the device."""
+    is_dilated = True if problem.dilation > 1 else False  # noqa: SIM210  bool() would stay symbolic
+    regions = _winning_regions(
+        problem.device.type,
+        problem.device.index,
+        problem.dtype,
+        problem.channels_last,
+        is_dilated,
+        problem.needs_grad,
+    )
+    if regions is None:
+        return Choice('native', NO_TABLE, True)
+    if problem.channels < MINIMUM_CHANNELS:
+        return Choice('native', TOO_FEW_CHANNELS, True)
+    if problem.height < MINIMUM_SIDE or problem.width < MINIMUM_SIDE:
+        return Choice('native', TOO_NARROW, True)
+    planes, area = problem.batch * problem.channels, problem.height * problem.width
+    kernel_height, kernel_width = problem.kernel_size
+    if _is_inside(regions, kernel_height, planes, area) and (
+        kernel_width == kernel_height or _is_inside(regions, kernel_width, planes, area)
+    ):
+        return Choice('op', FASTER, True)
+    return Choice('native', NOT_FASTER, True)
 
 
 def choose_implementation(
     *,
-    device_type: str,
+    device: torch.device | str | None = None,
+    device_type: str | None = None,
     dtype: torch.dtype,
     kernel_size: tuple[int, int],
     dilation: int,
@@ -81,7 +218,9 @@ def choose_implementation(
     """The implementation for a depthwise convolution of stride 1 with 'same' padding.
 
     Args:
-        device_type, dtype: of the input and the weight; under autocast, the dtype computed in.
+        device: of the input and the weight; 'cuda' is the current GPU.
+        device_type: instead of `device`, 'cpu', or 'cuda' for the current GPU.
+        dtype: of the input and the weight; under autocast, the dtype computed in.
         kernel_size: (Kh, Kw).
         dilation: of both axes.
         batch, channels, height, width: N, C, H, W of the input; may be symbolic.
@@ -89,11 +228,12 @@ def choose_implementation(
         needs_grad: whether a backward pass will follow.
 
     Raises:
-        RuntimeError: UNIREPLKNET_DWCONV=op, and the op cannot run.
-        ValueError: UNIREPLKNET_DWCONV is neither empty, native nor op.
+        ArgumentError: UNIREPLKNET_DWCONV is neither empty, native nor op; or not one of `device` and
+            `device_type` is given.
+        OpUnavailableError: UNIREPLKNET_DWCONV=op, and the op cannot run.
     """
-    problem = (
-        device_type,
+    problem = Problem(
+        _one_device(device, device_type),
         dtype,
         kernel_size,
         dilation,
@@ -104,61 +244,13 @@ def choose_implementation(
         channels_last,
         needs_grad,
     )
-    if torch.compiler.is_compiling():
-        return _choose(Problem(*problem))
-    key = (problem, torch.get_num_threads(), os.environ.get(FORCE_VARIABLE))
-    try:
-        choice = _choices.get(key)
-    except TypeError:  # symbolic sizes outside torch.compile have no hash
-        return _choose(Problem(*problem))
-    if choice is None:
-        choice = _choose(Problem(*problem))
-        if len(_choices) >= MAXIMUM_CHOICES:
-            _choices.clear()
-        _choices[key] = choice
-        library.logger.debug('Depthwise convolution %s: %s', Problem(*problem), choice)
-    return choice
+    return choose(problem).implementation
 
 
-def _choose(problem: Problem) -> Implementation:
-    """The choice itself: forced, impossible, or measured, in this order."""
-    forced = forced_implementation()
-    obstacle = obstacle_to_op(
-        problem.device_type, problem.dtype, problem.kernel_size, problem.dilation
-    )
-    if forced == 'op' and obstacle is not None:
-        raise RuntimeError(
-            f'{FORCE_VARIABLE}=op, but the op cannot run here: {obstacle}. Unset it to let the '
-            'native convolution take over'
-        )
-    if forced is not None:
-        return forced
-    if obstacle is not None:
-        return 'native'
-    return 'op' if _is_op_faster(problem) else 'native'
-
-
-def obstacle_to_op(
-    device_type: str, dtype: torch.dtype, kernel_size: tuple[int, int], dilation: int
-) -> str | None:
-    """Why the op cannot run, or None if it can."""
-    missing = _missing_library(device_type)
-    if missing is not None:
-        return missing
-    if dtype not in DTYPES[device_type]:
-        return f'it does not compute in {dtype} on {device_type}'
-    largest = MAXIMUM_KERNEL_SIZE if dilation == 1 else MAXIMUM_DILATED_KERNEL_SIZE
-    for size in kernel_size:
-        if size % 2 == 0:
-            return f'kernel size {kernel_size[0]}x{kernel_size[1]} is even'
-        if size > largest:
-            return (
-                f'kernel size {kernel_size[0]}x{kernel_size[1]} with dilation {dilation} is above '
-                f'{largest}'
-            )
-    if dilation > MAXIMUM_DILATION:
-        return f'dilation {dilation} is above {MAXIMUM_DILATION}'
-    return None
+def _one_device(device: torch.device | str | None, device_type: str | None) -> torch.device:
+    if (device is None) == (device_type is None):
+        raise ArgumentError(f'give device or device_type, got {device} and {device_type}')
+    return torch.device(device_type if device is None else device)
 
 
 def explain(
@@ -170,7 +262,7 @@ def explain(
     needs_grad: bool | None = None,
     **problem,
 ) -> str:
-    """What `choose_implementation` says of a convolution, and why, as text of a few lines.
+    """What is chosen for a convolution, and why, as text of a few lines.
 
     Args:
         x, weight, bias: (N, C, H, W), (C, 1, Kh, Kw) and (C,) or None, as given to `depthwise_conv2d`;
@@ -179,42 +271,71 @@ def explain(
         needs_grad: None asks the tensors and torch's gradient mode.
 
     Raises:
-        ValueError: only one of x and weight, or one of them without four dimensions.
+        ArgumentError: only one of x and weight, or one of them without four dimensions.
     """
     if (x is None) != (weight is None):
-        raise ValueError('explain takes both x and weight, or neither')
-    if x is not None:
+        raise ArgumentError('explain takes both x and weight, or neither')
+    if x is None:
+        tensors = ()
+        device = _one_device(problem.pop('device', None), problem.pop('device_type', None))
+        asked = Problem(device, dilation=dilation, needs_grad=bool(needs_grad), **problem)
+    else:
         if x.dim() != 4 or weight.dim() != 4:
-            raise ValueError(
+            raise ArgumentError(
                 f'x must have the shape (N, C, H, W) and weight (C, 1, Kh, Kw), got {tuple(x.shape)} '
                 f'and {tuple(weight.shape)}'
             )
-        if needs_grad is None:
-            needs_grad = torch.is_grad_enabled() and any(
-                tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)
-            )
-        batch, channels, height, width = x.shape
-        problem = dict(
-            device_type=x.device.type,
-            dtype=computing_dtype(x),
-            kernel_size=tuple(weight.shape[2:]),
-            batch=batch,
-            channels=channels,
-            height=height,
-            width=width,
-            channels_last=is_channels_last(x),
-        )
-    problem |= dict(dilation=dilation, needs_grad=bool(needs_grad))
+        tensors = x, weight
+        asked = problem_of(x, weight, bias, dilation, needs_grad)
     try:
-        choice = choose_implementation(**problem)
-    except (RuntimeError, ValueError) as error:
-        choice = f'an error: {error}'
-    return '\n'.join([f'{Problem(**problem)}: {choice}', *_reasons(Problem(**problem))])
+        choice = choose(asked, tensors=tensors)
+    except UserError as error:
+        return f'{asked}: an error: {error}'
+    lines = [f'{asked}: {choice.implementation}', f'- {choice.reason}']
+    if choice.is_measured:
+        lines += _measurements(asked, choice)
+    return '\n'.join(lines)
 
 
-def is_channels_last(x: Tensor) -> bool:
-    """Whether (N, C, H, W) `x` has its channels innermost and is not NCHW-contiguous as well."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+def _measurements(problem: Problem, choice: Choice) -> list[str]:
+    """The lines of `explain` about what `choose_by_measurement` rests on."""
+    device = problem.device
+    table = tuning_tables.table_for(device)
+    here = f'{tuning_tables.device_name(device)} ({tuning_tables.device_level(device)})'
+    if table is None:
+        return [
+            f'- {tuning_tables.directory()} holds none for {here}; '
+            f'python -m unireplknet_ops.tune --device {device.type} writes it'
+        ]
+    whose = 'its own' if table.device == tuning_tables.device_name(device) else "another device's"
+    lines = [f'- {here} takes {whose} tuning table, {table}']
+    if choice.reason not in (FASTER, NOT_FASTER):
+        return lines
+    what = 'all three passes together' if problem.needs_grad else 'the forward pass'
+    lines.append(
+        f'- in {what} the op must be {tuning_tables.MARGIN:g}x as fast in each of these cells:'
+    )
+    for size in dict.fromkeys(problem.kernel_size):
+        cells = tuning_tables.surrounding_cells(
+            table.cells_for(problem.dtype, problem.channels_last),
+            kernel_size=size,
+            dilation=problem.dilation,
+            threads=_threads(device.type),
+            planes=problem.batch * problem.channels,
+            area=problem.height * problem.width,
+        )
+        lines += [
+            f'  {"yes" if tuning_tables.is_faster(cell, problem.needs_grad) else "no"}: {cell}'
+            for cell in cells
+        ] or [f'  none was measured around this shape for {size}x{size}']
+    return lines
+
+
+def needs_gradient(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether a backward pass may follow."""
+    return torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    )
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
@@ -231,21 +352,34 @@ def computing_dtype(x: Tensor) -> torch.dtype:
     return autocast_dtype(x.device.type) or x.dtype
 
 
-def clear_cache() -> None:
-    """Forget the choices and the tables read; for after writing a new table or loading a library."""
-    for cache in caches:
-        cache.clear()
-    _regions_of.cache_clear()
-    tuning_tables.read_all.cache_clear()
-
-
 @constant_in_graphs
 def forced_implementation() -> Implementation | None:
-    """What UNIREPLKNET_DWCONV forces, None if it is not set; ValueError if it is not known."""
+    """What UNIREPLKNET_DWCONV forces, None if it is not set; ArgumentError if it is not known."""
     forced = os.environ.get(FORCE_VARIABLE) or None
     if forced not in (None, 'native', 'op'):
-        raise ValueError(f'{FORCE_VARIABLE}={forced} is not known: choose native or op')
+        raise ArgumentError(f'{FORCE_VARIABLE}={forced} is not known: choose native or op')
     return forced
+
+
+# What has been found out is remembered: what `depthwise_conv2d` runs, by everything that it depends on,
+# and the tables with what follows from them.
+
+MAXIMUM_CHOICES = 4096  # a training on images of all sizes starts over then
+choices: dict[tuple, Implementation] = {}
+
+
+def remember(key: tuple, implementation: Implementation) -> None:
+    """Keep a choice in `choices`."""
+    if len(choices) >= MAXIMUM_CHOICES:
+        choices.clear()
+    choices[key] = implementation
+
+
+def clear_cache() -> None:
+    """Forget choices and tables; for after writing a new table or loading a library."""
+    choices.clear()
+    _regions_of.cache_clear()
+    tuning_tables.read_all.cache_clear()
 
 
 @constant_in_graphs
@@ -255,53 +389,38 @@ def _missing_library(device_type: str) -> str | None:
 
 @constant_in_graphs
 def _winning_regions(
-    device_type: str, dtype: torch.dtype, channels_last: bool, dilated: bool, training: bool
-) -> Regions:
-    device = torch.cuda.current_device() if device_type == 'cuda' else 0
-    threads = _threads(device_type)
-    return _regions_of(device_type, device, dtype, channels_last, dilated, training, threads)
+    device_type: str,
+    index: int | None,
+    dtype: torch.dtype,
+    channels_last: bool,
+    dilated: bool,
+    training: bool,
+) -> Regions | None:
+    """Where the op is faster on a device, index None being the current one; None without a table."""
+    if device_type == 'cuda' and index is None:
+        index = torch.cuda.current_device()
+    device = torch.device(device_type if index is None else f'{device_type}:{index}')
+    return _regions_of(device, dtype, channels_last, dilated, training, _threads(device_type))
 
 
 @functools.cache
 def _regions_of(
-    device_type: str,
-    device: int,
+    device: torch.device,
     dtype: torch.dtype,
     channels_last: bool,
     dilated: bool,
     training: bool,
     threads: int,
-) -> Regions:
-    table = tuning_tables.nearest_table(device_type)
+) -> Regions | None:
+    table = tuning_tables.table_for(device)
     if table is None:
-        return ()
+        return None
     cells = table.cells_for(dtype, channels_last)
     return tuning_tables.winning_regions(cells, dilated=dilated, threads=threads, training=training)
 
 
 def _threads(device_type: str) -> int:
     return torch.get_num_threads() if device_type == 'cpu' else 1
-
-
-def _is_op_faster(problem: Problem) -> bool:
-    """Whether the shape lies where the op was measured to be faster."""
-    if problem.channels < MINIMUM_CHANNELS:
-        return False
-    if problem.height < MINIMUM_SIDE or problem.width < MINIMUM_SIDE:
-        return False
-    is_dilated = True if problem.dilation > 1 else False  # noqa: SIM210  bool() would stay symbolic
-    regions = _winning_regions(
-        problem.device_type,
-        problem.dtype,
-        problem.channels_last,
-        is_dilated,
-        problem.needs_grad,
-    )
-    planes, area = problem.batch * problem.channels, problem.height * problem.width
-    kernel_height, kernel_width = problem.kernel_size
-    return _is_inside(regions, kernel_height, planes, area) and (
-        kernel_width == kernel_height or _is_inside(regions, kernel_width, planes, area)
-    )
 
 
 def _is_inside(regions: Regions, kernel_size, planes, area) -> bool:
@@ -319,46 +438,3 @@ def _is_inside(regions: Regions, kernel_size, planes, area) -> bool:
 
 def _is_between(value, begin: int, end: int | None) -> bool:
     return value >= begin and (end is None or value < end)
-
-
-def _reasons(problem: Problem) -> list[str]:
-    """The lines of `explain` below the first."""
-    device_type, kernel_size = problem.device_type, problem.kernel_size
-    obstacle = obstacle_to_op(device_type, problem.dtype, kernel_size, problem.dilation)
-    if obstacle is not None:
-        return [f'- the op cannot run: {obstacle}']
-    reasons = ['- the op can run']
-    forced = os.environ.get(FORCE_VARIABLE)
-    if forced:
-        return [*reasons, f'- {FORCE_VARIABLE}={forced} overrides the tuning tables']
-    table = tuning_tables.nearest_table(device_type)
-    if table is None:
-        return [
-            *reasons,
-            f'- there is no tuning table for {device_type} in {tuning_tables.directory()}; '
-            f'python -m unireplknet_ops.tune --device {device_type} writes one',
-        ]
-    level = tuning_tables.device_level(device_type)
-    reasons.append(f'- the nearest tuning table to {device_type} {level} is {table}')
-    if problem.channels < MINIMUM_CHANNELS:
-        return [*reasons, f'- fewer than {MINIMUM_CHANNELS} channels were not measured']
-    if min(problem.height, problem.width) < MINIMUM_SIDE:
-        return [*reasons, f'- maps narrower than {MINIMUM_SIDE} were not measured']
-    what = 'all three passes together' if problem.needs_grad else 'the forward pass'
-    reasons.append(
-        f'- in {what} the op must be {tuning_tables.MARGIN:g}x as fast in each of these cells:'
-    )
-    for size in dict.fromkeys(kernel_size):
-        cells = tuning_tables.surrounding_cells(
-            table.cells_for(problem.dtype, problem.channels_last),
-            kernel_size=size,
-            dilation=problem.dilation,
-            threads=_threads(device_type),
-            planes=problem.batch * problem.channels,
-            area=problem.height * problem.width,
-        )
-        reasons += [
-            f'  {"yes" if tuning_tables.is_faster(cell, problem.needs_grad) else "no"}: {cell}'
-            for cell in cells
-        ] or [f'  none was measured around this shape for {size}x{size}']
-    return reasons

@@ -1,4 +1,4 @@
-"""The base class of errors that a user can mend."""
+"""The errors that a user can mend, each also of the builtin class that says what kind it is."""
 
 
 class UserError(Exception):
@@ -6,3 +6,15 @@ class UserError(Exception):
 
     Programs print it without a traceback.
     """
+
+
+class ArgumentError(UserError, ValueError):
+    """Arguments, or an environment variable, that do not fit or are not known."""
+
+
+class OpUnavailableError(UserError, RuntimeError):
+    """The compiled op was asked for by name, and cannot run."""
+
+
+class TuningTableError(UserError, ValueError):
+    """A file that is no tuning table."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from unireplknet_ops.tracing import constant_in_graphs
+from unireplknet_ops.torch_internals import constant_in_graphs, has_kernels
 
 DIRECTORY_VARIABLE = 'UNIREPLKNET_OPS_LIB_DIR'
 FILE_NAMES = {'cpu': 'libunireplknet_ops.so', 'cuda': 'libunireplknet_ops_cuda.so'}
@@ -96,6 +96,8 @@ def _load_library(device_type: str) -> str | None:
 def _is_loaded(device_type: str) -> bool:
     """Whether somebody has loaded a copy already: a second definition would end the process."""
     name = OPERATORS[0]
-    return hasattr(torch.ops.unireplknet, name) and (
-        torch._C._dispatch_has_kernel_for_dispatch_key(f'unireplknet::{name}', device_type.upper())
+    if not hasattr(torch.ops.unireplknet, name):
+        return False
+    return device_type == 'cpu' or has_kernels(  # the CPU library defines the operators
+        f'unireplknet::{name}', device_type, FILE_NAMES[device_type]
     )

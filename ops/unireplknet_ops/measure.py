@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unireplknet_ops.convolution_rules import same_padding
 from unireplknet_ops.depthwise_conv2d.functional import depthwise_conv2d
 
 PASSES = ('forward', 'grad_input', 'grad_weight')
@@ -170,8 +171,8 @@ class Tensors:
 
 def native_pass(name: str, x: Tensor, grad_output: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """One of `PASSES` on torch's own convolution."""
-    channels, kernel_size = weight.shape[0], weight.shape[-1]
-    padding = dilation * (kernel_size // 2)
+    channels, kernel_size = weight.shape[0], weight.shape[2:]
+    padding = same_padding(kernel_size, dilation)
     if name == 'forward':
         return F.conv2d(x, weight, None, 1, padding, dilation, channels)
     wanted = name == 'grad_input'
@@ -181,7 +182,7 @@ def native_pass(name: str, x: Tensor, grad_output: Tensor, weight: Tensor, dilat
         weight,
         None,
         [1, 1],
-        [padding, padding],
+        padding,
         [dilation, dilation],
         False,
         [0, 0],

@@ -172,6 +172,7 @@ def measure_table(
         date=datetime.now(timezone.utc).strftime('%Y-%m-%d'),
         command=command,
         cells=cells,
+        machine=tuning_tables.machine(),
     )
 
 

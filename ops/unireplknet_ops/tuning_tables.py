@@ -32,6 +32,7 @@ import functools
 import json
 import math
 import os
+import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -39,8 +40,10 @@ from typing import NamedTuple
 import torch
 
 from unireplknet_ops import library
+from unireplknet_ops.errors import OpUnavailableError, TuningTableError
 
 FORMAT = 1
+X86 = 'x86_64'
 CPU_LEVELS = ('portable', 'avx2', 'avx512', 'avx512_bf16')  # worst first
 PASSES = ('forward', 'grad_input', 'grad_weight', 'training')
 MARGIN = 1.05
@@ -91,6 +94,7 @@ class TuningTable(NamedTuple):
     date: str
     command: str
     cells: dict[tuple[str, str], tuple[Cell, ...]]
+    machine: str = X86  # the processor's architecture, which older files do not state
 
     def cells_for(self, dtype: torch.dtype, channels_last: bool) -> tuple[Cell, ...]:
         return self.cells.get((dtype_name(dtype), layout_name(channels_last)), ())
@@ -99,7 +103,9 @@ class TuningTable(NamedTuple):
     def name(self) -> str:
         """The file's name without extension: what tells two tables apart."""
         if self.device_type == 'cpu':
-            return f'cpu-{self.level}'
+            return (
+                f'cpu-{self.level}' if self.machine == X86 else f'cpu-{self.machine}-{self.level}'
+            )
         return f'{self.device_type}-{self.level}-{self.device.lower().replace(" ", "-")}'
 
     def __str__(self) -> str:
@@ -164,7 +170,8 @@ def read(path: Path) -> TuningTable:
     """Read one table.
 
     Raises:
-        ValueError: the file is no tuning table of this format.
+        TuningTableError: the file is no tuning table of this format.
+        OSError: there is no such file, or it cannot be read.
     """
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -173,14 +180,16 @@ def read(path: Path) -> TuningTable:
         cells = {}
         for group, rows in content['cells'].items():
             dtype, layout = group.split(' ')
+            if not all(type(number) in (int, float) for row in rows for number in row):
+                raise ValueError('a cell holds something else than numbers')
             cells[dtype, layout] = tuple(Cell(*row) for row in rows)
-        fields = {key: content[key] for key in TuningTable._fields if key != 'cells'}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        content = {'machine': X86} | content | {'cells': cells}
+        return TuningTable(**{key: content[key] for key in TuningTable._fields})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TuningTableError(
             f'{path} is not a tuning table that can be read ({error}): write it again with '
             'python -m unireplknet_ops.tune'
         ) from error
-    return TuningTable(**fields, cells=cells)
 
 
 @functools.cache
@@ -195,17 +204,27 @@ def read_all(folder: Path) -> tuple[TuningTable, ...]:
     return tuple(tables)
 
 
-def device_level(device_type: str) -> str:
-    """The instruction set that the CPU op uses, or the compute capability of the current GPU."""
-    if device_type == 'cpu':
-        return torch.ops.unireplknet.cpu_isa()
-    major, minor = torch.cuda.get_device_capability()
+def device_level(device: torch.device | str) -> str:
+    """The instruction set that the CPU op uses, or a GPU's compute capability; 'cuda' is the current GPU.
+
+    Raises:
+        OpUnavailableError: UNIREPLKNET_CPU_ISA names an instruction set that cannot run here.
+    """
+    device = torch.device(device)
+    if device.type == 'cpu':
+        try:
+            return torch.ops.unireplknet.cpu_isa()
+        except RuntimeError as error:
+            raise OpUnavailableError(str(error)) from None
+    major, minor = torch.cuda.get_device_capability(device)
     return f'sm_{major}{minor}'
 
 
-def device_name(device_type: str) -> str:
-    if device_type != 'cpu':
-        return torch.cuda.get_device_name()
+def device_name(device: torch.device | str) -> str:
+    """The processor's or the GPU's name; 'cuda' is the current GPU."""
+    device = torch.device(device)
+    if device.type != 'cpu':
+        return torch.cuda.get_device_name(device)
     try:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
     except OSError:
@@ -214,29 +233,34 @@ def device_name(device_type: str) -> str:
     return names[0] if names else 'CPU'
 
 
-def nearest_table(device_type: str) -> TuningTable | None:
-    """The table of this very device, else of the nearest level that was measured, the lower of two.
+def machine() -> str:
+    """The processor's architecture, as Linux calls it: x86_64, aarch64, ..."""
+    name = platform.machine().lower()
+    return {'amd64': X86, 'arm64': 'aarch64'}.get(name, name)
 
-    On a CPU only the two AVX-512 levels take each other's, whose float32 kernels are the same: what
-    was measured with longer vectors says nothing of shorter ones, for the op nor for torch.
+
+def table_for(device: torch.device | str) -> TuningTable | None:
+    """The table that speaks for a device, None if none does; 'cuda' is the current GPU.
+
+    A GPU takes its own model's, else one of the same compute capability; a CPU that of its architecture
+    and instruction set, of whatever model. The two AVX-512 levels, whose float32 kernels are the same, take
+    each other's too. What was measured elsewhere says nothing, of the op nor of torch.
     """
-    tables = [table for table in read_all(directory()) if table.device_type == device_type]
-    level, name = device_level(device_type), device_name(device_type)
-    if device_type == 'cpu':
-        related = CPU_LEVELS[2:] if level in CPU_LEVELS[2:] else (level,)
-        tables = [table for table in tables if table.level in related]
-    if not tables:
-        return None
-
-    def distance(table: TuningTable) -> tuple:
-        difference = _rank(table.level) - _rank(level)
-        return abs(difference), difference, table.device != name, table.name
-
-    return min(tables, key=distance)
-
-
-def _rank(level: str) -> int:
-    return CPU_LEVELS.index(level) if level in CPU_LEVELS else int(level.removeprefix('sm_'))
+    device = torch.device(device)
+    level, name = device_level(device), device_name(device)
+    related = CPU_LEVELS[2:] if level in CPU_LEVELS[2:] else (level,)
+    tables = [
+        table
+        for table in read_all(directory())
+        if table.device_type == device.type
+        and table.level in related
+        and (device.type != 'cpu' or table.machine == machine())
+    ]
+    return min(
+        tables,
+        key=lambda table: (table.level != level, table.device != name, table.name),
+        default=None,
+    )
 
 
 def winning_regions(

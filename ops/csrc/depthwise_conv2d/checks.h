@@ -11,7 +11,7 @@
 
 namespace unireplknet {
 
-// As in unireplknet_ops/depthwise_conv2d/limits.py.
+// As in unireplknet_ops/convolution_rules.py.
 constexpr int64_t kMaxKernelSize = 63;
 constexpr int64_t kMaxDilation = 15;
 constexpr int64_t kMaxDilatedKernelSize = 9;  // with dilation > 1, as in the Dilated Reparam Block

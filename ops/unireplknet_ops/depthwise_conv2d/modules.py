@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unireplknet_ops.depthwise_conv2d.functional import IMPLEMENTATIONS, depthwise_conv2d
+from unireplknet_ops.convolution_rules import check_kernel_size, same_padding
+from unireplknet_ops.depthwise_conv2d.functional import depthwise_conv2d
+from unireplknet_ops.dispatch import check_implementation
+from unireplknet_ops.errors import ArgumentError
 
 torch.fx.wrap('depthwise_conv2d')  # a node of its own for torch.fx, which cannot trace its choice
 
@@ -29,7 +32,7 @@ class DepthwiseConv2d(nn.Conv2d):
             changed later.
 
     Raises:
-        ValueError: any other value.
+        ArgumentError: any other value.
     """
 
     def __init__(
@@ -48,37 +51,29 @@ class DepthwiseConv2d(nn.Conv2d):
         *,
         implementation: str = 'auto',
     ):
-        if implementation not in IMPLEMENTATIONS:
-            raise ValueError(
-                f'implementation={implementation!r} is not known: choose one of '
-                f'{", ".join(IMPLEMENTATIONS)}'
-            )
+        check_implementation(implementation)
         out_channels = in_channels if out_channels is None else out_channels
         groups = in_channels if groups is None else groups
         if not in_channels == out_channels == groups:
-            raise ValueError(
+            raise ArgumentError(
                 'a depthwise convolution has in_channels = out_channels = groups, got '
                 f'{in_channels}, {out_channels}, {groups}: use nn.Conv2d'
             )
         if _pair(stride) != (1, 1) or padding_mode != 'zeros':
-            raise ValueError(
+            raise ArgumentError(
                 f"stride must be 1 and padding_mode 'zeros', got {stride} and {padding_mode!r}: use "
                 'nn.Conv2d'
             )
         kernel_size = _pair(kernel_size)
-        if any(size < 1 or size % 2 == 0 for size in kernel_size):
-            raise ValueError(
-                f"kernel size {kernel_size[0]}x{kernel_size[1]} is not odd: 'same' padding needs odd "
-                'sizes. Use an odd size, or nn.Conv2d with a padding of your choice'
-            )
+        check_kernel_size(kernel_size)
         vertical, horizontal = _pair(dilation)
         if vertical != horizontal:
-            raise ValueError(
+            raise ArgumentError(
                 f'dilation must be the same for both axes, got {dilation}: use nn.Conv2d'
             )
-        same = _same_padding(kernel_size, vertical)
+        same = same_padding(kernel_size, vertical)
         if padding != 'same' and _pair(padding) != same:
-            raise ValueError(
+            raise ArgumentError(
                 f"padding must be 'same', which is {same} for kernel size "
                 f'{kernel_size[0]}x{kernel_size[1]} and dilation {vertical}, got {padding}: use '
                 'nn.Conv2d'
@@ -113,7 +108,7 @@ class DepthwiseConv2d(nn.Conv2d):
         return (
             self.stride == (1, 1)
             and vertical == horizontal
-            and self.padding == _same_padding(self.kernel_size, vertical)
+            and self.padding == same_padding(self.kernel_size, vertical)
             and self.padding_mode == 'zeros'
         )
 
@@ -149,7 +144,7 @@ def build_depthwise_conv2d(
     """A `DepthwiseConv2d` where it can be one, else the `nn.Conv2d` of the same arguments.
 
     Raises:
-        ValueError: a depthwise convolution of stride 1 and even kernel size, padded by half of it.
+        ArgumentError: a depthwise convolution of stride 1 and even kernel size, padded by half of it.
     """
     arguments = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
     if _is_same_depthwise(*arguments[:-1], padding_mode):
@@ -186,12 +181,8 @@ def _is_same_depthwise(
         and _pair(stride) == (1, 1)
         and vertical == horizontal
         and padding_mode == 'zeros'
-        and (padding == 'same' or _pair(padding) == _same_padding(_pair(kernel_size), vertical))
+        and (padding == 'same' or _pair(padding) == same_padding(_pair(kernel_size), vertical))
     )
-
-
-def _same_padding(kernel_size: tuple[int, int], dilation: int) -> tuple[int, int]:
-    return tuple(dilation * (size // 2) for size in kernel_size)
 
 
 def _pair(value) -> tuple:

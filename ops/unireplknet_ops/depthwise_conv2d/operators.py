@@ -16,60 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unireplknet_ops.convolution_rules import check_shapes, is_channels_last, limit_reached
 from unireplknet_ops.deferred import when_imported
-from unireplknet_ops.dispatch import (
-    MAXIMUM_DILATED_KERNEL_SIZE,
-    MAXIMUM_DILATION,
-    MAXIMUM_KERNEL_SIZE,
-)
-
-AUTOCAST_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
-    torch._C.DispatchKey.AutocastCUDA
-)
-
-
-def check_shapes(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
-    """Check what no implementation of a 'same' depthwise convolution could compute.
-
-    Raises:
-        ValueError: weight is not (C, 1, Kh, Kw) with the C of x (N, C, H, W), bias is not (C,), a
-            kernel size is even, or the dilation is below 1.
-    """
-    if x.dim() not in (3, 4):
-        raise ValueError(f'x must have the shape (N, C, H, W), got {tuple(x.shape)}')
-    channels = x.shape[-3]
-    if weight.dim() != 4 or weight.shape[1] != 1 or weight.shape[0] != channels:
-        raise ValueError(
-            f'weight must have the shape ({channels}, 1, Kh, Kw), one filter for each of the '
-            f'{channels} channels of x {tuple(x.shape)}, got {tuple(weight.shape)}'
-        )
-    kernel_height, kernel_width = weight.shape[2:]
-    if kernel_height % 2 == 0 or kernel_width % 2 == 0:
-        raise ValueError(
-            f"kernel size {kernel_height}x{kernel_width} is even: 'same' padding needs odd sizes. "
-            'Use an odd size, or F.conv2d with a padding of your choice'
-        )
-    if dilation < 1:
-        raise ValueError(f'dilation must be at least 1, got {dilation}')
-    if bias is not None and (bias.dim() != 1 or bias.shape[0] != channels):
-        raise ValueError(f'bias must have the shape ({channels},), got {tuple(bias.shape)}')
-
-
-def limit_reached(kernel_size: tuple[int, int], dilation: int) -> str | None:
-    """Which limit of the operators a convolution exceeds, None if it is within all of them."""
-    height, width = kernel_size
-    if height > MAXIMUM_KERNEL_SIZE or width > MAXIMUM_KERNEL_SIZE:
-        return f'kernel size {height}x{width} is above {MAXIMUM_KERNEL_SIZE}'
-    if dilation > MAXIMUM_DILATION:
-        return f'dilation {dilation} is above {MAXIMUM_DILATION}'
-    if dilation > 1 and (
-        height > MAXIMUM_DILATED_KERNEL_SIZE or width > MAXIMUM_DILATED_KERNEL_SIZE
-    ):
-        return (
-            f'kernel size {height}x{width} with dilation {dilation} is above '
-            f'{MAXIMUM_DILATED_KERNEL_SIZE}, the largest dilated kernel'
-        )
-    return None
+from unireplknet_ops.torch_internals import without_autocast
 
 
 @functools.cache
@@ -93,45 +42,26 @@ _library = torch.library.Library('unireplknet', 'IMPL')
 
 
 def _check_map(name: str, tensor: Tensor) -> None:
-    torch._check(
-        tensor.dim() == 4,
-        lambda: f'{name} must have the shape (N, C, H, W), got {tuple(tensor.shape)}',
-    )
+    if tensor.dim() != 4:
+        raise RuntimeError(f'{name} must have the shape (N, C, H, W), got {tuple(tensor.shape)}')
 
 
 def _check_same(name: str, tensor: Tensor, reference_name: str, reference: Tensor) -> None:
-    torch._check(
-        tensor.dtype == reference.dtype and tensor.device == reference.device,
-        lambda: (
+    if tensor.dtype != reference.dtype or tensor.device != reference.device:
+        raise RuntimeError(
             f'{name} is {tensor.dtype} on {tensor.device} but {reference_name} is '
             f'{reference.dtype} on {reference.device}'
-        ),
-    )
+        )
 
 
 def _check_limits(kernel_size: tuple[int, int], dilation: int) -> None:
-    reason = limit_reached(kernel_size, dilation)
-    torch._check(reason is None, lambda: f'{reason}; use F.conv2d')
+    if (reason := limit_reached(kernel_size, dilation)) is not None:
+        raise RuntimeError(f'{reason}; use F.conv2d')
 
 
 def _empty_like_map(x: Tensor) -> Tensor:
-    memory_format = torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     return torch.empty_like(x, memory_format=memory_format)
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    """Whether the strides rise in the order C, W, H, N: also a slice, as torch's convolutions see it."""
-    if x.is_contiguous():
-        return False
-    least = 1
-    for dimension in (1, 3, 2, 0):
-        size, stride = x.shape[dimension], x.stride(dimension)
-        if size == 1:
-            continue
-        if stride < least or (dimension == 1 and stride != 1):
-            return False
-        least = stride * size
-    return True
 
 
 def _fake_forward(
@@ -155,12 +85,11 @@ def _fake_backward_weight(
 ) -> Tensor:
     _check_map('x', x)
     _check_map('grad_output', grad_output)
-    torch._check(
-        grad_output.shape == x.shape,
-        lambda: f'grad_output is {tuple(grad_output.shape)} but x is {tuple(x.shape)}',
-    )
+    if grad_output.shape != x.shape:
+        raise RuntimeError(f'grad_output is {tuple(grad_output.shape)} but x is {tuple(x.shape)}')
     _check_same('grad_output', grad_output, 'x', x)
-    torch._check(len(kernel_size) == 2, lambda: f'kernel_size must be (Kh, Kw), got {kernel_size}')
+    if len(kernel_size) != 2:
+        raise RuntimeError(f'kernel_size must be (Kh, Kw), got {kernel_size}')
     weight = x.new_empty((x.shape[1], 1, *kernel_size))
     check_shapes(x, weight, None, dilation)
     _check_limits(weight.shape[2:], dilation)
@@ -208,7 +137,7 @@ def _backward_of_backward_input(ctx: Any, grad: Tensor) -> tuple[Tensor | None, 
     needs_grad_output, needs_weight = ctx.needs_input_grad[:2]
     ops = torch.ops.unireplknet
     first = second = None
-    with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):
+    with without_autocast(grad.device.type):
         if needs_grad_output:
             first = ops.depthwise_conv2d(grad, weight, None, ctx.dilation)
         if needs_weight:
@@ -229,7 +158,7 @@ def _backward_of_backward_weight(ctx: Any, grad: Tensor) -> tuple[Tensor | None,
     needs_grad_output, needs_x = ctx.needs_input_grad[:2]
     ops = torch.ops.unireplknet
     first = second = None
-    with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):
+    with without_autocast(grad.device.type):
         if needs_grad_output:
             first = ops.depthwise_conv2d(x, grad, None, ctx.dilation)
         if needs_x:
@@ -254,7 +183,7 @@ def cast_for_autocast(
 def _autocast_kernel(device_type: str):
     def kernel(x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
         dtype = torch.get_autocast_dtype(device_type)
-        with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):
+        with without_autocast(device_type):
             tensors = cast_for_autocast(dtype, x, weight, bias)
             return torch.ops.unireplknet.depthwise_conv2d(*tensors, dilation)
 

@@ -1,0 +1,168 @@
+"""Every name of torch that the package uses and that torch does not promise, with what replaces it.
+
+Each is looked up once, at import. Where a release of torch lacks it, a slower way through torch's public
+functions takes its place: results, gradients, autocast, compiling, exporting and tracing stay right, which
+`tests/test_torch_internals.py` checks by taking away one name at a time.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from unireplknet_ops.deferred import when_imported
+
+
+def constant_in_graphs(function: Callable) -> Callable:
+    """Let torch.compile run a function while it traces, and keep the result in the graph.
+
+    That is `torch.compiler.assume_constant_result`, which imports the compiler, and that takes seconds: it
+    waits until somebody else does.
+    """
+    when_imported('torch._dynamo', lambda: torch.compiler.assume_constant_result(function))
+    return function
+
+
+# Whether torch.jit.trace is recording.
+is_tracing: Callable[[], bool] = getattr(torch._C, '_is_tracing', torch.jit.is_tracing)
+
+# False where autocast is off for every type of device, which saves asking for one's own.
+is_any_autocast_enabled: Callable[[], bool] = getattr(
+    torch._C, '_is_any_autocast_enabled', lambda: True
+)
+
+# A context in which an operator goes straight to its kernel; for where nothing is to be differentiated.
+below_autograd: Callable[[], contextlib.AbstractContextManager] = getattr(
+    torch._C, '_AutoDispatchBelowAutograd', torch.no_grad
+)
+
+
+if hasattr(torch._C, '_ExcludeDispatchKeyGuard') and hasattr(torch._C, 'DispatchKeySet'):
+    _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
+        torch._C.DispatchKey.AutocastCUDA
+    )
+
+    def without_autocast(device_type: str) -> contextlib.AbstractContextManager:
+        """A context in which operators compute in the dtype of their arguments."""
+        return torch._C._ExcludeDispatchKeyGuard(_AUTOCAST)
+
+else:
+
+    def without_autocast(device_type: str) -> contextlib.AbstractContextManager:
+        """A context in which operators compute in the dtype of their arguments."""
+        if not torch.amp.is_autocast_available(device_type):
+            return contextlib.nullcontext()
+        return torch.autocast(device_type, enabled=False)
+
+
+if hasattr(torch._C, '_get_tracing_state') and hasattr(torch._C, '_set_tracing_state'):
+
+    @contextlib.contextmanager
+    def tracing_paused() -> Iterator[None]:
+        """Within it, torch.jit.trace records nothing: sizes are numbers, the graph's constants."""
+        state = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(None)
+        try:
+            yield
+        finally:
+            torch._C._set_tracing_state(state)
+
+else:
+
+    @contextlib.contextmanager
+    def tracing_paused() -> Iterator[None]:
+        """Within it, torch.jit.trace also records what is computed from sizes, and does not warn."""
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', torch.jit.TracerWarning)
+            yield
+
+
+class _Probe(torch.autograd.Function):
+    """A function of the old form, which torch.func refuses to transform."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> None:
+        return None
+
+
+def _probe_transforms() -> bool:
+    try:
+        _Probe.apply(torch.empty(0))
+    except RuntimeError:
+        return True
+    return False
+
+
+def _probe_dual_level() -> bool:
+    number = torch.zeros(())
+    try:
+        forward_ad.make_dual(number, number)  # needs a level
+    except RuntimeError:
+        return False
+    return True
+
+
+# Whether a transform of torch.func is running.
+_is_in_transform: Callable[[], bool] = getattr(
+    torch._C, '_are_functorch_transforms_active', _probe_transforms
+)
+
+if hasattr(forward_ad, '_current_level'):
+
+    def _is_in_dual_level() -> bool:
+        return forward_ad._current_level >= 0
+
+else:
+    _is_in_dual_level = _probe_dual_level
+
+
+@constant_in_graphs
+def is_transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation see more in a tensor than its data."""
+    return _is_in_transform() or _is_in_dual_level()
+
+
+if hasattr(torch.compiler, '_is_exporting_flag'):
+
+    def is_exporting() -> bool:
+        """Whether torch.export is recording; not in torch.compile, whose graphs stay in the process."""
+        return torch.compiler._is_exporting_flag
+
+else:
+
+    def is_exporting() -> bool:
+        """Whether torch.export or torch.compile is recording, which it does not tell apart."""
+        return torch.compiler.is_exporting()
+
+
+try:
+    from torch._subclasses.fake_tensor import FakeTensor
+except ImportError:
+    FakeTensor = None
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether the tensor stands for a shape, while others compute with it as with any tensor.
+
+    Where torch has no such class of that name, none is known, and they count as subclasses that may be
+    more than their numbers.
+    """
+    return FakeTensor is not None and isinstance(tensor, FakeTensor)
+
+
+if hasattr(torch._C, '_dispatch_has_kernel_for_dispatch_key'):
+
+    def has_kernels(operator: str, device_type: str, file_name: str) -> bool:
+        """Whether an operator ('namespace::name') has kernels for a type of device, from whatever library."""
+        key = device_type.upper()
+        return torch._C._dispatch_has_kernel_for_dispatch_key(operator, key)
+
+else:
+
+    def has_kernels(operator: str, device_type: str, file_name: str) -> bool:
+        """Whether somebody has loaded a library of the name of the one that brings the kernels."""
+        return any(Path(path).name == file_name for path in torch.ops.loaded_libraries)
