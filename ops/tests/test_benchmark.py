@@ -511,6 +511,7 @@ def test_the_gpu_script_shows_its_stages_and_their_limits(tmp_path, calls):
 
 
 def test_the_gpu_script_chooses_tests_by_what_they_run_on():
+    pytest.importorskip('pytest_timeout', reason='the script needs pytest-timeout')
     chosen = re.search(r'^tests .* pytest \S+ (.*)$', check_gpu('--dry-run').stdout, re.MULTILINE)
     arguments = shlex.split(chosen[1])
     limit = int(next(a for a in arguments if a.startswith('--timeout=')).split('=')[1])

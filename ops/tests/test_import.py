@@ -31,15 +31,17 @@ print(*{name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdl
     assert set(run_python(code).stdout.split()) - {'torch'} == {'unireplknet_ops'}
 
 
-def test_it_is_imported_in_a_tenth_of_a_second():
-    """Of processor time, beside torch's own, which is 1.5 s."""
+def test_importing_it_takes_little_beside_torch():
+    """0.1 s where torch takes 1.5 s, both in processor time: a busy machine slows them alike."""
     code = """
-import time, torch
+import time
 start = time.process_time()
+import torch
+torchs = time.process_time() - start
 import unireplknet_ops
-print(time.process_time() - start)
+print((time.process_time() - start - torchs) / torchs)
 """
-    assert min(float(run_python(code).stdout) for _ in range(3)) < 0.1
+    assert min(float(run_python(code).stdout) for _ in range(3)) < 0.1 / 1.5
 
 
 @needs_op
