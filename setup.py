@@ -31,9 +31,6 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['unireplknet_mm', 'unireplknet_mm.*']),
     install_requires=['torch>=2.10', 'torchvision', 'numpy', 'packaging', 'unireplknet-ops'],
-    extras_require={
-        'onedl': read_requirements('onedl.txt') + read_requirements('runtime.txt'),
-        'openmmlab': read_requirements('openmmlab.txt') + read_requirements('runtime.txt'),
-        'demo': read_requirements('demo.txt'),
-    },
+    # No extra for the OpenMMLab packages: they install with --no-deps only, see requirements/.
+    extras_require={'demo': read_requirements('demo.txt')},
 )

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import add_common_arguments, apply_to_environment
+from common_options import add_common_arguments, apply_to_environment
 
 if TYPE_CHECKING:
     from mmengine.config import Config

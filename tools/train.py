@@ -7,7 +7,7 @@ bash tools/dist_train.sh configs/seg/upernet_unireplknet_t_160k.py 8
 
 import argparse
 
-from arguments import add_common_arguments, apply_to_environment
+from common_options import add_common_arguments, apply_to_environment
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,14 +1,14 @@
-"""The one base class of errors that a user can mend.
+"""The errors that a user can mend, all of one base class.
 
 Whatever a user can cause and put right (a path, a value, a file that does not fit) is raised on purpose as
 a `UserError`; its message, one to four lines, names the value and the way out, and the tools print it
 without a traceback. Everything else is a fault of the program and shows its traceback. Where callers expect
-a built-in class, such as `ValueError` for a wrong argument, the error is that as well. The class is the op
-package's, which raises it too.
+a built-in class, such as `ValueError` for a wrong argument, the error is that as well. `UserError` and
+`ArgumentError` are the op package's, which raises them too.
 """
 
 try:
-    from unireplknet_ops.errors import UserError
+    from unireplknet_ops.errors import ArgumentError, UserError
 except ModuleNotFoundError as error:
     if error.name != 'unireplknet_ops':
         raise
@@ -26,10 +26,6 @@ __all__ = [
     'MissingPackageError',
     'UserError',
 ]
-
-
-class ArgumentError(UserError, ValueError):
-    """An argument or a setting of a config that cannot be right."""
 
 
 class FileError(UserError, OSError):

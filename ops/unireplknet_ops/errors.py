@@ -2,14 +2,14 @@
 
 
 class UserError(Exception):
-    """What the user can mend: the message says what was wrong and the way out, in one or two lines.
+    """What the user can mend: the message says what was wrong and the way out, in one to four lines.
 
     Programs print it without a traceback.
     """
 
 
 class ArgumentError(UserError, ValueError):
-    """Arguments, or an environment variable, that do not fit or are not known."""
+    """Arguments, a setting of a config, or an environment variable, that do not fit or are not known."""
 
 
 class OpUnavailableError(UserError, RuntimeError):

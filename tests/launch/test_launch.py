@@ -69,7 +69,8 @@ def test_seed(tmp_path):
         (3, None, False, 3),
         (3, 5, False, 5),
         (None, None, True, 7),
-        (3, None, True, 3),
+        (3, None, True, 7),  # --seed 7 at its start
+        (3, 5, True, 5),
     ]
     for in_config, given, resume, expected in cases:
         cfg = Config(dict(randomness=dict(seed=in_config), resume=resume))

@@ -155,14 +155,20 @@ def set_resume(cfg: Config, resume: str) -> None:
 
 
 def set_seed(cfg: Config, seed: int | None) -> None:
-    """Seed as asked for; without a seed, a resumed run takes the one that it had.
+    """Seed as asked for; else a resumed run takes the one that it had, and another that of the config.
 
     The order of the data depends on it, so to go on as before, a run resumes with the same seed. A folder of
     shards, which FlexibleRunner writes, is not asked.
     """
     randomness = dict(cfg.get('randomness') or {})
-    if seed is None:
-        seed = randomness.get('seed')
     if seed is None and cfg.get('resume') and not os.path.isdir(cfg.load_from):
         seed = read_meta(cfg.load_from).get('seed')
+        if seed is not None and randomness.get('seed') not in (None, seed):
+            print_log(
+                f'The seed is {seed}, as in the training to be resumed, not {randomness["seed"]} as in the '
+                'config; --seed sets another.',
+                logger='current',
+            )
+    if seed is None:
+        seed = randomness.get('seed')
     cfg.randomness = {**randomness, 'seed': seed}
