@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -402,6 +403,24 @@ def test_architectures_from_the_environment(capsys):
 def test_wrong_architectures_are_refused(text, message):
     with pytest.raises(build.BuildError, match=message):
         build.parse_architectures(text, KNOWN)
+
+
+@needs_setuptools
+def test_sdist_holds_every_file(tmp_path):
+    built = shutil.ignore_patterns('lib', 'build', '*.egg-info', '__pycache__', '.*_cache')
+    copy = Path(shutil.copytree(OPS, tmp_path / 'ops', ignore=built))
+    files = {str(path.relative_to(copy)) for path in copy.rglob('*') if path.is_file()}
+    subprocess.run(
+        [sys.executable, '-c', 'from setuptools.build_meta import build_sdist as f; f("..")'],
+        cwd=copy,
+        env=clean_environment(),
+        capture_output=True,
+        check=True,
+    )
+    (archive,) = tmp_path.glob('unireplknet_ops-*.tar.gz')
+    with tarfile.open(archive) as opened:
+        held = {name.partition('/')[2] for name in opened.getnames()}
+    assert files - held == set()
 
 
 @pytest.fixture(scope='module')
