@@ -40,13 +40,8 @@ class MMEngineHandler(logging.Handler):
         print_log(record.getMessage(), 'current', record.levelno)
 
 
-def log_to_mmengine() -> None:
-    """Let the op package log to MMEngine, and nowhere else."""
-    library.logger.handlers = [MMEngineHandler()]
-    library.logger.setLevel(logging.DEBUG)
-    library.logger.propagate = False
-
-
 MODELS.register_module('DepthwiseConv2d', module=build_depthwise_conv2d)
 MODELS.register_module('DepthWiseConv2dImplicitGEMM', module=build_implicit_gemm)
-log_to_mmengine()
+library.logger.addHandler(MMEngineHandler())
+library.logger.setLevel(logging.DEBUG)
+library.logger.propagate = False  # else a program with logging of its own would show each message twice
