@@ -1,15 +1,24 @@
-"""A file is either the old one or the new one; folders are tried before anything is written there."""
+"""A file is either the old one or the new one; what does not fit on the disk is said with a way out."""
 
+import errno
 import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.files import (
     PARTIAL,
+    NoSpaceError,
     create_folder,
+    no_space_error,
     remove_partial_files,
     replacing,
+    write_bytes,
     write_text,
 )
 
@@ -51,10 +60,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     write_text(path, 'old')
 
     def disk_full(descriptor):
-        raise OSError(28, 'No space left on device')
+        raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(os, 'fsync', disk_full)
-    with pytest.raises(OSError, match='No space left'):
+    with pytest.raises(NoSpaceError):
         write_text(path, 'new')
     assert names(tmp_path) == ['a.txt']
     assert path.read_text() == 'old'
@@ -99,3 +108,122 @@ def test_a_folder_that_cannot_be_written():
     with pytest.raises(UserError) as info:
         create_folder('/proc', '--work-dir')
     assert str(info.value).startswith('cannot write to /proc: ')
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Let writing fail after 1,000 bytes with an error of this number."""
+
+    def set_up(number):
+        def write(path, content):
+            with open(path, 'wb') as file:
+                file.write(content[:1000])
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, 'write_bytes', write)
+        monkeypatch.setattr(
+            shutil, 'disk_usage', lambda folder: shutil._ntuple_diskusage(9e9, 6e9, 3e9)
+        )
+
+    return set_up
+
+
+@pytest.mark.parametrize(
+    ('number', 'message'),
+    [
+        (
+            errno.ENOSPC,
+            '{} cannot be written: it needs 2.5 MB, 3.0 GB are free on its disk.\n'
+            'Make room there, or write to another disk.',
+        ),
+        (
+            errno.EDQUOT,
+            '{} cannot be written: it needs 2.5 MB, the disk quota is exceeded.\n'
+            'Make room there, or write to another disk.',
+        ),
+        (
+            errno.EFBIG,
+            '{} cannot be written: it needs 2.5 MB, files may not be that large here.\n'
+            'Raise the limit (ulimit -f), or write to another disk.',
+        ),
+    ],
+)
+def test_a_file_that_does_not_fit(tmp_path, full, number, message):
+    path = tmp_path / 'weights.pth'
+    path.write_text('old')
+    full(number)
+    with pytest.raises(NoSpaceError) as error:
+        write_bytes(path, bytes(2_500_000))
+    assert str(error.value) == message.format(path)
+    assert isinstance(error.value, UserError) and isinstance(error.value, OSError)
+    assert error.value.errno == number
+    assert path.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_size_that_is_not_known_beforehand(tmp_path, full):
+    full(errno.ENOSPC)
+    message = r'it needs more than 1\.0 kB, 3\.0 GB are free'
+    with (
+        pytest.raises(NoSpaceError, match=message),
+        replacing(tmp_path / 'predictions.pkl') as partial,
+    ):
+        partial.write_bytes(bytes(5000))
+
+
+def test_another_file_that_does_not_fit_is_not_taken_for_this_one(tmp_path):
+    with pytest.raises(OSError) as error, replacing(tmp_path / 'predictions.pkl'):
+        raise OSError(errno.ENOSPC, 'of a log, before the first byte of the predictions')
+    assert not isinstance(error.value, NoSpaceError)
+
+
+def test_other_errors_stay_what_they_are(tmp_path, full):
+    full(errno.EIO)
+    with pytest.raises(OSError) as error:
+        write_text(tmp_path / 'last_checkpoint', 'epoch_1.pth')
+    assert (type(error.value), error.value.errno) == (OSError, errno.EIO)
+
+
+def test_file_that_nobody_knows():
+    error = no_space_error(OSError(errno.ENOSPC, 'No space left on device'))
+    assert str(error) == (
+        'a file cannot be written: no space is left on its disk.\n'
+        'Make room there, or write to another disk.'
+    )
+    assert no_space_error(error, 'elsewhere') is error
+
+
+def test_limit_of_the_system(tmp_path):
+    """The portable way to a real failure: a limit for the size of files."""
+    script = f"""
+import resource
+from unireplknet_mm.files import NoSpaceError, write_bytes
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_bytes({str(tmp_path / 'weights.pth')!r}, bytes(200_000))
+except NoSpaceError as error:
+    print(error)
+"""
+    root = Path(__file__).parents[1]
+    result = subprocess.run(
+        [sys.executable, '-c', script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(root), str(root / 'ops')])},
+    )
+    first, second = result.stdout.splitlines()
+    assert first == (
+        f'{tmp_path}/weights.pth cannot be written: it needs 200.0 kB, files may not be that large here.'
+    )
+    assert second == 'Raise the limit (ulimit -f), or write to another disk.'
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_on_a_full_disk(tmp_path, full):
+    full(errno.ENOSPC)
+    with pytest.raises(
+        UserError, match=f'cannot write to {re.escape(str(tmp_path))}: No space left'
+    ):
+        create_folder(tmp_path, '--work-dir')
+    assert not list(tmp_path.iterdir())

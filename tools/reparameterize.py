@@ -9,6 +9,7 @@ compared before and after folding.
 """
 
 import argparse
+import io
 import os
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def reparameterize(args: argparse.Namespace) -> None:
     import torch
 
     from unireplknet_mm import launch
-    from unireplknet_mm.files import replacing
+    from unireplknet_mm.files import write_bytes
     from unireplknet_mm.models.state_dict import find_state_dict
     from unireplknet_mm.models.whole_model import (
         adapt_state_dict,
@@ -120,8 +121,9 @@ def reparameterize(args: argparse.Namespace) -> None:
     result = dict(
         meta={**checkpoint.get('meta', {}), 'deploy': True}, state_dict=model.state_dict()
     )
-    with replacing(args.out) as partial:
-        torch.save(result, partial)
+    content = io.BytesIO()
+    torch.save(result, content)
+    write_bytes(args.out, content.getbuffer())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
         f'Wrote {args.out}: {parameters / 1e6:.1f} M parameters. On a random image the features '

@@ -57,8 +57,7 @@ def train(args: argparse.Namespace) -> None:
     launch.check_pretrained(cfg)
     launch.make_resumable(cfg)
     launch.create_work_dir(cfg)
-    runner = launch.build_runner(cfg)
-    runner.train()
+    runner = launch.train(cfg)
     if args.demo_data:
         launch.report_demo_run(runner, next_step)
 

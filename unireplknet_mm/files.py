@@ -1,6 +1,8 @@
 """Writing files so that each is either the old one or the new one, and checking folders beforehand."""
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,10 +10,59 @@ from pathlib import Path
 from unireplknet_mm.errors import UserError
 
 PARTIAL = '.partial'
+# The disk is full, the user's quota is, the file is larger than the process may write.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+PROBE_SIZE = 4096  # a block: an empty file finds room on a full disk
+
+
+class NoSpaceError(UserError, OSError):
+    """A file does not fit where it is to be written. Its `errno` is one of `NO_SPACE`."""
+
+    def __init__(self, message: str, number: int | None = None):
+        super().__init__(message)
+        self.errno = number
+
+
+def no_space_error(
+    error: OSError, path: str | Path | None = None, needs: str | None = None
+) -> NoSpaceError:
+    """What to raise in the place of an error of `NO_SPACE`; of a `NoSpaceError`, itself.
+
+    Args:
+        error: the error.
+        path: the file or its folder, where that is known.
+        needs: how much it needs, in words, where that is known.
+    """
+    if isinstance(error, NoSpaceError):
+        return error
+    way_out = 'Make room there, or write to another disk.'
+    if error.errno == errno.EFBIG:
+        limit = 'files may not be that large here'
+        way_out = 'Raise the limit (ulimit -f), or write to another disk.'
+    elif error.errno == errno.EDQUOT:
+        limit = 'the disk quota is exceeded'
+    elif path is None:
+        limit = 'no space is left on its disk'
+    else:
+        path = Path(path)
+        folder = next(place for place in (path, *path.absolute().parents) if place.is_dir())
+        limit = f'{_in_words(shutil.disk_usage(folder).free)} are free on its disk'
+    reason = f'it needs {needs}, {limit}' if needs else limit
+    return NoSpaceError(f'{path or "a file"} cannot be written: {reason}.\n{way_out}', error.errno)
+
+
+def _in_words(size: int) -> str:
+    for unit, factor in (('GB', 1e9), ('MB', 1e6)):
+        if size >= factor:
+            return f'{size / factor:.1f} {unit}'
+    return f'{size / 1e3:.1f} kB'
 
 
 @contextmanager
-def replacing(path: str | Path, *, keep_extension: bool = False) -> Iterator[Path]:
+def replacing(
+    path: str | Path, *, size: int | None = None, keep_extension: bool = False
+) -> Iterator[Path]:
     """Yield a path to write to, in the folder of `path`; on leaving, it takes the place of `path`.
 
     What was written is on the disk before it takes the name. An exception in between removes it and leaves
@@ -19,8 +70,12 @@ def replacing(path: str | Path, *, keep_extension: bool = False) -> Iterator[Pat
 
     Args:
         path: the file.
+        size: how many bytes will be written, where that is known, for the message of a NoSpaceError.
         keep_extension: for writers that look at it; others leave files behind, when they are killed, that
             no pattern such as `*.pth` finds.
+
+    Raises:
+        NoSpaceError: it does not fit on the disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,16 +85,26 @@ def replacing(path: str | Path, *, keep_extension: bool = False) -> Iterator[Pat
         yield partial
         _flush_to_disk(partial)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
+        is_begun = partial.exists()
+        written = partial.stat().st_size if is_begun else 0
         partial.unlink(missing_ok=True)
+        if is_begun and isinstance(error, OSError) and error.errno in NO_SPACE:
+            needs = _in_words(size) if size is not None else f'more than {_in_words(written)}'
+            raise no_space_error(error, path, needs) from error
         raise
     _flush_to_disk(path.parent)
 
 
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Write a file whole, as `replacing` does."""
+    with replacing(path, size=len(content)) as partial:
+        partial.write_bytes(content)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole, in UTF-8, as `replacing` does."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding='utf-8')
+    write_bytes(path, text.encode())
 
 
 def remove_partial_files(folder: str | Path) -> list[Path]:
@@ -60,8 +125,10 @@ def create_folder(folder: str | Path, option: str) -> None:
     probe = folder / f'.writable.{os.getpid()}'
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(PROBE_SIZE))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f'cannot write to {folder}: {error.strerror}.\nChoose another one with {option}.'

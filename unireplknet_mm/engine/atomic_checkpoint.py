@@ -17,7 +17,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from unireplknet_mm.files import remove_partial_files, replacing, write_text
+from unireplknet_mm.files import remove_partial_files, write_bytes, write_text
 from unireplknet_mm.weights.reading import CheckpointError
 
 
@@ -25,14 +25,13 @@ class AtomicLocalBackend(LocalBackend):
     """MMEngine's local files, written so that a file is either the old one or the new one.
 
     What is written goes to a hidden file in the same folder, is flushed to the disk and takes its name
-    in one step (`files.replacing`). Registered as `backend_args=dict(backend='atomic_local')`.
+    in one step (`files.write_bytes`). Registered as `backend_args=dict(backend='atomic_local')`.
     """
 
     name = 'atomic_local'
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        with replacing(filepath) as partial:
-            partial.write_bytes(obj)
+        write_bytes(filepath, obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         self.put(obj.encode(encoding), filepath)

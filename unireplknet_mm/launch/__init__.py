@@ -29,6 +29,7 @@ from unireplknet_mm.launch.runner import (
     build_runner,
     exit_on_user_error,
     make_resumable,
+    train,
 )
 
 __all__ = [
@@ -52,5 +53,6 @@ __all__ = [
     'set_resume',
     'set_seed',
     'set_work_dir',
+    'train',
     'use_demo_data',
 ]

@@ -1,10 +1,12 @@
 """From a config to a runner, and from an error to an exit status."""
 
 import functools
+import logging
 import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -14,6 +16,7 @@ from torch import distributed
 
 from unireplknet_mm.configuration import find_dicts, type_name
 from unireplknet_mm.errors import UserError
+from unireplknet_mm.files import NO_SPACE, NoSpaceError, no_space_error
 
 # How long a process waits for the first one of its machine to report an error that both met.
 SECONDS_FOR_FIRST_RANK = 20
@@ -22,14 +25,19 @@ SECONDS_FOR_FIRST_RANK = 20
 def exit_on_user_error(function: Callable) -> Callable:
     """Run a tool: an error of the user's ends it with status 1 and its message, without a traceback.
 
-    In a distributed run the first process of each machine prints it.
+    So does a full disk, whoever writes to it. In a distributed run the first process of each machine prints
+    the message.
     """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             result = function(*args, **kwargs)
-        except UserError as error:
+        except (UserError, OSError) as error:
+            if not isinstance(error, UserError):
+                if error.errno not in NO_SPACE:
+                    raise
+                error = no_space_error(error, error.filename)
             if os.environ.get('LOCAL_RANK', '0') != '0':
                 time.sleep(SECONDS_FOR_FIRST_RANK)  # the launcher ends this process meanwhile
             print(f'error: {error}', file=sys.stderr, flush=True)  # noqa: T201
@@ -75,4 +83,37 @@ def build_runner(cfg: Config) -> Runner:
     It refuses a checkpoint that does not fit the model, where MMEngine would only warn.
     """
     add_hook(cfg, 'CheckpointCheckHook')
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    for handler in runner.logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handleError = functools.partial(_handle_log_error, handler)
+    return runner
+
+
+def _handle_log_error(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+    """End the run where the disk is full, instead of printing a traceback for every line of the log."""
+    error = sys.exc_info()[1]
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        raise no_space_error(error, handler.baseFilename) from error
+    logging.FileHandler.handleError(handler, record)
+
+
+def train(cfg: Config) -> Runner:
+    """Build the runner of the config and train; return it.
+
+    Raises:
+        NoSpaceError: a disk is full; the message says which checkpoint a resumed training goes on from.
+    """
+    try:
+        runner = build_runner(cfg)
+        runner.train()
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        message = str(no_space_error(error, error.filename or cfg.work_dir))
+        last_checkpoint = Path(cfg.work_dir) / 'last_checkpoint'
+        if last_checkpoint.is_file():
+            checkpoint = last_checkpoint.read_text(encoding='utf-8')
+            message += f' --resume goes on from {checkpoint}.'
+        raise NoSpaceError(message, error.errno) from error
+    return runner

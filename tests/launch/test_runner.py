@@ -1,0 +1,88 @@
+"""What a full disk ends with, whoever writes to it: one error, and where the training goes on."""
+
+import errno
+import logging
+import os
+from types import SimpleNamespace
+
+import pytest
+from helpers import SMALL_ARCH
+from mmengine.config import Config
+
+from unireplknet_mm import launch
+from unireplknet_mm.files import NoSpaceError
+from unireplknet_mm.launch import runner as runner_module
+
+NO_SPACE = OSError(errno.ENOSPC, 'No space left on device')
+
+
+@pytest.fixture
+def train_with(tmp_path, monkeypatch):
+    """Let the runner's training raise an error; what `launch.train` raises then."""
+
+    def train_with(error: OSError) -> OSError:
+        def train():
+            raise error
+
+        monkeypatch.setattr(runner_module, 'build_runner', lambda cfg: SimpleNamespace(train=train))
+        with pytest.raises(OSError) as info:
+            launch.train(Config(dict(work_dir=str(tmp_path))))
+        return info.value
+
+    return train_with
+
+
+def test_training_whose_logs_fill_the_disk(train_with, tmp_path, monkeypatch):
+    monkeypatch.setattr('shutil.disk_usage', lambda folder: SimpleNamespace(free=1234))
+    problem = f'{tmp_path} cannot be written: 1.2 kB are free on its disk.\n'
+    way_out = 'Make room there, or write to another disk.'
+    assert str(train_with(NO_SPACE)) == problem + way_out
+    (tmp_path / 'last_checkpoint').write_text('there/epoch_2.pth')
+    error = train_with(NO_SPACE)
+    assert str(error) == f'{problem}{way_out} --resume goes on from there/epoch_2.pth.'
+    assert isinstance(error, NoSpaceError) and error.errno == errno.ENOSPC
+
+
+def test_other_errors_of_a_training_stay_what_they_are(train_with):
+    error = OSError(errno.EIO, 'Input/output error')
+    assert train_with(error) is error
+
+
+def test_tool_that_meets_a_full_disk(capsys):
+    @launch.exit_on_user_error
+    def tool(error):
+        raise error
+
+    with pytest.raises(SystemExit) as info:
+        tool(NO_SPACE)
+    assert info.value.code == 1
+    assert capsys.readouterr().err == (
+        'error: a file cannot be written: no space is left on its disk.\n'
+        'Make room there, or write to another disk.\n'
+    )
+    with pytest.raises(FileNotFoundError):
+        tool(FileNotFoundError(errno.ENOENT, 'No such file or directory'))
+
+
+def test_log_that_does_not_fit_ends_the_run(tmp_path, monkeypatch, capsys):
+    cfg = Config(
+        dict(
+            model=dict(type='UniRepLKNet', arch=SMALL_ARCH),
+            work_dir=str(tmp_path),
+            experiment_name=f'log_{os.urandom(4).hex()}',
+        )
+    )
+    logger = launch.build_runner(cfg).logger
+    (handler,) = (part for part in logger.handlers if isinstance(part, logging.FileHandler))
+
+    def fail(text):
+        raise NO_SPACE
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handler, 'stream', SimpleNamespace(write=fail, flush=lambda: None))
+        with pytest.raises(NoSpaceError) as info:
+            logger.info('a line')
+    assert str(info.value).startswith(f'{handler.baseFilename} cannot be written: ')
+    assert 'Logging error' not in capsys.readouterr().err
+    logger.info('%d', 'no number')
+    assert 'Logging error' in capsys.readouterr().err, 'other mistakes are no longer shown'
