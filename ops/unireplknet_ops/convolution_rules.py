@@ -46,7 +46,7 @@ def check_shapes(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) 
 def check_kernel_size(kernel_size: tuple[int, int]) -> None:
     """ArgumentError if (Kh, Kw) are not odd: then no padding leaves a map its size."""
     height, width = kernel_size
-    if _is_even(kernel_size):
+    if height % 2 == 0 or width % 2 == 0:
         raise ArgumentError(
             f"kernel size {height}x{width} is even: 'same' padding needs odd sizes. Use an odd size, "
             "or torch's own convolution with a padding of your choice"
@@ -55,15 +55,10 @@ def check_kernel_size(kernel_size: tuple[int, int]) -> None:
         raise ArgumentError(f'kernel size {height}x{width} is below 1: use an odd size from 1 on')
 
 
-def _is_even(kernel_size: tuple[int, int]) -> bool:
-    height, width = kernel_size
-    return height % 2 == 0 or width % 2 == 0
-
-
 def limit_reached(kernel_size: tuple[int, int], dilation: int) -> str | None:
     """Which limit of the operators a convolution exceeds, None if it is within all of them."""
     height, width = kernel_size
-    if _is_even(kernel_size):
+    if height % 2 == 0 or width % 2 == 0:
         return f'kernel size {height}x{width} is even'
     if height > MAXIMUM_KERNEL_SIZE or width > MAXIMUM_KERNEL_SIZE:
         return f'kernel size {height}x{width} is above {MAXIMUM_KERNEL_SIZE}'

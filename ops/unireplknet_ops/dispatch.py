@@ -1,9 +1,10 @@
 """Which implementation runs a depthwise convolution: the op, or torch's native one.
 
-`choose` asks one question after the other. The op runs only where it can and was measured to be faster on
-this kind of device (`tuning_tables` says what follows from a measurement for the shapes around it). Training
-rests on forward, gradient of the input and gradient of the weight together, inference on the forward alone.
-Without a table for a device, and on every GPU until `gpu_check.sh` has written one, the native path runs.
+`choose` asks one question after the other for 'auto'; the op runs only where it can and was measured to be
+faster on this kind of device (`tuning_tables` says what follows from a measurement for the shapes around it).
+Training rests on forward, gradient of the input and gradient of the weight together, inference on the
+forward alone. Without a table for a device, and on every GPU until `gpu_check.sh` has written one, the native
+path runs.
 
 `explain` tells why. UNIREPLKNET_DWCONV=native or op overrides the choice for the whole process.
 
@@ -22,11 +23,7 @@ from torch import Tensor, nn
 from unireplknet_ops import library, tuning_tables
 from unireplknet_ops.convolution_rules import DTYPES, is_channels_last, limit_reached
 from unireplknet_ops.errors import ArgumentError, OpUnavailableError, UserError
-from unireplknet_ops.torch_internals import (
-    constant_in_graphs,
-    is_fake,
-    is_transformed,
-)
+from unireplknet_ops.torch_internals import constant_in_graphs, is_fake, is_transformed
 from unireplknet_ops.tuning_tables import MINIMUM_CHANNELS, MINIMUM_SIDE, Regions
 
 Implementation = Literal['native', 'op']
@@ -77,12 +74,11 @@ class Choice(NamedTuple):
     is_measured: bool = False
 
 
-def check_implementation(wanted: str) -> None:
-    """ArgumentError if it is none of `IMPLEMENTATIONS`."""
-    if wanted not in IMPLEMENTATIONS:
-        raise ArgumentError(
-            f'implementation={wanted!r} is not known: choose one of {", ".join(IMPLEMENTATIONS)}'
-        )
+def unknown_implementation(wanted: str) -> ArgumentError:
+    """What to raise for one that is none of `IMPLEMENTATIONS`."""
+    return ArgumentError(
+        f'implementation={wanted!r} is not known: choose one of {", ".join(IMPLEMENTATIONS)}'
+    )
 
 
 def problem_of(
@@ -106,73 +102,78 @@ def problem_of(
 
 
 def choose(
-    problem: Problem,
-    wanted: str = 'auto',
-    tensors: Sequence[Tensor] = (),
-    *,
-    is_recorded: bool = False,
+    problem: Problem, tensors: Sequence[Tensor] = (), *, is_recorded: bool = False
 ) -> Choice:
-    """The choice between the two, asked in this order.
+    """The choice of 'auto', asked in this order.
 
     Args:
-        wanted: one of `IMPLEMENTATIONS`; 'auto' asks the environment variable first.
         tensors: x and weight, if they are there to be looked at.
         is_recorded: for a graph that leaves the process.
 
     Raises:
         ArgumentError: UNIREPLKNET_DWCONV is neither empty, native nor op.
-        OpUnavailableError: the op is wanted or forced, and cannot run.
+        OpUnavailableError: UNIREPLKNET_DWCONV=op, and the op cannot run.
     """
-    origin = f"implementation='{wanted}'"
-    if wanted == 'auto' and (forced := forced_implementation()) is not None:
-        wanted, origin = forced, f'{FORCE_VARIABLE}={forced}'
-    if wanted == 'native':
-        return Choice('native', f'{origin} overrides the tuning tables')
-    if torch.onnx.is_in_onnx_export():
-        return Choice('native', 'ONNX knows no other')
-    obstacle = obstacle_to_tensors(tensors) or obstacle_to_op(problem, wanted)
-    if obstacle is not None and wanted == 'op':
-        raise OpUnavailableError(
-            f'{origin}, but the op cannot run here: {obstacle}. Choose native to run F.conv2d'
-        )
-    if wanted == 'op':
-        return Choice('op', f'{origin} overrides the tuning tables')
+    forced = forced_implementation()
+    if forced == 'native':
+        return Choice('native', f'{FORCE_VARIABLE}=native overrides the tuning tables')
+    device_type, dtype, kernel_size, dilation = problem.device.type, *problem[1:4]
+    if forced == 'op':
+        demand_op(f'{FORCE_VARIABLE}=op', device_type, dtype, kernel_size, dilation, tensors)
+        return Choice('op', f'{FORCE_VARIABLE}=op overrides the tuning tables')
+    obstacle = obstacle_to_op(device_type, dtype, kernel_size, dilation, tensors)
     if obstacle is not None:
+        if tensors:
+            library.report_missing(device_type)
         return Choice('native', f'the op cannot run: {obstacle}')
     if is_recorded:
-        return Choice(
-            'native', 'the graph leaves the process, and any torch can load a convolution'
-        )
+        return Choice('native', 'the graph leaves the process, and any torch loads a convolution')
     if any(type(tensor) not in PLAIN_TYPES and not is_fake(tensor) for tensor in tensors):
         return Choice('native', 'a subclass of torch.Tensor may be more than its numbers')
     return choose_by_measurement(problem)
 
 
-def obstacle_to_tensors(tensors: Sequence[Tensor]) -> str | None:
-    """Why the op cannot take x and weight, whatever their sizes; None if it can."""
-    if not tensors:
-        return None
-    if is_transformed():
+def demand_op(
+    origin: str,
+    device_type: str,
+    dtype: torch.dtype,
+    kernel_size: tuple[int, int],
+    dilation: int,
+    tensors: Sequence[Tensor] = (),
+) -> None:
+    """OpUnavailableError if the op, which `origin` asks for by name, cannot run.
+
+    For meta tensors it can where the CPU's can: they ask for the shape of what it returns.
+    """
+    device_type = 'cpu' if device_type == 'meta' else device_type
+    obstacle = obstacle_to_op(device_type, dtype, kernel_size, dilation, tensors)
+    if obstacle is not None:
+        raise OpUnavailableError(
+            f'{origin}, but the op cannot run here: {obstacle}. Choose native to run F.conv2d'
+        )
+
+
+def obstacle_to_op(
+    device_type: str,
+    dtype: torch.dtype,
+    kernel_size: tuple[int, int],
+    dilation: int,
+    tensors: Sequence[Tensor] = (),
+) -> str | None:
+    """Why the op cannot run, None if it can."""
+    if tensors and is_transformed():
         return 'torch.func and forward-mode differentiation do not know it'
-    if tensors[0].dim() != 4:
-        return f'x must have the shape (N, C, H, W), got {tuple(tensors[0].shape)}'
-    for name, tensor in zip(('x', 'weight'), tensors, strict=True):
+    for tensor in tensors:
+        if tensor.dim() != 4:
+            return f'x must have the shape (N, C, H, W), got {tuple(tensor.shape)}'
         if tensor.layout is not torch.strided:
-            return f'{name} has the layout {tensor.layout}, not torch.strided'
-    return None
-
-
-def obstacle_to_op(problem: Problem, wanted: str = 'auto') -> str | None:
-    """Why the op cannot solve a problem, None if it can."""
-    device_type = problem.device.type
-    if device_type == 'meta' and wanted == 'op':  # for the shape of what the op would return
-        device_type = 'cpu'
+            return f'x or weight has the layout {tensor.layout}, not torch.strided'
     missing = _missing_library(device_type)
     if missing is not None:
         return missing
-    if problem.dtype not in DTYPES[device_type]:
-        return f'it does not compute in {problem.dtype} on {device_type}'
-    return limit_reached(problem.kernel_size, problem.dilation)
+    if dtype not in DTYPES[device_type]:
+        return f'it does not compute in {dtype} on {device_type}'
+    return limit_reached(kernel_size, dilation)
 
 
 def choose_by_measurement(problem: Problem) -> Choice:
@@ -288,7 +289,7 @@ def explain(
         tensors = x, weight
         asked = problem_of(x, weight, bias, dilation, needs_grad)
     try:
-        choice = choose(asked, tensors=tensors)
+        choice = choose(asked, tensors)
     except UserError as error:
         return f'{asked}: an error: {error}'
     lines = [f'{asked}: {choice.implementation}', f'- {choice.reason}']

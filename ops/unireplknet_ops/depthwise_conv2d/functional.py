@@ -15,16 +15,18 @@ from unireplknet_ops.convolution_rules import check_shapes, same_padding
 from unireplknet_ops.depthwise_conv2d.operators import backward, cast_for_autocast, setup_context
 from unireplknet_ops.dispatch import (
     FORCE_VARIABLE,
+    IMPLEMENTATIONS,
     PLAIN_TYPES,
     Implementation,
     autocast_dtype,
-    check_implementation,
     choices,
     choose,
-    forced_implementation,
+    computing_dtype,
+    demand_op,
     needs_gradient,
     problem_of,
     remember,
+    unknown_implementation,
 )
 from unireplknet_ops.errors import ArgumentError
 from unireplknet_ops.torch_internals import (
@@ -148,14 +150,17 @@ def _check_and_choose(
     is_recorded: bool = False,
 ) -> Implementation:
     """What runs a call; raises as `depthwise_conv2d` does."""
-    check_implementation(implementation)
+    if implementation not in IMPLEMENTATIONS:
+        raise unknown_implementation(implementation)
     check_shapes(x, weight, bias, dilation)
-    if implementation == 'native':
+    if implementation == 'native' or torch.onnx.is_in_onnx_export():
         return 'native'
+    if implementation == 'op':
+        dtype, kernel_size = computing_dtype(x), weight.shape[2:]
+        demand_op("implementation='op'", x.device.type, dtype, kernel_size, dilation, (x, weight))
+        return 'op'
     problem = problem_of(x, weight, bias, dilation)
-    choice = choose(problem, implementation, (x, weight), is_recorded=is_recorded)
-    if implementation == 'auto' and forced_implementation() is None:
-        library.report_missing(problem.device.type)
+    choice = choose(problem, (x, weight), is_recorded=is_recorded)
     if not torch.compiler.is_compiling():
         library.logger.debug(
             'Depthwise convolution %s: %s, since %s', problem, choice.implementation, choice.reason
@@ -164,8 +169,9 @@ def _check_and_choose(
 
 
 def _native_arguments(weight: Tensor, dilation: int) -> dict:
-    padding = same_padding(weight.shape[2:], dilation)
-    return dict(padding=padding, dilation=dilation, groups=weight.shape[0])
+    channels, _, *kernel_size = weight.shape
+    padding = same_padding(kernel_size, dilation)
+    return dict(padding=padding, dilation=dilation, groups=channels)
 
 
 class _Convolution(torch.autograd.Function):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unireplknet_ops.convolution_rules import check_kernel_size, same_padding
 from unireplknet_ops.depthwise_conv2d.functional import depthwise_conv2d
-from unireplknet_ops.dispatch import check_implementation
+from unireplknet_ops.dispatch import IMPLEMENTATIONS, unknown_implementation
 from unireplknet_ops.errors import ArgumentError
 
 torch.fx.wrap('depthwise_conv2d')  # a node of its own for torch.fx, which cannot trace its choice
@@ -51,7 +51,8 @@ class DepthwiseConv2d(nn.Conv2d):
         *,
         implementation: str = 'auto',
     ):
-        check_implementation(implementation)
+        if implementation not in IMPLEMENTATIONS:
+            raise unknown_implementation(implementation)
         out_channels = in_channels if out_channels is None else out_channels
         groups = in_channels if groups is None else groups
         if not in_channels == out_channels == groups:
