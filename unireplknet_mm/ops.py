@@ -20,7 +20,7 @@ from unireplknet_ops import (
     is_available,
     library,
 )
-from unireplknet_ops.depthwise_conv2d import build_depthwise_conv2d, build_implicit_gemm
+from unireplknet_ops.depthwise import build_depthwise_conv2d, build_implicit_gemm
 
 __all__ = [
     'DepthWiseConv2dImplicitGEMM',

@@ -14,7 +14,7 @@ from op_cases import Case, RecordedCalls, Tensors, assert_close, check, inputs_o
 
 import unireplknet_ops
 from unireplknet_ops import DepthwiseConv2d, choose_implementation, depthwise_conv2d, library
-from unireplknet_ops.depthwise_conv2d import naive
+from unireplknet_ops.depthwise import naive
 
 CASE = Case(2, 18, 15, 13, 7, 3, 2)
 dilated_reference = functools.partial(reference, dilation=CASE.dilation)

@@ -1,11 +1,15 @@
 """Importing the package: light, on torch alone, quiet; what it puts off is there when needed."""
 
+import inspect
 import os
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 from op_cases import PACKAGES, reason_to_skip
+
+import unireplknet_ops
 
 needs_op = pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
 
@@ -81,3 +85,11 @@ def test_it_says_nothing_when_all_is_well():
         'import unireplknet_ops as o, torch; o.depthwise_conv2d(*2 * [torch.ones(1, 1, 3, 3)])'
     )
     assert done.stdout == '' and 'unireplknet' not in done.stderr
+
+
+def test_no_name_of_the_package_hides_one_of_its_modules():
+    """`import unireplknet_ops.MODULE.PART as part` looks the module up as an attribute."""
+    modules = {info.name for info in pkgutil.iter_modules(unireplknet_ops.__path__)}
+    shown = {name for name in modules if name in vars(unireplknet_ops)}
+    assert {'depthwise', 'library'} <= shown
+    assert not [name for name in shown if not inspect.ismodule(getattr(unireplknet_ops, name))]

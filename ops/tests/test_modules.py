@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unireplknet_ops import DepthwiseConv2d, DepthWiseConv2dImplicitGEMM
-from unireplknet_ops.depthwise_conv2d import build_depthwise_conv2d, build_implicit_gemm
+from unireplknet_ops.depthwise import build_depthwise_conv2d, build_implicit_gemm
 from unireplknet_ops.errors import UserError
 
 needs_op = pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')

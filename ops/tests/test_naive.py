@@ -4,7 +4,7 @@ import pytest
 import torch
 from op_cases import CASES, Case, assert_close, expected_of, inputs_of, reason_to_skip
 
-from unireplknet_ops.depthwise_conv2d import naive
+from unireplknet_ops.depthwise import naive
 
 
 @pytest.mark.parametrize('case', CASES, ids=str)

@@ -16,7 +16,7 @@ from torch._subclasses import fake_tensor
 from torch.autograd import forward_ad
 
 from unireplknet_ops import DepthwiseConv2d, depthwise_conv2d, dispatch, library, torch_internals
-from unireplknet_ops.depthwise_conv2d import functional, operators
+from unireplknet_ops.depthwise import functional, operators
 
 needs_op = pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
 

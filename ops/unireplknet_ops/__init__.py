@@ -1,7 +1,7 @@
 """Large-kernel depthwise convolution: forward and both gradients, on CPU and CUDA; see README.md."""
 
 from unireplknet_ops import library
-from unireplknet_ops.depthwise_conv2d import (
+from unireplknet_ops.depthwise import (
     DepthwiseConv2d,
     DepthWiseConv2dImplicitGEMM,
     depthwise_conv2d,

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unireplknet_ops.convolution_rules import same_padding
-from unireplknet_ops.depthwise_conv2d.functional import depthwise_conv2d
+from unireplknet_ops.depthwise.functional import depthwise_conv2d
 
 PASSES = ('forward', 'grad_input', 'grad_weight')
 

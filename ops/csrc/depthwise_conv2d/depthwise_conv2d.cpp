@@ -1,6 +1,6 @@
 // The operators' schemas. Each kernel is registered beside its code: cpu/depthwise_conv2d.cpp,
 // cuda/depthwise_conv2d.cu; fake functions, autograd and autocast in Python:
-// unireplknet_ops/depthwise_conv2d/operators.py.
+// unireplknet_ops/depthwise/operators.py.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(unireplknet, m) {

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireplknet_ops.convolution_rules import check_kernel_size, same_padding
-from unireplknet_ops.depthwise_conv2d.functional import depthwise_conv2d
+from unireplknet_ops.depthwise.functional import depthwise_conv2d
 from unireplknet_ops.dispatch import IMPLEMENTATIONS, unknown_implementation
 from unireplknet_ops.errors import ArgumentError
 

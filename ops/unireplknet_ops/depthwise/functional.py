@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unireplknet_ops import library
 from unireplknet_ops.convolution_rules import check_shapes, same_padding
-from unireplknet_ops.depthwise_conv2d.operators import backward, cast_for_autocast, setup_context
+from unireplknet_ops.depthwise.operators import backward, cast_for_autocast, setup_context
 from unireplknet_ops.dispatch import (
     FORCE_VARIABLE,
     IMPLEMENTATIONS,

@@ -1,7 +1,7 @@
 """Depthwise convolution of stride 1 with 'same' padding: one function, and modules on it."""
 
-from unireplknet_ops.depthwise_conv2d.functional import depthwise_conv2d
-from unireplknet_ops.depthwise_conv2d.modules import (
+from unireplknet_ops.depthwise.functional import depthwise_conv2d
+from unireplknet_ops.depthwise.modules import (
     DepthwiseConv2d,
     DepthWiseConv2dImplicitGEMM,
     build_depthwise_conv2d,
