@@ -92,6 +92,7 @@ def train(work_dir, sampler, batch_sampler, workers, checkpoint=None):
             collate_fn=dict(type='default_collate'),
         ),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=46, val_interval=100),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
         custom_hooks=[dict(type='RecordHook')],
     )
     if batch_sampler:
@@ -102,7 +103,6 @@ def train(work_dir, sampler, batch_sampler, workers, checkpoint=None):
     runner = Runner(
         model=dict(type=NoisyModel),
         work_dir=str(work_dir),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=40, by_epoch=False)),
         default_scope='mmengine',
         experiment_name=f'skipping_{os.urandom(4).hex()}',
