@@ -564,7 +564,9 @@ def test_explain_counts_autocast_and_the_bias(install):
         explain(x[0], weight)
 
 
-def test_each_choice_is_logged_once_at_debug_level(install, caplog):
+def test_each_choice_is_logged_once_at_debug_level(install, caplog, monkeypatch):
+    monkeypatch.setattr(library.logger, 'handlers', [caplog.handler])
+    monkeypatch.setattr(library.logger, 'propagate', False)
     caplog.set_level(logging.DEBUG, logger=library.logger.name)
     weight = torch.zeros(16, 1, 3, 3)
     for batch in (1, 1, 2):
