@@ -18,6 +18,9 @@
 //                                V converts: Scalar, and for float also Half and BFloat16
 //   load_unaligned(p), store_unaligned(p)   the same with count = kLanes
 //   multiply_add(x, w)         *this += x * w
+//   plus(x), times(x)          the sum, the product
+//   at_least(x), at_most(x)    the larger, the smaller of the two; NaN where *this is NaN
+//                              (only these four of Float alone)
 //   transpose(rows)            of a kLanes x kLanes tile held in an array of kLanes vectors
 //
 // struct Isa names them: Float, Double, and kRegisters, how many vector registers there are.
@@ -119,6 +122,10 @@ struct Float {
   static UNIREPLKNET_INLINE Float load(const float* p) { return {_mm512_load_ps(p)}; }
   UNIREPLKNET_INLINE void store(float* p) const { _mm512_store_ps(p, v); }
   UNIREPLKNET_INLINE void multiply_add(Float x, Float w) { v = _mm512_fmadd_ps(x.v, w.v, v); }
+  UNIREPLKNET_INLINE Float plus(Float x) const { return {_mm512_add_ps(v, x.v)}; }
+  UNIREPLKNET_INLINE Float times(Float x) const { return {_mm512_mul_ps(v, x.v)}; }
+  UNIREPLKNET_INLINE Float at_least(Float x) const { return {_mm512_max_ps(x.v, v)}; }
+  UNIREPLKNET_INLINE Float at_most(Float x) const { return {_mm512_min_ps(x.v, v)}; }
 
   static UNIREPLKNET_INLINE Float load_unaligned(const float* p) { return {_mm512_loadu_ps(p)}; }
   static UNIREPLKNET_INLINE Float load_unaligned(const Half* p) {
@@ -259,6 +266,10 @@ struct Float {
   static UNIREPLKNET_INLINE Float load(const float* p) { return {_mm256_load_ps(p)}; }
   UNIREPLKNET_INLINE void store(float* p) const { _mm256_store_ps(p, v); }
   UNIREPLKNET_INLINE void multiply_add(Float x, Float w) { v = _mm256_fmadd_ps(x.v, w.v, v); }
+  UNIREPLKNET_INLINE Float plus(Float x) const { return {_mm256_add_ps(v, x.v)}; }
+  UNIREPLKNET_INLINE Float times(Float x) const { return {_mm256_mul_ps(v, x.v)}; }
+  UNIREPLKNET_INLINE Float at_least(Float x) const { return {_mm256_max_ps(x.v, v)}; }
+  UNIREPLKNET_INLINE Float at_most(Float x) const { return {_mm256_min_ps(x.v, v)}; }
 
   static UNIREPLKNET_INLINE Float load_unaligned(const float* p) { return {_mm256_loadu_ps(p)}; }
   static UNIREPLKNET_INLINE Float load_unaligned(const Half* p) {
@@ -388,6 +399,10 @@ struct Vector {
     *reinterpret_cast<Lanes*>(__builtin_assume_aligned(p, 16)) = v;
   }
   UNIREPLKNET_INLINE void multiply_add(Vector x, Vector w) { v += x.v * w.v; }
+  UNIREPLKNET_INLINE Vector plus(Vector x) const { return {v + x.v}; }
+  UNIREPLKNET_INLINE Vector times(Vector x) const { return {v * x.v}; }
+  UNIREPLKNET_INLINE Vector at_least(Vector x) const { return {x.v > v ? x.v : v}; }
+  UNIREPLKNET_INLINE Vector at_most(Vector x) const { return {x.v < v ? x.v : v}; }
   static UNIREPLKNET_INLINE Vector load_unaligned(const S* p) {
     Vector vector;
     std::memcpy(&vector.v, p, sizeof(Lanes));

@@ -31,7 +31,8 @@
 
 #include <type_traits>
 
-#include "pack.h"
+#include "../../cpu/pack.h"
+#include "kernels.h"
 
 namespace unireplknet {
 namespace UNIREPLKNET_ISA {

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "../../cpu/memory.h"
+#include "../../cpu/pack.h"
 #include "../../cpu/vector.h"
 #include "kernels.h"
-#include "pack.h"
 
 namespace unireplknet {
 namespace UNIREPLKNET_ISA {

@@ -6,10 +6,10 @@
 #include <type_traits>
 
 #include "../../cpu/memory.h"
+#include "../../cpu/pack.h"
 #include "../../cpu/vector.h"
 #include "filter.h"
 #include "kernels.h"
-#include "pack.h"
 #include "strips.h"
 #include "tile.h"
 

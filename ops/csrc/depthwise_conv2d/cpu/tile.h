@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "../../cpu/memory.h"
+#include "../../cpu/pack.h"
 #include "../../cpu/unroll.h"
 #include "../../cpu/vector.h"
-#include "pack.h"
 
 namespace unireplknet {
 namespace UNIREPLKNET_ISA {

@@ -12,9 +12,9 @@
 // fill_zero). float16 and bfloat16 are converted to and from float32 on the way.
 #pragma once
 
-#include "../../cpu/memory.h"
-#include "../../cpu/vector.h"
-#include "kernels.h"
+#include "memory.h"
+#include "types.h"
+#include "vector.h"
 
 namespace unireplknet {
 namespace UNIREPLKNET_ISA {
