@@ -1,4 +1,8 @@
-"""Large-kernel depthwise convolution: forward and both gradients, on CPU and CUDA; see README.md."""
+"""Operators of large-kernel networks; see README.md.
+
+Depthwise convolution: forward and both gradients, on CPU and CUDA. The feed-forward part of a block: for
+inference on the CPU.
+"""
 
 from unireplknet_ops import library
 from unireplknet_ops.depthwise import (
@@ -9,6 +13,8 @@ from unireplknet_ops.depthwise import (
 )
 from unireplknet_ops.dispatch import choose_implementation, explain
 from unireplknet_ops.errors import UserError
+from unireplknet_ops.feedforward import feed_forward, feed_forward_takes_op
+from unireplknet_ops.feedforward import operators as feed_forward_operators
 from unireplknet_ops.library import is_available
 from unireplknet_ops.version import __version__
 
@@ -20,6 +26,8 @@ __all__ = [
     'choose_implementation',
     'depthwise_conv2d',
     'explain',
+    'feed_forward',
+    'feed_forward_takes_op',
     'is_available',
     'library',
 ]
@@ -27,3 +35,4 @@ __all__ = [
 library.load()
 if is_available('cpu'):
     operators.register()
+    feed_forward_operators.register()

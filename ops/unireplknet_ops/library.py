@@ -21,6 +21,7 @@ OPERATORS = (
     'depthwise_conv2d',
     'depthwise_conv2d_backward_input',
     'depthwise_conv2d_backward_weight',
+    'feed_forward',
     'cpu_isa',
 )
 

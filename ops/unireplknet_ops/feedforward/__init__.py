@@ -1,0 +1,5 @@
+"""The feed-forward part of a block as one operator, for inference on the CPU."""
+
+from unireplknet_ops.feedforward.functional import feed_forward, feed_forward_takes_op
+
+__all__ = ['feed_forward', 'feed_forward_takes_op']

@@ -1,0 +1,115 @@
+"""What PyTorch needs to know about `torch.ops.unireplknet.feed_forward` beside its kernel.
+
+A fake (meta) function, a FLOP formula and autocast. The operator has no derivative: where one is needed,
+`feed_forward` runs on PyTorch's own operators.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from unireplknet_ops.convolution_rules import is_channels_last
+from unireplknet_ops.deferred import when_imported
+from unireplknet_ops.errors import ArgumentError
+from unireplknet_ops.torch_internals import without_autocast
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@functools.cache
+def register() -> None:
+    """Register everything for the operator that the CPU library has defined; once a process."""
+    torch.library.register_fake('unireplknet::feed_forward', _fake_feed_forward)
+    _library.impl('feed_forward', _autocast_kernel, 'AutocastCPU')
+    when_imported('torch.utils.flop_counter', _register_flop_formula)
+
+
+# What it registers lives as long as it does.
+_library = torch.library.Library('unireplknet', 'IMPL')
+
+
+def check_shapes(
+    x: Tensor,
+    input_scale: Tensor | None,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    gamma: Tensor,
+    beta: Tensor | None,
+    weight2: Tensor,
+    output_scale: Tensor | None,
+    bias2: Tensor | None,
+    residual: Tensor | None,
+) -> None:
+    """Check that the shapes fit each other.
+
+    Raises:
+        ArgumentError: they do not; the message names the first that does not fit.
+    """
+    if x.dim() != 4:
+        raise ArgumentError(f'x must have the shape (N, C, H, W), got {tuple(x.shape)}')
+    batch, channels = x.shape[:2]
+    if weight1.dim() != 2 or weight1.shape[1] != channels:
+        raise ArgumentError(
+            f'weight1 must have the shape (hidden, {channels}), got {tuple(weight1.shape)}'
+        )
+    hidden = weight1.shape[0]
+    for name, tensor, shape in (
+        ('weight2', weight2, (channels, hidden)),
+        ('input_scale', input_scale, (batch, channels)),
+        ('bias1', bias1, (hidden,)),
+        ('gamma', gamma, (hidden,)),
+        ('beta', beta, (hidden,)),
+        ('output_scale', output_scale, (channels,)),
+        ('bias2', bias2, (channels,)),
+        ('residual', residual, tuple(x.shape)),
+    ):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ArgumentError(f'{name} must have the shape {shape}, got {tuple(tensor.shape)}')
+
+
+def _fake_feed_forward(
+    x, input_scale, weight1, bias1, gamma, beta, weight2, output_scale, bias2, residual
+) -> Tensor:
+    vectors = (input_scale, bias1, gamma, beta, output_scale, bias2)
+    check_shapes(
+        x, input_scale, weight1, bias1, gamma, beta, weight2, output_scale, bias2, residual
+    )
+    torch._check(x.dtype in DTYPES, lambda: f'{x.dtype} is not supported: use float32')
+    for tensor in (weight1, weight2, residual):
+        torch._check(
+            tensor is None or tensor.dtype == x.dtype,
+            lambda: f'x is {x.dtype}, but a weight or the residual is not',
+        )
+    for tensor in vectors:
+        torch._check(
+            tensor is None or tensor.dtype == torch.float32, lambda: 'vectors must be float32'
+        )
+    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return torch.empty_like(x, memory_format=memory_format)
+
+
+def _autocast_kernel(
+    x, input_scale, weight1, bias1, gamma, beta, weight2, output_scale, bias2, residual
+) -> Tensor:
+    """As linear layers have it: maps and weights take the autocast dtype, vectors stay float32."""
+    dtype = torch.get_autocast_dtype('cpu')
+    x, weight1, weight2, residual = (
+        tensor if tensor is None else tensor.to(dtype) for tensor in (x, weight1, weight2, residual)
+    )
+    with without_autocast('cpu'):
+        return torch.ops.unireplknet.feed_forward(
+            x, input_scale, weight1, bias1, gamma, beta, weight2, output_scale, bias2, residual
+        )
+
+
+def _register_flop_formula() -> None:
+    from torch.utils.flop_counter import register_flop_formula
+
+    register_flop_formula(torch.ops.unireplknet.feed_forward)(_flops)
+
+
+def _flops(x_shape, input_scale_shape, weight1_shape, *args, out_shape=None, **kwargs) -> int:
+    """Of the two products, as PyTorch counts linear layers."""
+    batch, channels, height, width = x_shape
+    return 4 * batch * height * width * channels * weight1_shape[0]
