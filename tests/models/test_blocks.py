@@ -1,12 +1,25 @@
-"""The blocks by themselves: which operators they run."""
+"""The blocks by themselves: which operators they run, and the op that takes the modules' place."""
 
 import contextlib
 
 import pytest
 import torch
+from helpers import randomise, relative_error
+from torch import nn
 from torch.autograd.profiler import profile
 
 from unireplknet_mm.models.blocks import UniRepLKNetBlock
+from unireplknet_mm.models.layers import is_untouched
+from unireplknet_ops import is_available
+
+needs_op = pytest.mark.skipif(not is_available('cpu'), reason='no compiled op')
+FORCE_VARIABLE = 'UNIREPLKNET_FEED_FORWARD'
+
+
+def operators_of(block: nn.Module, x: torch.Tensor) -> list[str]:
+    with profile() as profiler:
+        block(x)
+    return [event.name for event in profiler.function_events]
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
@@ -16,11 +29,208 @@ from unireplknet_mm.models.blocks import UniRepLKNetBlock
 @pytest.mark.parametrize(
     'mode', [contextlib.nullcontext, torch.no_grad, torch.inference_mode], ids=lambda m: m.__name__
 )
-def test_linear_layers_run_as_one_product(mode, frozen, deploy, dtype, memory_format):
+def test_linear_layers_run_as_one_product(mode, frozen, deploy, dtype, memory_format, monkeypatch):
+    monkeypatch.setenv(FORCE_VARIABLE, 'native')
     block = UniRepLKNetBlock(8, 3, deploy=deploy).to(dtype).eval().requires_grad_(not frozen)
     x = torch.randn(2, 8, 5, 6).to(dtype, memory_format=memory_format)
-    with mode(), profile() as profiler:
-        block(x)
-    names = [event.name for event in profiler.function_events]
+    with mode():
+        names = operators_of(block, x)
     assert not {'aten::bmm', 'aten::baddbmm'} & set(names)
     assert sum(name in ('aten::mm', 'aten::addmm') for name in names) == 2
+
+
+# The fused form.
+
+
+def is_fused(block: UniRepLKNetBlock, x: torch.Tensor) -> bool:
+    return 'unireplknet::feed_forward' in operators_of(block, x)
+
+
+def outputs_of(block, x, monkeypatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """With the op and with the modules."""
+    outputs = []
+    for forced in ('op', 'native'):
+        monkeypatch.setenv(FORCE_VARIABLE, forced)
+        assert is_fused(block, x) == (forced == 'op')
+        outputs.append(block(x))
+    return outputs[0], outputs[1]
+
+
+def make_block(channels=24, kernel_size=3, **kwargs) -> UniRepLKNetBlock:
+    return randomise(UniRepLKNetBlock(channels, kernel_size, **kwargs)).eval()
+
+
+@needs_op
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ('dtype', 'tolerance'), [(torch.float32, 1e-6), (torch.bfloat16, 0.01), (torch.float16, 0.002)]
+)
+@pytest.mark.parametrize('form', ['training', 'folded', 'deploy'])
+@pytest.mark.parametrize('shape', [(2, 24, 9, 11), (1, 1, 7, 8), (5, 33, 4, 4)], ids=str)
+@torch.no_grad()
+def test_fused_block_is_the_block(shape, form, dtype, tolerance, memory_format, monkeypatch):
+    block = make_block(shape[1], 13 if shape[1] > 1 else 5, deploy=form == 'deploy')
+    if form == 'folded':
+        block.switch_to_deploy()
+    block.to(dtype)
+    x = torch.randn(shape).to(dtype, memory_format=memory_format)
+    fused, plain = outputs_of(block, x, monkeypatch)
+    assert fused.dtype == plain.dtype and fused.stride() == plain.stride()
+    assert relative_error(fused, plain) <= tolerance
+    assert relative_error(fused - x, plain - x) <= 20 * tolerance  # not by the residual alone
+
+
+@needs_op
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(layer_scale_init_value=0),
+        dict(drop_path_rate=0.5),
+        dict(norm_cfg=dict(type='SyncBN')),
+        dict(ffn_ratio=3),
+        dict(with_cp=True),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_every_kind_of_block_is_fused(kwargs, monkeypatch):
+    block = make_block(**kwargs)
+    fused, plain = outputs_of(block, torch.randn(2, 24, 5, 7), monkeypatch)
+    assert relative_error(fused, plain) <= 1e-6
+
+
+@needs_op
+@torch.no_grad()
+def test_fused_under_autocast(monkeypatch):
+    block, x = make_block(), torch.randn(2, 24, 5, 7)
+    with torch.autocast('cpu', torch.bfloat16):
+        fused, plain = outputs_of(block, x, monkeypatch)
+    assert fused.dtype == plain.dtype
+    assert relative_error(fused, plain) <= 0.01
+
+
+@needs_op
+def test_gradients_and_training_keep_the_modules(monkeypatch):
+    monkeypatch.setenv(FORCE_VARIABLE, 'op')
+    block, x = make_block(drop_path_rate=0.5), torch.randn(2, 24, 5, 7)
+    assert not is_fused(block, x)
+    with torch.no_grad():
+        assert is_fused(block, x)
+        assert not is_fused(block.train(), x)  # BatchNorm's own statistics and drop path
+    block.eval().requires_grad_(False)
+    assert is_fused(block, x)
+    assert not is_fused(block, x.requires_grad_())
+    block.dwconv.requires_grad_(True)  # whose output then needs a gradient
+    assert not is_fused(block, x.detach())
+    block.requires_grad_(False).train()
+    block.pwconv2[2].eval()
+    assert not is_fused(block, x.detach())  # drop path
+    block.drop_path.eval()
+    assert is_fused(block, x.detach())
+
+
+class DoubledLinear(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def parametrize_linear(block):
+    nn.utils.parametrizations.weight_norm(block.pwconv1[1])
+
+
+def replace_forward(block):
+    forward = block.act[0].forward
+    block.act[0].forward = lambda x: 2 * forward(x)
+
+
+def without_statistics():
+    return nn.BatchNorm2d(24, track_running_stats=False).eval()
+
+
+TOUCHES = {
+    'another linear layer': lambda block: block.pwconv1.__setitem__(1, DoubledLinear(24, 96)),
+    'another activation': lambda block: block.act.__setitem__(0, nn.ReLU()),
+    'another GELU': lambda block: block.act.__setitem__(0, nn.GELU('tanh')),
+    'one more layer': lambda block: block.pwconv2.append(nn.ReLU()),
+    'one layer less': lambda block: block.act.__delitem__(1),
+    'another SE': lambda block: setattr(block, 'se', nn.Identity()),
+    'another drop path': lambda block: setattr(block, 'drop_path', nn.ReLU()),
+    'a parametrization': parametrize_linear,
+    'a replaced forward': replace_forward,
+    'no statistics': lambda block: block.pwconv2.__setitem__(2, without_statistics()),
+}
+
+
+@needs_op
+@pytest.mark.parametrize('touch', TOUCHES)
+@torch.no_grad()
+def test_what_users_change_is_run(touch, monkeypatch):
+    monkeypatch.setenv(FORCE_VARIABLE, 'op')
+    block, x = make_block(), torch.randn(2, 24, 5, 7)
+    assert is_fused(block, x)
+    TOUCHES[touch](block)
+    assert not is_fused(block, x)
+
+
+@needs_op
+@pytest.mark.parametrize(
+    'name',
+    (
+        *('se', 'pwconv1', 'pwconv1.0', 'pwconv1.1', 'act', 'act.0', 'act.1'),
+        *('pwconv2', 'pwconv2.0', 'pwconv2.1', 'pwconv2.2', 'drop_path'),
+    ),
+)
+@pytest.mark.parametrize('kind', ['register_forward_hook', 'register_forward_pre_hook'])
+@torch.no_grad()
+def test_hooks_are_called(name, kind, monkeypatch):
+    monkeypatch.setenv(FORCE_VARIABLE, 'op')
+    block, x = make_block(), torch.randn(2, 24, 5, 7)
+    calls = []
+    handle = getattr(block.get_submodule(name), kind)(lambda *args: calls.append(args))
+    block(x)
+    assert len(calls) == 1
+    handle.remove()
+    assert is_fused(block, x)
+
+
+@pytest.mark.parametrize(
+    'register',
+    [
+        nn.modules.module.register_module_forward_hook,
+        nn.modules.module.register_module_forward_pre_hook,
+    ],
+)
+def test_hooks_of_every_module_touch_every_module(register):
+    layer = nn.ReLU()
+    assert is_untouched(layer, nn.GELU, nn.ReLU) and not is_untouched(layer, nn.GELU)
+    handle = register(lambda *args: None)
+    assert not is_untouched(layer, nn.ReLU)
+    handle.remove()
+
+
+@needs_op
+@pytest.mark.parametrize('deploy', [False, True])
+@torch.no_grad()
+def test_fused_block_compiles_as_one_graph(deploy, monkeypatch):
+    monkeypatch.setenv(FORCE_VARIABLE, 'op')
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(str(graph.graph))
+        return graph.forward
+
+    torch._dynamo.reset()
+    block, x = make_block(deploy=deploy), torch.randn(2, 24, 5, 7)
+    compiled = torch.compile(block, backend=backend, fullgraph=True)
+    assert torch.equal(compiled(x), block(x))
+    assert len(graphs) == 1 and 'unireplknet.feed_forward' in graphs[0]
+
+
+@needs_op
+@torch.no_grad()
+def test_exported_block_has_no_op():
+    block, x = make_block(deploy=True), torch.randn(2, 24, 9, 9)
+    assert is_fused(block, x)
+    program = torch.export.export(block, (x,))
+    assert 'unireplknet' not in str(program.graph_module.code)
+    torch.testing.assert_close(program.module()(x), block(x), rtol=1e-4, atol=1e-5)

@@ -6,14 +6,17 @@ Paper: §3.2.1 and §3.2.2, Fig. 3 and 6 (arXiv 2410.08049). What differs from t
   and works in every floating dtype and on every device;
 - activation checkpointing is non-reentrant and updates BatchNorm's running statistics once, not twice;
 - the depthwise convolutions run on the compiled op where it is faster (`unireplknet_mm.ops`);
+- in inference, what follows them in a block runs as one compiled op where that is faster (`fused`);
 - kernel sizes from 19 up have default branches (see `default_branches`), and a user may pass others.
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.utils.dl_utils.parrots_wrapper import SyncBatchNorm  # what 'SyncBN' builds
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -21,7 +24,8 @@ from torch.utils.checkpoint import checkpoint
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import reparameterize as rep
 from unireplknet_mm.models.architecture import check_branches, default_branches
-from unireplknet_mm.models.layers import DropPath, build_conv_layer, build_norm_layer
+from unireplknet_mm.models.layers import DropPath, build_conv_layer, build_norm_layer, is_untouched
+from unireplknet_ops import feed_forward, feed_forward_takes_op
 
 
 def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
@@ -70,10 +74,13 @@ class SqueezeExcitation(nn.Module):
         self.down = nn.Conv2d(channels, squeezed_channels, 1)
         self.up = nn.Conv2d(squeezed_channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def scale(self, x: Tensor) -> Tensor:
+        """The factor of each channel, (N, C, 1, 1)."""
         scale = F.adaptive_avg_pool2d(x, 1)
-        scale = torch.sigmoid(self.up(F.relu(self.down(scale))))
-        return x * scale
+        return torch.sigmoid(self.up(F.relu(self.down(scale))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale(x)
 
 
 class GlobalResponseNorm(nn.Module):
@@ -171,6 +178,17 @@ class DilatedReparamBlock(nn.Module):
             self.replace_by(conv_like(self.lk_origin, *self.merged_kernel(dtype), self.conv_cfg))
 
 
+# What `UniRepLKNetBlock.fused` computes in one, behind SE: pwconv1, act and pwconv2.
+FUSED_LAYERS = (
+    (ToChannelsLast,),
+    (nn.Linear,),
+    (nn.GELU,),
+    (GlobalResponseNorm,),
+    (nn.Linear,),
+    (ToChannelsFirst,),
+)
+
+
 class UniRepLKNetBlock(nn.Module):
     """A LarK block (kernel size ≥ 7) or a SmaK block (3 or 5) of the paper's Fig. 3.
 
@@ -234,12 +252,67 @@ class UniRepLKNetBlock(nn.Module):
         return self.drop_path(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.can_fuse(x):
+            return self.fused(x)
         if not (self.with_cp and torch.is_grad_enabled()):
             return x + self.residual(x)
         if torch.compiler.is_compiling():  # which takes no context; statistics count twice then
             return x + checkpoint(self.residual, x, use_reentrant=False)
         contexts = lambda: (contextlib.nullcontext(), untracked_statistics(self))  # noqa: E731
         return x + checkpoint(self.residual, x, use_reentrant=False, context_fn=contexts)
+
+    def can_fuse(self, x: Tensor) -> bool:
+        """Whether `fused` may take the place of the modules: in inference, where the op is faster."""
+        if torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in itertools.chain(self.parameters(), [x])
+        ):
+            return False
+        linear1, linear2 = self.pwconv1[-1], self.pwconv2[0]
+        return self.is_plain_inference() and feed_forward_takes_op(
+            x, linear1.weight, linear2.weight
+        )
+
+    def is_plain_inference(self) -> bool:
+        """Whether the modules that `fused` computes in one are those that were built, in evaluation."""
+        sequences = (self.pwconv1, self.act, self.pwconv2)
+        layers = [self.se, self.drop_path, *itertools.chain(*sequences)]
+        kinds = [(SqueezeExcitation,), (nn.Identity, DropPath), *FUSED_LAYERS]
+        if not self.deploy:
+            kinds.append((nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm))
+        return (
+            len(layers) == len(kinds)
+            and all(is_untouched(sequence, nn.Sequential) for sequence in sequences)
+            and all(is_untouched(layer, *kind) for layer, kind in zip(layers, kinds, strict=True))
+            and self.act[0].approximate == 'none'
+            and not (self.drop_path.training and isinstance(self.drop_path, DropPath))
+            and not any(norm.training or norm.running_mean is None for norm in self.pwconv2[2:])
+        )
+
+    def fused(self, x: Tensor) -> Tensor:
+        """`forward` in inference, with everything after SE's factor in one op."""
+        y = self.norm(self.dwconv(x))
+        linear1, grn, linear2 = self.pwconv1[1], self.act[1], self.pwconv2[0]
+        output_scale, bias2 = None, linear2.bias
+        for norm in self.pwconv2[2:]:
+            ones = torch.ones_like(norm.running_mean, dtype=torch.float32)
+            output_scale, bias2 = rep.fold_batch_norm(
+                ones, None, batch_norm_tensors(norm, ones.dtype)
+            )
+            if self.gamma is not None:
+                output_scale, bias2 = rep.fold_output_scale(output_scale, bias2, self.gamma)
+        return feed_forward(
+            y,
+            linear1.weight,
+            linear1.bias,
+            grn.gamma.flatten(),
+            None if grn.beta is None else grn.beta.flatten(),
+            linear2.weight,
+            bias2,
+            input_scale=self.se.scale(y).flatten(1),
+            output_scale=output_scale,
+            residual=x,
+            implementation='op',
+        )
 
     def switch_to_deploy(self) -> None:
         """Fold everything that folds, in place: one depthwise convolution and two linear layers remain.

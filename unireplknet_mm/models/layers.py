@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
 from unireplknet_mm.errors import ArgumentError
 
@@ -80,6 +81,22 @@ def _find_layer(option: str, cfg: dict, known: dict[str, type]) -> Any:
 
 def _without_type(cfg: dict) -> dict:
     return {key: value for key, value in cfg.items() if key != 'type'}
+
+
+def is_untouched(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether a module does what its type says: it is of one of these very types, and nobody hooked into it.
+
+    Subclasses, parametrized modules, those whose `forward` was replaced and all modules while a hook for
+    every module is registered are touched. Only then may its computation be done elsewhere.
+    """
+    return (
+        type(module) in kinds
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        and 'forward' not in module.__dict__
+        and not torch_module._global_forward_hooks
+        and not torch_module._global_forward_pre_hooks
+    )
 
 
 class DropPath(nn.Module):
