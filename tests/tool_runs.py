@@ -77,6 +77,12 @@ def run_and_kill(tool: str, *arguments: object, cwd: Path, when: Path, log: Path
     assert process.returncode == -signal.SIGKILL, 'it had ended before it could be killed'
 
 
+def read_scores(work_dir: Path) -> dict[str, float]:
+    """The metrics that the latest test in a work dir ended with."""
+    latest = max(work_dir.glob('2*/2*.json'), key=lambda file: file.stat().st_mtime_ns)
+    return json.loads(latest.read_text().splitlines()[-1])
+
+
 def read_losses(work_dir: Path) -> list[dict[int, float]]:
     """For each run in a work dir, in the order of their start: step -> loss."""
     runs = []

@@ -19,11 +19,18 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unireplknet_mm.launch import UserError, exit_on_user_error, input_channels, load_config
-from unireplknet_mm.models.whole_model import switch_to_deploy
+from unireplknet_mm.launch import (
+    UserError,
+    exit_on_user_error,
+    input_channels,
+    input_size,
+    load_config,
+)
+from unireplknet_mm.models.whole_model import find_backbones, switch_to_deploy
 
 NUM_BOXES = 1000
 NUM_MASKS = 100
+HEADS = ('roi_head', 'decode_head', 'bbox_head', 'head')
 
 
 class Part(NamedTuple):
@@ -35,12 +42,14 @@ class Part(NamedTuple):
 
 
 def default_shape(cfg: Config) -> tuple[int, int]:
-    """Height and width that the paper counts at: 800×1280 for detection, one crop by four for
-    segmentation, the crop for classification.
+    """Height and width of `input_shape = (C, H, W)`, where a config has it, or those that the paper counts
+    at: 800×1280 for detection, one crop by four for segmentation, the crop for classification.
 
     Raises:
         UserError: the config's task has no such convention; `--shape` is needed.
     """
+    if input_size(cfg):
+        return input_size(cfg)
     scope = cfg.get('default_scope')
     if scope == 'mmdet':
         return 800, 1280
@@ -49,7 +58,8 @@ def default_shape(cfg: Config) -> tuple[int, int]:
         return height, 4 * width
     for step in cfg.get('train_pipeline', ()):
         if step['type'] == 'RandomResizedCrop':
-            return step['scale'], step['scale']
+            scale = step['scale']
+            return (scale, scale) if isinstance(scale, int) else tuple(scale)
     raise UserError(
         f'{cfg.filename} does not tell the size of its input.\nAdd --shape HEIGHT WIDTH.'
     )
@@ -69,14 +79,19 @@ def build_on_meta(cfg: Config, deploy: bool = True) -> nn.Module:
 
 
 def count_parts(model: nn.Module, height: int, width: int, channels: int = 3) -> list[Part]:
-    """Count an mmdet, mmseg or mmpretrain model on one image of `height` × `width`.
+    """Count a model on one image of `height` × `width`.
 
     Args:
-        model: on the meta device, with a `backbone` and the heads of its task.
+        model: on the meta device. With a `backbone` and heads as mmdet, mmseg and mmpretrain name them, each
+            is a part; of any other model, its UniRepLKNets and the rest of a forward pass.
 
     Raises:
-        UserError: the model has no head that is known here.
+        UserError: another model does not run on an image alone.
     """
+    image = torch.empty(1, channels, height, width, device='meta')
+    names = [name for name in HEADS if isinstance(getattr(model, name, None), nn.Module)]
+    if not names or not isinstance(getattr(model, 'backbone', None), nn.Module):
+        return count_forward(model, image)
     parts = []
 
     def count(name: str, module: nn.Module, inputs: Any) -> Any:
@@ -84,24 +99,45 @@ def count_parts(model: nn.Module, height: int, width: int, channels: int = 3) ->
             outputs = module(inputs)
         # PyTorch counts a multiply-add as two.
         flops = counter.get_total_flops() // 2
-        parts.append(Part(name, sum(p.numel() for p in module.parameters()), flops))
+        parts.append(Part(name, count_parameters(module), flops))
         return outputs
 
-    image = torch.empty(1, channels, height, width, device='meta')
     features = count('backbone', model.backbone, image)
     if getattr(model, 'with_neck', False):
         features = count('neck', model.neck, features)
-    if hasattr(model, 'roi_head'):
+    if names[0] == 'roi_head':
         if model.with_rpn:
             count('rpn_head', model.rpn_head, features)
         count_roi_head(model.roi_head, count)
-        return parts
-    for name in ('decode_head', 'bbox_head', 'head'):
-        head = getattr(model, name, None)
-        if isinstance(head, nn.Module):
-            count(name, head, features)
-            return parts
-    raise UserError(f'{type(model).__name__} has none of roi_head, decode_head, bbox_head, head.')
+    else:
+        count(names[0], getattr(model, names[0]), features)
+    return parts
+
+
+def count_forward(model: nn.Module, image: torch.Tensor) -> list[Part]:
+    """Count a forward pass of `model`: each UniRepLKNet in it, then what is left."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        try:
+            model(image)
+        except Exception as error:  # the user's model may not take such an input, or not alone
+            raise UserError(
+                f'{type(model).__name__} does not run on an input {tuple(image.shape)} alone: {error}\n'
+                'A model without a backbone and a head, as mmdet, mmseg and mmpretrain name them, is counted '
+                'on a forward pass.'
+            ) from error
+    by_module = counter.get_flop_counts()
+    parts = []
+    for prefix, backbone in find_backbones(model).items():
+        path = f'{type(model).__name__}.{prefix}'.rstrip('.')
+        flops = sum(by_module.get(path, {}).values()) // 2
+        parts.append(Part(prefix.rstrip('.') or 'backbone', count_parameters(backbone), flops))
+    parameters = count_parameters(model) - sum(part.parameters for part in parts)
+    flops = counter.get_total_flops() // 2 - sum(part.flops for part in parts)
+    return [*parts, Part('the rest', parameters, flops)]
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def count_roi_head(roi_head: nn.Module, count: Callable) -> None:

@@ -4,8 +4,8 @@
     python tools/test.py CONFIG OUT
 
 OUT holds the weights of the whole model in the deploy structure and the meta data of CHECKPOINT,
-without optimizer and schedule. Before it is written, the model's features on a random image are
-compared before and after folding.
+without optimizer and schedule. Before it is written, the features of every UniRepLKNet in the model, or
+those of a model with another network that folds, are compared before and after on a random input.
 """
 
 import argparse
@@ -36,9 +36,8 @@ def parse_args() -> argparse.Namespace:
         '--input-size',
         type=int,
         nargs=2,
-        default=(224, 224),
         metavar=('HEIGHT', 'WIDTH'),
-        help='size of the random image that the model is checked on (default: 224 224)',
+        help="size of the random input that is compared on (default: the config's input_shape, or 224 224)",
     )
     return parser.parse_args()
 
@@ -51,25 +50,46 @@ def build_model(cfg: 'Config') -> 'nn.Module':
     return MODELS.build(cfg.model).eval()
 
 
-def extract_features(model: 'nn.Module', x: 'torch.Tensor') -> list['torch.Tensor']:
-    """All tensors that `extract_feat` returns, flat."""
+def extract_features(
+    model: 'nn.Module', channels: int, size: tuple[int, int]
+) -> list['torch.Tensor']:
+    """What the UniRepLKNets in a model, or else the model, make of a random input, flat.
+
+    Args:
+        channels: of the model's input; a UniRepLKNet gets its own number.
+        size: height and width of the input.
+    """
     import torch
+
+    from unireplknet_mm.models.whole_model import find_backbones
 
     def flatten(value: object) -> list:
         if isinstance(value, torch.Tensor):
             return [value]
         return [tensor for part in value for tensor in flatten(part)]
 
+    networks = [(backbone, backbone.in_channels) for backbone in find_backbones(model).values()]
+    whole = getattr(model, 'extract_feat', model)
+    features = []
     with torch.no_grad():
-        return flatten(model.extract_feat(x))
+        for network, network_channels in networks or [(whole, channels)]:
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(1, network_channels, *size, generator=generator)
+            features += flatten(network(x))
+    return features
 
 
 def relative_difference(before: list['torch.Tensor'], after: list['torch.Tensor']) -> float:
-    """The largest difference of any two values, relative to the largest value of their tensor."""
-    return max(
-        ((new - old).abs().max() / old.abs().max()).item()
-        for old, new in zip(before, after, strict=True)
-    )
+    """The largest difference of any two values, relative to the largest value of their tensor.
+
+    NaN, where any of them is none or not finite.
+    """
+    import torch
+
+    differences = [
+        (new - old).abs().max() / old.abs().max() for old, new in zip(before, after, strict=True)
+    ]
+    return torch.stack(differences).max().item()  # of which, unlike Python's max, NaN is the largest
 
 
 def reparameterize(args: argparse.Namespace) -> None:
@@ -107,12 +127,13 @@ def reparameterize(args: argparse.Namespace) -> None:
             f'{args.checkpoint} was not trained with {args.config}.\n{summary}'
         ) from error
 
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, launch.input_channels(cfg, model), *args.input_size, generator=generator)
-    before = extract_features(model, x)
-    if switch_to_deploy(model) == 0:
+    if not any(hasattr(module, 'switch_to_deploy') for module in model.modules()):
         raise launch.UserError(f'the model of {args.config} has nothing to re-parameterize.')
-    difference = relative_difference(before, extract_features(model, x))
+    size = args.input_size or launch.input_size(cfg) or (224, 224)
+    channels = launch.input_channels(cfg, model)
+    before = extract_features(model, channels, size)
+    switch_to_deploy(model)
+    difference = relative_difference(before, extract_features(model, channels, size))
     if not difference <= LARGEST_DIFFERENCE:
         raise launch.UserError(
             f'the features change by {difference:.1e} (relative) when the model is folded, more '
@@ -126,7 +147,7 @@ def reparameterize(args: argparse.Namespace) -> None:
     write_bytes(args.out, content.getbuffer())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
-        f'Wrote {args.out}: {parameters / 1e6:.1f} M parameters. On a random image the features '
+        f'Wrote {args.out}: {parameters / 1e6:.1f} M parameters. On a random input the features '
         f'differ by {difference:.1e} (relative) from those of {args.checkpoint}.'
     )
 

@@ -142,6 +142,33 @@ def test_backbone_alone():
     assert groups['norm3.weight']['lr'] == pytest.approx(BASE_LR)
 
 
+def test_backbones_anywhere_in_the_model():
+    class TwoEncoders(BaseModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.ModuleDict(
+                dict(
+                    image_encoder=build_model().backbone,
+                    depth_encoder=build_model().backbone,
+                    decoder=nn.Linear(32, 32),
+                )
+            )
+            self.head = nn.Linear(32, 3)
+
+    scales = {
+        name: group['lr_scale']
+        for name, group in groups_by_name(build_wrapper(TwoEncoders(), decay_rate=0.5)).items()
+    }
+    for encoder in ('net.image_encoder', 'net.depth_encoder'):
+        names = [name for name in scales if name.startswith(encoder)]
+        assert len(names) > 100
+        for name in names:
+            layer = expected_layer(name.replace(encoder, 'backbone'))
+            assert scales.pop(name) == pytest.approx(0.5 ** (13 - layer)), name
+    parts = ('net.decoder', 'head')
+    assert scales == {f'{part}.{name}': 1 for part in parts for name in ('weight', 'bias')}
+
+
 def test_any_backbone_with_get_layer_depth():
     class TwoLayers(nn.Sequential):
         def get_layer_depth(self, param_name, prefix='backbone.'):

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import SMALL_ARCH
 from mmengine.config import Config
 from torch import nn
 
-import unireplknet_mm  # noqa: F401
+from unireplknet_mm.errors import UserError
+from unireplknet_mm.models import UniRepLKNet
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 0.01
@@ -101,6 +103,92 @@ def test_a_convolution_and_a_linear_layer_by_hand(tool):
         backbone, head = tool.count_parts(Classifier().eval(), 8, 12)
     assert backbone == tool.Part('backbone', 6 * 25 + 6, 4 * 6 * 6 * 25)
     assert head == tool.Part('head', 6 * 7 + 7, 6 * 7)
+
+
+@pytest.mark.parametrize('channels', [1, 8])
+def test_other_input_channels_change_the_stem_alone(tool, capsys, channels):
+    path = str(ROOT / 'configs/cls/unireplknet_a_in1k.py')
+    cfg = Config.fromfile(path)
+    three = tool.count_parts(tool.build_on_meta(cfg), 64, 64)
+    cfg.model.backbone.in_channels = channels
+    model = tool.build_on_meta(cfg)
+    counted = tool.count_parts(model, 64, 64, tool.input_channels(cfg, model))
+    weights = (
+        (channels - 3) * 20 * 9
+    )  # of the first convolution, of half the 40 channels and stride 2
+    assert counted[0].parameters == three[0].parameters + weights
+    assert counted[0].flops == three[0].flops + weights * 32 * 32
+    assert counted[1] == three[1]
+
+    tool.main([path, '--shape', '64', '--cfg-options', f'model.backbone.in_channels={channels}'])
+    assert f'backbone  {counted[0].parameters / 1e6:>8.2f} M' in capsys.readouterr().out
+
+
+class Net(nn.Module):
+    """Two encoders of eight and three channels, and a layer of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.image_encoder = UniRepLKNet(SMALL_ARCH, in_channels=8)
+        self.other = UniRepLKNet(SMALL_ARCH, in_channels=3, conv_cfg=None)
+        self.decoder = nn.Conv2d(32, 5, 1)
+
+    def forward(self, x):
+        return self.decoder(self.image_encoder(x)[-1] + self.other(x[:, :3])[-1])
+
+
+class Host(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_a_model_without_a_backbone_is_counted_by_its_forward_pass(tool):
+    with torch.device('meta'):
+        host = Host().eval()
+    image_encoder, other, rest = tool.count_parts(host, 64, 96, channels=8)
+    for part, encoder, channels in (
+        (image_encoder, host.net.image_encoder, 8),
+        (other, host.net.other, 3),
+    ):
+        (alone, nothing) = tool.count_parts(encoder, 64, 96, channels)
+        assert (part.parameters, part.flops) == (alone.parameters, alone.flops)
+        assert (nothing.parameters, nothing.flops) == (0, 0)
+    assert (image_encoder.name, other.name) == ('net.image_encoder', 'net.other')
+    stem = (8 - 3) * 4 * 9
+    assert image_encoder.parameters == other.parameters + stem
+    assert image_encoder.flops == other.flops + stem * 32 * 48
+    assert rest == tool.Part('the rest', 32 * 5 + 5, 32 * 5 * 2 * 3)
+
+
+def test_a_model_that_takes_no_such_input(tool):
+    with torch.device('meta'):
+        host = Host().eval()
+    with pytest.raises(UserError) as info:
+        tool.count_parts(host, 64, 96)
+    lines = str(info.value).splitlines()
+    assert lines[0].startswith('Host does not run on an input (1, 3, 64, 96) alone: ')
+    assert lines[1:] == [
+        'A model without a backbone and a head, as mmdet, mmseg and mmpretrain name them, is counted on a '
+        'forward pass.'
+    ]
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'shape'),
+    [
+        (dict(default_scope='mmdet'), (800, 1280)),
+        (dict(default_scope='mmseg', crop_size=(512, 256)), (512, 1024)),
+        (dict(train_pipeline=[dict(type='RandomResizedCrop', scale=192)]), (192, 192)),
+        (dict(train_pipeline=[dict(type='RandomResizedCrop', scale=(96, 128))]), (96, 128)),
+        (dict(default_scope='mmdet', input_shape=(1, 128, 1024)), (128, 1024)),
+    ],
+)
+def test_default_shape(tool, cfg, shape):
+    assert tool.default_shape(Config(cfg)) == shape
 
 
 def test_training_form_costs_more(tool):

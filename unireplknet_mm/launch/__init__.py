@@ -19,10 +19,12 @@ from unireplknet_mm.launch.demo_run import report_demo_run, use_demo_data
 from unireplknet_mm.launch.device import prepare_device
 from unireplknet_mm.launch.preflight import (
     check_checkpoint,
+    check_complete,
     check_data,
     check_pretrained,
     create_work_dir,
     input_channels,
+    input_size,
 )
 from unireplknet_mm.launch.runner import (
     add_hook,
@@ -37,6 +39,7 @@ __all__ = [
     'add_hook',
     'build_runner',
     'check_checkpoint',
+    'check_complete',
     'check_data',
     'check_pretrained',
     'create_folder',
@@ -45,6 +48,7 @@ __all__ = [
     'enable_auto_scale_lr',
     'exit_on_user_error',
     'input_channels',
+    'input_size',
     'load_config',
     'make_resumable',
     'override',

@@ -23,14 +23,23 @@ def load_config(path: str | Path, options: dict | list[str] | None = None) -> Co
         options: as a dict with dotted keys, or as `KEY=VALUE` strings from the command line.
 
     Raises:
-        UserError: there is no such file, an option is not of the form `KEY=VALUE`, or its key leads
-            through something that is no dict.
+        UserError: there is no such file, it is no config, an option is not of the form `KEY=VALUE`, or its
+            key leads through something that is no dict.
     """
     path = Path(path)
     if not path.is_file():
         problem = 'is a folder' if path.is_dir() else 'does not exist'
         raise UserError(f'config {path} {problem}.{_suggest_configs(path)}')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except UserError:
+        raise
+    except Exception as error:  # a config is a program of the user's, and so is what it raises
+        reason = error.__cause__ or error
+        summary = str(reason).strip().partition('\n')[0]
+        raise UserError(
+            f'config {path} cannot be read: {type(reason).__name__}: {summary}'
+        ) from error
     override(cfg, options)
     return cfg
 
@@ -50,7 +59,10 @@ def _parse_options(options: list[str]) -> dict:
             raise UserError(f'--cfg-options takes KEY=VALUE, not {option!r}')
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='*', action=DictAction, default={})
-    values = parser.parse_args(['--cfg-options', *options]).cfg_options
+    try:
+        values = parser.parse_args(['--cfg-options', *options]).cfg_options
+    except AssertionError as error:  # how MMEngine says it
+        raise UserError(f'--cfg-options cannot be read: {error}') from error
     for option in options:
         key, _, text = option.partition('=')
         if ' ' in text and not set(text) & set(',()[]'):

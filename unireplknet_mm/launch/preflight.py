@@ -13,6 +13,29 @@ from unireplknet_mm.files import create_folder
 from unireplknet_mm.models.whole_model import find_backbones
 from unireplknet_mm.weights.published import is_remote, where_to_get
 
+# What MMEngine's runner needs for each kind of run.
+NEEDED = dict(
+    train=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
+    test=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'),
+)
+
+
+def check_complete(cfg: Config, kind: str) -> None:
+    """See that a config says what a run needs.
+
+    Args:
+        kind: 'train' or 'test'.
+
+    Raises:
+        UserError: something is missing.
+    """
+    missing = [key for key in NEEDED[kind] if cfg.get(key) is None]
+    if missing:
+        raise UserError(
+            f'config {cfg.filename} has no {", no ".join(missing)}, which {kind}.py needs.\n'
+            'Inherit them with _base_, as the configs of this suite do.'
+        )
+
 
 def create_work_dir(cfg: Config) -> None:
     """Create the work dir and try to write there, before the time for building a model is spent.
@@ -94,13 +117,13 @@ def check_pretrained(cfg: Config) -> None:
     for path in find_pretrained(cfg.get('model')):
         if is_missing(path):
             raise UserError(
-                f'the weights to start from, {os.path.abspath(path)}, do not exist{where_to_get(path)}'
+                f'the file to start from, {_absolute(path)}, does not exist{where_to_get(path)}'
             )
 
 
 def is_missing(path: str) -> bool:
     """Whether a local file is not there; a URL or a published name is looked up when it is loaded."""
-    return not is_remote(path) and not os.path.isfile(path)
+    return not is_remote(path) and not os.path.isfile(os.path.expanduser(path))
 
 
 def check_checkpoint(path: str) -> None:
@@ -109,8 +132,12 @@ def check_checkpoint(path: str) -> None:
     Raises:
         UserError: the file does not exist.
     """
-    if not is_remote(path) and not os.path.exists(path):
-        raise UserError(f'checkpoint {os.path.abspath(path)} does not exist{where_to_get(path)}')
+    if not is_remote(path) and not os.path.exists(os.path.expanduser(path)):
+        raise UserError(f'checkpoint {_absolute(path)} does not exist{where_to_get(path)}')
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def input_channels(cfg: Config, model: nn.Module) -> int:
@@ -123,3 +150,8 @@ def input_channels(cfg: Config, model: nn.Module) -> int:
         return cfg.input_shape[0]
     backbones = find_backbones(model)
     return next((backbone.in_channels for backbone in backbones.values()), 3)
+
+
+def input_size(cfg: Config) -> tuple[int, int] | None:
+    """Height and width that a config states with `input_shape = (C, H, W)`; None where it does not."""
+    return tuple(cfg.input_shape[1:]) if cfg.get('input_shape') else None

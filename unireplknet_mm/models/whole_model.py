@@ -5,7 +5,7 @@ times; nothing here relies on the name `backbone`.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
@@ -76,7 +76,12 @@ def adapt_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapp
             raise CheckpointError(
                 f'the weights have their UniRepLKNet under {found!r}, the model under {prefix!r}'
             )
-        check_backbone_weights(backbone, weights)
+        try:
+            check_backbone_weights(backbone, weights)
+        except CheckpointError as error:
+            if len(backbones) == 1:
+                raise
+            raise CheckpointError(f'{prefix.rstrip(".")} of the model: {error}') from None
     return state_dict
 
 
@@ -108,18 +113,25 @@ def check_not_only_backbone(state_dict: Mapping[str, Tensor], model: nn.Module) 
         CheckpointError: no part with parameters beside the backbone is in the state dict.
     """
     model = _unwrap(model)
-    parts = [
-        name
-        for name, part in model.named_children()
-        if any(True for _ in part.parameters()) and not isinstance(part, UniRepLKNet)
-    ]
+    parts = list(_parts_beside_backbones(model))
     has_weights = any(name.startswith(f'{part}.') for part in parts for name in state_dict)
     if find_backbones(model) and parts and not has_weights:
         raise CheckpointError(
-            f'the checkpoint has weights for the backbone only, none for {", ".join(parts)} of the '
-            f'{type(model).__name__}: test a trained one; pretrained weights belong in '
-            'model.backbone.init_cfg'
+            f'there are weights for the backbone only, none for {", ".join(parts)} of the '
+            f'{type(model).__name__}: test a trained one; pretrained weights belong in the init_cfg of '
+            'the backbone'
         )
+
+
+def _parts_beside_backbones(module: nn.Module, prefix: str = '') -> Iterator[str]:
+    """The outermost parts of a model that have parameters and no UniRepLKNet in them, by name."""
+    if isinstance(module, UniRepLKNet):
+        return
+    for name, part in module.named_children():
+        if find_backbones(part):
+            yield from _parts_beside_backbones(part, f'{prefix}{name}.')
+        elif any(True for _ in part.parameters()):
+            yield prefix + name
 
 
 def switch_to_deploy(model: nn.Module) -> int:
