@@ -16,6 +16,9 @@ from common_options import add_common_arguments, apply_to_environment
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+# By the config's default scope: what writes predictions in a size that can be kept.
+DUMPS = dict(mmdet='DumpDetResults', mmseg='DumpLabelMaps')
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -46,27 +49,27 @@ def parse_args() -> argparse.Namespace:
 
 def use_tta(cfg: 'Config') -> None:
     """Wrap the model in the config's `tta_model`, with `tta_pipeline` for the test data."""
+    from unireplknet_mm.configuration import innermost_datasets
     from unireplknet_mm.launch import UserError
 
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
         raise UserError(f'--tta: the config defines no {" and no ".join(missing)}.')
-    dataset = cfg.test_dataloader.dataset
-    while 'pipeline' not in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in innermost_datasets(cfg.test_dataloader.dataset):
+        dataset['pipeline'] = cfg.tta_pipeline
     cfg.model = dict(cfg.tta_model, module=cfg.model)
 
 
 def draw_predictions(cfg: 'Config', show: bool, show_dir: str | None, wait_time: float) -> None:
     """Switch on the visualization hook of the config. Those of the three tasks differ in names."""
+    from unireplknet_mm.configuration import type_name
     from unireplknet_mm.launch import UserError
 
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise UserError('--show: the config has no default_hooks.visualization.')
     folder = os.path.abspath(show_dir) if show_dir else None
-    kind = hook.type.split('.')[-1]
+    kind = type_name(hook)
     hook.update(show=show, wait_time=wait_time, interval=1)
     if kind == 'VisualizationHook':
         hook.update(enable=True, out_dir=folder)
@@ -86,6 +89,7 @@ def test(args: argparse.Namespace) -> None:
     from unireplknet_mm.files import replacing
 
     cfg = launch.load_config(args.config, args.cfg_options)
+    launch.check_complete(cfg, 'test')
     launch.set_work_dir(cfg, args.work_dir, args.demo_data)
     launch.prepare_device(cfg, args.launcher, args.device)
     launch.check_checkpoint(args.checkpoint)
@@ -109,12 +113,13 @@ def test(args: argparse.Namespace) -> None:
         runner.test()
         return
 
-    kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+    kind = DUMPS.get(cfg.get('default_scope'), 'DumpResults')
     with contextlib.ExitStack() as stack:
         partial = args.out
         if is_main_process():  # which collects the results of all
             partial = stack.enter_context(replacing(args.out, keep_extension=True))
         dump = METRICS.build(dict(type=kind, out_file_path=str(partial)))
+        dump.dataset_meta = runner.test_evaluator.dataset_meta
         runner.test_evaluator.metrics.append(dump)
         runner.test()
     runner.logger.info(f'Predictions are in {args.out}.')

@@ -19,12 +19,14 @@ from helpers import (
 )
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook
+from mmengine.model import BaseTTAModel
 from mmengine.registry import HOOKS
 from mmengine.runner import FlexibleRunner, Runner, get_priority
 from torch import nn
 
 from unireplknet_mm.engine import SwitchToDeployHook
 from unireplknet_mm.models import UniRepLKNet
+from unireplknet_mm.models.whole_model import switch_to_deploy
 from unireplknet_mm.weights import CheckpointError
 
 
@@ -91,16 +93,85 @@ def test_training_starts_from_a_raw_file_and_from_a_detector_of_other_classes(tm
 def test_testing_refuses_weights_without_a_head_and_of_another_arch(tmp_path):
     path = save(tmp_path / 'raw.pth', published_weights('a'))
     runner = build_runner(tmp_path, ToyDetector(UniRepLKNet('a')), load_from=str(path))
-    with pytest.raises(CheckpointError, match='for the backbone only, none for neck, bbox_head of'):
+    with pytest.raises(CheckpointError) as info:
         runner.test()
+    assert str(info.value) == (
+        f'checkpoint {path}: there are weights for the backbone only, none for neck, bbox_head of the '
+        'ToyDetector: test a trained one; pretrained weights belong in the init_cfg of the backbone'
+    )
     path = save(tmp_path / 'det.pth', dict(state_dict=detector_weights('n')))
     runner = build_runner(tmp_path, ToyDetector(UniRepLKNet('a')), load_from=str(path))
-    with pytest.raises(CheckpointError, match=r'UniRepLKNet-N .* the model is UniRepLKNet-A'):
+    with pytest.raises(CheckpointError) as info:
         runner.test()
+    assert str(info.value) == (
+        f'checkpoint {path}: the weights are of UniRepLKNet-N (depths 2 2 8 2, channels 80 160 320 640), '
+        'the model is UniRepLKNet-A (depths 2 2 6 2, channels 40 80 160 320): set `arch` of the backbone, '
+        'or take other weights'
+    )
     path = save(tmp_path / 'det.pth', dict(state_dict=detector_weights('a')))
     model = ToyDetector(UniRepLKNet('a'))
     build_runner(tmp_path, model, load_from=str(path)).test()
     assert torch.equal(model.bbox_head.fc.weight, torch.ones(3, 2))
+
+
+class Augmented(BaseTTAModel):
+    """Test-time augmentation by one view."""
+
+    def test_step(self, data):
+        return self.module.test_step(data)
+
+    def merge_preds(self, data_samples_list):
+        return data_samples_list
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, Augmented])
+def test_a_test_takes_the_form_of_the_file(tmp_path, wrap):
+    detector = ToyDetector(randomise(UniRepLKNet(SMALL_ARCH))).eval()
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = detector.backbone(x)
+    switch_to_deploy(detector)
+    path = save(tmp_path / 'deploy.pth', dict(state_dict=detector.state_dict()))
+
+    model = ToyDetector(UniRepLKNet(SMALL_ARCH))
+    hooks = [dict(type='EMAHook'), dict(type='SwitchToDeployHook')]
+    runner = build_runner(tmp_path, wrap(model), hooks[:1], load_from=str(path))
+    runner.test()
+    (average,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    averaged = average.ema_model.module
+    averaged = averaged.module if wrap is Augmented else averaged
+    for tested in (model, averaged):
+        assert tested.backbone.deploy
+        assert_body_loaded(tested.backbone, detector.backbone.state_dict())
+    with torch.no_grad():
+        actual = model.eval().backbone(x)
+    assert all(relative_error(a, e) < 2e-5 for a, e in zip(actual, expected, strict=True))
+
+    # --deploy, where there is nothing left to fold
+    model = ToyDetector(UniRepLKNet(SMALL_ARCH))
+    build_runner(tmp_path, wrap(model), hooks, load_from=str(path)).test()
+    assert_body_loaded(model.backbone, detector.backbone.state_dict())
+
+
+def test_a_training_refuses_the_other_form(tmp_path):
+    detector = ToyDetector(UniRepLKNet(SMALL_ARCH, deploy=True))
+    path = save(tmp_path / 'deploy.pth', dict(state_dict=detector.state_dict()))
+    model = ToyDetector(UniRepLKNet(SMALL_ARCH))
+    runner = build_runner(tmp_path, model, load_from=str(path))
+    with pytest.raises(CheckpointError) as info:
+        runner.train()
+    assert str(info.value) == (
+        f'checkpoint {path}: the weights are re-parameterized (deploy form) and the backbone is in its '
+        'training form: build it with deploy=True, or load the weights from training'
+    )
+    assert not model.backbone.deploy
+
+
+def test_what_a_users_own_code_has_read_has_no_name(tmp_path):
+    runner = build_runner(tmp_path, ToyDetector(UniRepLKNet(SMALL_ARCH)))
+    with pytest.raises(CheckpointError) as info:
+        runner.load_checkpoint(str(save(tmp_path / 'x.pth', dict(epoch=1))))
+    assert str(info.value) == 'no weights in the checkpoint: it holds epoch'
 
 
 def test_the_hook_runs_before_those_that_read_the_state_dict():

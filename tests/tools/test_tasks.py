@@ -1,15 +1,23 @@
-"""Each task end to end: two processes train, the checkpoint is folded, tested in both forms, drawn."""
+"""Each task end to end: two processes train, the checkpoint is folded, tested in every form, drawn.
 
-import json
-import pickle
+The weights that are tested are not those of the two iterations of training: a backbone far from its
+initialisation, for which a wrong folding shows, and a classifier that decides.
+"""
+
 import subprocess
 
+import predictions
 import pytest
 import torch
-from tool_runs import CONFIGS, ROOT, TOOLS, environment, read_losses, run
+from helpers import randomise
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from tool_runs import CONFIGS, ROOT, TOOLS, environment, read_losses, read_scores, run
 
-# The metric to compare. After two iterations the AP of a detector is 0, and says nothing.
-TASKS = dict(cls='accuracy/top1', det=None, seg='mIoU')
+TASKS = dict(
+    cls=predictions.Classification, det=predictions.Detection, seg=predictions.Segmentation
+)
+AVERAGED = "custom_hooks = [dict(type='EMAHook')]\n"
 
 
 def only(task):
@@ -17,7 +25,7 @@ def only(task):
     return pytest.mark.parametrize('task', [task], indirect=True)
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def workplace(tmp_path_factory):
     """A folder with a blank in its name; demo data that one test writes serve the next."""
     folder = tmp_path_factory.mktemp('end to end')
@@ -32,24 +40,55 @@ def task(request):
 
 @pytest.fixture(scope='module')
 def trained(task, workplace):
-    """Config, work dir and log of a training by two processes on CPU; detection in bfloat16."""
+    """Config, work dir and log of a training by two processes on CPU; detection in bfloat16, averaged."""
     config = workplace / 'my configs' / f'{task}.py'
-    config.write_text(f'_base_ = {str(CONFIGS / f"{task}_small.py")!r}\n')
+    text = f'_base_ = {str(CONFIGS / f"{task}_small.py")!r}\n'
+    config.write_text(text + (AVERAGED if task == 'det' else ''))
     work_dir = workplace / f'{task} work'
     options = ('--demo-data', '--work-dir', work_dir, *(['--amp'] if task == 'det' else []))
     log = run('dist_train.sh', config, 2, *options, cwd=workplace)
     return config, work_dir, log
 
 
+@pytest.fixture(scope='module')
+def decided(task, trained):
+    """The checkpoint of the training with other weights in it."""
+    config, work_dir, _ = trained
+    checkpoint = torch.load((work_dir / 'last_checkpoint').read_text(), weights_only=False)
+    weights = checkpoint['state_dict']
+    backbone = randomise(MODELS.build(Config.fromfile(config).model.backbone))
+    weights.update({f'backbone.{name}': value for name, value in backbone.state_dict().items()})
+    for name, weight in weights.items():
+        if name.endswith(TASKS[task].classifier):
+            weight.mul_(50)
+        if name.endswith('conv_logits.bias'):
+            weight.fill_(1)  # so that no mask is empty
+    path = work_dir / 'decided.pth'
+    torch.save(checkpoint, path)
+    return path
+
+
 @pytest.fixture
-def results(trained):
-    """Reads the metrics that the latest test wrote to the work dir."""
+def test(task, trained, workplace, call, monkeypatch):
+    """Runs tools/test.py, in this process; returns its predictions and its scores."""
+    config, work_dir, _ = trained
+    monkeypatch.chdir(workplace)
 
-    def read(work_dir):
-        files = sorted(work_dir.glob('2*/2*.json'), key=lambda file: file.stat().st_mtime)
-        return json.loads(files[-1].read_text().splitlines()[-1])
+    def test(checkpoint, *options, annotations=()):
+        out = work_dir / 'predictions.pkl'
+        settings = ['--cfg-options', *annotations] if annotations else []
+        options = (*options, '--demo-data', '--work-dir', work_dir, '--out', out)
+        call('test', config, checkpoint, *options, *settings)
+        return predictions.read(out), read_scores(work_dir)
 
-    return read
+    return test
+
+
+def data_root(workplace, task):
+    (folder,) = (workplace / 'data' / 'demo').glob(
+        dict(cls='imagenet*', det='coco*', seg='ade20k*')[task]
+    )
+    return folder
 
 
 def test_training(task, trained, workplace):
@@ -62,7 +101,9 @@ def test_training(task, trained, workplace):
     assert ('CpuAmpOptimWrapper' in log) == (task == 'det')
     checkpoint = (work_dir / 'last_checkpoint').read_text()
     assert checkpoint.startswith(str(work_dir))
-    assert torch.load(checkpoint, weights_only=False)['meta']['seed'] == 0
+    content = torch.load(checkpoint, weights_only=False)
+    assert content['meta']['seed'] == 0
+    assert ('ema_state_dict' in content) == (task == 'det')
     assert not list(work_dir.glob('.*'))
     assert (workplace / 'data' / 'demo').is_dir()
     assert ' - ERROR - ' not in log
@@ -73,82 +114,82 @@ def test_training(task, trained, workplace):
     assert '\nThen run the same command without --demo-data.\n' in end
 
 
-def test_testing_in_both_forms(task, trained, results, workplace, call, monkeypatch):
+def test_every_form_predicts_the_same(task, trained, decided, workplace, call, test):
     config, work_dir, _ = trained
-    monkeypatch.chdir(workplace)
-    checkpoint = (work_dir / 'last_checkpoint').read_text()
-    deploy = work_dir / 'deploy.pth'
-    options = ('--demo-data', '--work-dir', work_dir)
+    expected, _ = test(decided)
+    annotations = TASKS[task].annotate(expected, data_root(workplace, task))
 
-    output = call('reparameterize', config, checkpoint, deploy)
-    assert f'Wrote {deploy}' in output
+    deploy = work_dir / 'deploy.pth'
+    output = call('reparameterize', config, decided, deploy)
+    assert f'Wrote {deploy}: ' in output
     folded = torch.load(deploy, weights_only=True)
     assert folded['meta']['deploy'] is True
     assert folded['meta']['dataset_meta']
     assert not any('running_var' in key for key in folded['state_dict'] if 'backbone' in key)
-    assert not list(work_dir.glob('.*'))
 
-    call('test', config, checkpoint, *options)
-    expected = results(work_dir)
-    pictures, predictions = work_dir / 'pictures', work_dir / 'predictions.pkl'
-    more = ('--out', predictions, '--show-dir', pictures)
-    call('test', config, deploy, *options, '--deploy', *more)
-    score = TASKS[task]
-    if score:
-        assert results(work_dir)[score] == pytest.approx(expected[score], abs=0.5)
-    with predictions.open('rb') as file:
-        assert len(pickle.load(file)) == 2
+    pictures = work_dir / 'pictures'
+    forms = ((decided, '--deploy'), (deploy, '--show-dir', pictures), (deploy, '--deploy'))
+    for checkpoint, *options in forms:
+        predicted, scored = test(checkpoint, *options, annotations=annotations)
+        TASKS[task].assert_same(predicted, expected)
+        for name, whole in TASKS[task].score_names.items():
+            assert scored[name] == pytest.approx(whole, rel=0.005)
     assert len([*pictures.rglob('*.jpg'), *pictures.rglob('*.png')]) >= 2
     assert not list(work_dir.glob('.*'))
 
+    # The annotations are met by these weights and by no others.
+    predicted, scored = test((work_dir / 'last_checkpoint').read_text(), annotations=annotations)
+    assert any(scored[name] < 0.9 * whole for name, whole in TASKS[task].score_names.items())
+    with pytest.raises(AssertionError):
+        TASKS[task].assert_same(predicted, expected)
+
 
 @only('cls')
-def test_structures_do_not_mix(task, trained, workplace, call, monkeypatch):
+def test_a_training_does_not_start_from_deploy_weights(task, trained, decided, workplace, call):
     config, work_dir, _ = trained
-    monkeypatch.chdir(workplace)
     deploy = work_dir / 'deploy.pth'
     if not deploy.exists():
-        call('reparameterize', config, (work_dir / 'last_checkpoint').read_text(), deploy)
+        call('reparameterize', config, decided, deploy)
     before = deploy.read_bytes()
 
-    stderr = call('test', config, deploy, '--demo-data', '--work-dir', work_dir, status=1)
-    assert 're-parameterized' in stderr
-    assert '--deploy' in stderr
     stderr = call('reparameterize', config, deploy, work_dir / 'again.pth', status=1)
-    assert f'{deploy} is in the deploy structure already' in stderr
+    assert stderr.endswith(f'error: {deploy} is in the deploy structure already.\n')
     stderr = call('reparameterize', config, deploy, deploy, status=1)
-    assert 'OUT is CHECKPOINT' in stderr
+    assert stderr == 'error: OUT is CHECKPOINT: choose another file, this one would be lost.\n'
     assert deploy.read_bytes() == before
     assert not (work_dir / 'again.pth').exists()
 
-    options = ('--cfg-options', f'load_from={deploy}', '--demo-data', '--work-dir', 'other')
+    options = ('--cfg-options', f'load_from={deploy}', '--demo-data', '--work-dir', workplace / 'x')
     stderr = call('train', config, *options, status=1)
-    assert 're-parameterized' in stderr
+    assert stderr.rpartition('error: ')[2] == (
+        f'checkpoint {deploy}: the weights are re-parameterized (deploy form) and the backbone is in its '
+        'training form: build it with deploy=True, or load the weights from training\n'
+    )
 
 
 @only('cls')
-def test_checkpoint_of_another_task(task, trained, workplace, call, monkeypatch):
-    _, work_dir, _ = trained
-    monkeypatch.chdir(workplace)
-    other = CONFIGS / 'seg_small.py'
-    checkpoint = (work_dir / 'last_checkpoint').read_text()
-    stderr = call('reparameterize', other, checkpoint, 'out.pth', status=1)
-    assert f'was not trained with {other}' in stderr
-    assert not (workplace / 'out.pth').exists()
+def test_checkpoint_of_another_task(task, decided, workplace, call):
+    other, out = CONFIGS / 'seg_small.py', workplace / 'out.pth'
+    stderr = call('reparameterize', other, decided, out, status=1)
+    assert stderr.startswith(f'error: {decided} was not trained with {other}.\n')
+    assert not out.exists()
 
 
 @only('seg')
-def test_two_processes_test_with_augmentation(task, trained, results, workplace):
+def test_two_processes_test_with_augmentation(task, trained, decided, workplace, call, test):
+    """From a re-parameterized file, whose form the model takes within both of its wrappers."""
     config, work_dir, _ = trained
-    out = workplace / 'predictions of two.pkl'
-    options = ('--demo-data', '--work-dir', work_dir, '--deploy', '--tta', '--out', out)
-    checkpoint = (work_dir / 'last_checkpoint').read_text()
-    log = run('dist_test.sh', config, checkpoint, 2, *options, cwd=workplace)
-    assert 'Re-parameterized 1 module(s)' in log
+    expected, _ = test(decided, '--tta')
+    annotations = TASKS[task].annotate(expected, data_root(workplace, task))
+    deploy, out = work_dir / 'augmented.pth', workplace / 'predictions of two.pkl'
+    call('reparameterize', config, decided, deploy)
+    options = ('--demo-data', '--work-dir', work_dir, '--tta', '--out', out)
+    options = (*options, '--cfg-options', *annotations)
+    log = run('dist_test.sh', config, deploy, 2, *options, cwd=workplace)
     assert 'SegTTAModel' in log
-    assert results(work_dir)['mIoU'] >= 0
-    with out.open('rb') as file:
-        assert len(pickle.load(file)) == 2
+    TASKS[task].assert_same(predictions.read(out), expected)
+    for name, whole in TASKS[task].score_names.items():
+        assert read_scores(work_dir)[name] == pytest.approx(whole, rel=0.005)
 
 
 @pytest.mark.parametrize(

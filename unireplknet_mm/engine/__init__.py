@@ -8,6 +8,7 @@ from unireplknet_mm.engine.accumulation import (
 from unireplknet_mm.engine.amp import CpuAmpOptimWrapper
 from unireplknet_mm.engine.atomic_checkpoint import AtomicCheckpointHook
 from unireplknet_mm.engine.checkpoint_check import CheckpointCheckHook, SwitchToDeployHook
+from unireplknet_mm.engine.label_maps import DumpLabelMaps
 from unireplknet_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from unireplknet_mm.engine.randomness import SeededDataset, SeededIterationHook, SeededSampler
 from unireplknet_mm.engine.skipping import SeekableBatchSampler, SkipSeenBatchesHook
@@ -16,6 +17,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'CheckpointCheckHook',
     'CpuAmpOptimWrapper',
+    'DumpLabelMaps',
     'LayerDecayOptimWrapperConstructor',
     'PendingGradientsHook',
     'SeededDataset',

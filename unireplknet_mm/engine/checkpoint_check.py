@@ -15,6 +15,7 @@ from unireplknet_mm.models.whole_model import (
     holds_deploy_form,
     switch_to_deploy,
 )
+from unireplknet_mm.weights.reading import CheckpointError
 
 
 @HOOKS.register_module()
@@ -31,13 +32,18 @@ class CheckpointCheckHook(Hook):
     def after_load_checkpoint(self, runner: Runner | FlexibleRunner, checkpoint: dict) -> None:
         if isinstance(runner, FlexibleRunner):
             return
-        state_dict = find_state_dict(checkpoint)
         is_training = isinstance(runner._train_loop, BaseLoop)
-        if not is_training and holds_deploy_form(state_dict):
-            take_deploy_form(runner)
-        state_dict = adapt_state_dict(state_dict, runner.model)
-        if not is_training:
-            check_not_only_backbone(state_dict, runner.model)
+        try:
+            state_dict = find_state_dict(checkpoint)
+            if not is_training and holds_deploy_form(state_dict):
+                take_deploy_form(runner)
+            state_dict = adapt_state_dict(state_dict, runner.model)
+            if not is_training:
+                check_not_only_backbone(state_dict, runner.model)
+        except CheckpointError as error:
+            if runner._load_from is None:  # one that a user's own code has read
+                raise
+            raise CheckpointError(f'checkpoint {runner._load_from}: {error}') from None
         checkpoint['state_dict'] = state_dict
 
 

@@ -2,12 +2,13 @@
 
 _base_ = '../../../configs/seg/upernet_unireplknet_t_160k.py'
 
+classes = 11  # those of the demo data: 150 logits of every pixel take most of a test's time
 arch = dict(_delete_=True, depths=(1, 1, 3, 1), channels=(8, 16, 24, 32), kernel_sizes=(3, 7, 7, 7))
 model = dict(
     data_preprocessor=dict(size=(64, 64)),
     backbone=dict(arch=arch, init_cfg=None),
-    decode_head=dict(in_channels=[8, 16, 24, 32], channels=16),
-    auxiliary_head=dict(in_channels=24, channels=16),
+    decode_head=dict(in_channels=[8, 16, 24, 32], channels=16, num_classes=classes),
+    auxiliary_head=dict(in_channels=24, channels=16, num_classes=classes),
 )
 
 _base_.train_pipeline[2].scale = (256, 64)
