@@ -42,6 +42,7 @@ def train(args: argparse.Namespace) -> None:
     from unireplknet_mm import launch
 
     cfg = launch.load_config(args.config, args.cfg_options)
+    launch.check_complete(cfg, 'train')
     launch.set_work_dir(cfg, args.work_dir, args.demo_data)
     launch.prepare_device(cfg, args.launcher, args.device)
     if args.resume:

@@ -32,6 +32,7 @@ from unireplknet_mm.weights.published import find_published, is_remote, where_to
 
 # torch's own switch; torch.load heeds it only where the caller leaves weights_only open.
 RUN_CODE_SWITCH = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+WEB = ('http://', 'https://')
 
 
 class CheckpointError(UserError, ValueError):
@@ -115,8 +116,11 @@ def load_checkpoint_file(
 
 def _check_beginning(path: Path) -> None:
     """Recognise what is no checkpoint from its first bytes: a zip archive or a pickle is one."""
-    with path.open('rb') as file:
-        beginning = file.read(16)
+    try:
+        with path.open('rb') as file:
+            beginning = file.read(16)
+    except OSError as error:
+        raise CheckpointError(f'checkpoint {path} cannot be read: {error.strerror}') from error
     if not beginning:
         raise CheckpointError(f'checkpoint {path} is empty: get or write it again')
     if not beginning.startswith((b'PK\x03\x04', b'\x80')):
@@ -216,11 +220,11 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """MMEngine's loader of local files, by `load_checkpoint_file`, and of names of `PUBLISHED`."""
     published = find_published(filename)
     if published is not None:
-        return load_from_http(published.url, map_location)
+        return _load_download(published.url, map_location)
     return load_checkpoint_file(filename, map_location)
 
 
-@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+@CheckpointLoader.register_scheme(prefixes=WEB, force=True)
 def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
     """MMEngine's loader of URLs: download once into torch's cache, read by `load_checkpoint_file`.
 
@@ -230,16 +234,20 @@ def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
         DownloadError: the download failed.
         CheckpointError: as in `load_checkpoint_file`.
     """
+    return _load_download(filename, map_location)
+
+
+def _load_download(url: str, map_location: Any = 'cpu', *, lazily: bool = False) -> dict[str, Any]:
     directory = Path(torch.hub.get_dir()) / 'checkpoints'
-    path = directory / Path(urlparse(filename).path).name
+    path = directory / Path(urlparse(url).path).name
     if get_rank() == 0:
-        _download(filename, path)
+        _download(url, path)
     barrier()
-    _download(filename, path)
+    _download(url, path)
     try:
-        return load_checkpoint_file(path, map_location)
+        return load_checkpoint_file(path, map_location, lazily=lazily)
     except CheckpointError as error:
-        raise CheckpointError(f'{error}.\nTo download {filename} again, delete {path}') from None
+        raise CheckpointError(f'{error}.\nTo download {url} again, delete {path}') from None
 
 
 def _download(url: str, path: Path) -> None:
@@ -265,7 +273,7 @@ def load_checkpoint(
     Raises:
         UserError: as in `load_checkpoint_file`, or it could not be downloaded.
     """
-    return CheckpointLoader.load_checkpoint(str(source), map_location, logger='current')
+    return CheckpointLoader.load_checkpoint(str(source), map_location, logger='silent')
 
 
 def read_meta(source: str | os.PathLike) -> dict[str, Any]:
@@ -273,6 +281,12 @@ def read_meta(source: str | os.PathLike) -> dict[str, Any]:
 
     Args, errors: as in `load_checkpoint`.
     """
-    if is_remote(source):
-        return load_checkpoint(source).get('meta', {})
-    return load_checkpoint_file(source, lazily=True).get('meta', {})
+    published = find_published(source)
+    url = str(source) if published is None else published.url
+    if url.startswith(WEB):
+        checkpoint = _load_download(url, lazily=True)
+    elif is_remote(source):  # a store that MMEngine reads from
+        checkpoint = load_checkpoint(source)
+    else:
+        checkpoint = load_checkpoint_file(source, lazily=True)
+    return checkpoint.get('meta', {})
