@@ -89,7 +89,8 @@ def relative_difference(before: list['torch.Tensor'], after: list['torch.Tensor'
     differences = [
         (new - old).abs().max() / old.abs().max() for old, new in zip(before, after, strict=True)
     ]
-    return torch.stack(differences).max().item()  # of which, unlike Python's max, NaN is the largest
+    # Unlike Python's max, torch's lets a NaN among finite numbers win.
+    return torch.stack(differences).max().item()
 
 
 def reparameterize(args: argparse.Namespace) -> None:
