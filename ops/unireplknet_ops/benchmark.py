@@ -35,6 +35,7 @@ from unireplknet_ops.measure import (
     WrongResultError,
     make_pool,
     matmul_rate,
+    thread_count,
 )
 from unireplknet_ops.peers import Peer, cuda_peers
 from unireplknet_ops.results import Measurement, describe_machine, write_json
@@ -217,20 +218,6 @@ class Benchmark:
         if rate and measurement.shape.flops / rate > self.slowest:
             return f'above {self.slowest:g} s'
         return None
-
-
-class thread_count:  # a context manager, named as a function
-    """torch's threads within a block."""
-
-    def __init__(self, count: int):
-        self.count = count
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(self.count)
-
-    def __exit__(self, *exception) -> None:
-        torch.set_num_threads(self.before)
 
 
 def reference_rates(device: str, plans: Sequence[Plan]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Timing the op against torch's native convolution: what `tune` and `benchmark` share.
+"""Timing: calls in turn, on a device; and the op against torch's native convolution, for `tune` and `benchmark`.
 
 Both sides run in turn in the same process on the same tensors, which are random. A time is the minimum (CPU)
 or the median (CUDA) over the repetitions. On the CPU the tensors stay where the last call left them, in
@@ -9,10 +9,11 @@ Before its time counts, a result of the op is compared with float64: of each pas
 that plane which differs most from the native result.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -192,6 +193,52 @@ def native_pass(name: str, x: Tensor, grad_output: Tensor, weight: Tensor, dilat
     return gradients[0 if wanted else 1]
 
 
+def in_turn(
+    functions: Sequence[Callable], repeats: Sequence[int], seconds_of: Callable[[Callable], float]
+) -> Iterator[tuple[int, float]]:
+    """Time functions in rounds: one call of each, until each has had its repetitions.
+
+    Whatever slows the machine down for a while then slows all of them down.
+
+    Args:
+        functions: what to time.
+        repeats: how often, for each.
+        seconds_of: calls a function and says how long it took.
+
+    Yields:
+        The number of a function and its seconds, as soon as they are taken.
+    """
+    for turn in range(max(repeats, default=0)):
+        for i, (function, repeat) in enumerate(zip(functions, repeats, strict=True)):
+            if turn < repeat:
+                yield i, seconds_of(function)
+
+
+def timed_call(function: Callable[[], Any], device: torch.device | str) -> tuple[Any, float]:
+    """A result and the seconds from the call until the device has finished it."""
+    _synchronize(device)
+    start = time.perf_counter()
+    result = function()
+    _synchronize(device)
+    return result, time.perf_counter() - start
+
+
+def _synchronize(device: torch.device | str) -> None:
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+@contextlib.contextmanager
+def thread_count(count: int) -> Iterator[None]:
+    """torch's threads within a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Timer:
     """Times callables in turn.
 
@@ -229,11 +276,7 @@ class Timer:
         return result, seconds
 
     def _call(self, function: Callable[[], Tensor]) -> tuple[Tensor, float]:
-        self._synchronize()
-        start = time.perf_counter()
-        result = function()
-        self._synchronize()
-        return result, time.perf_counter() - start
+        return timed_call(function, self.device)
 
     def time(
         self, functions: Sequence[Callable[[], Tensor]], first_seconds: Sequence[float]
@@ -250,10 +293,8 @@ class Timer:
             [] if repeat else [seconds]
             for repeat, seconds in zip(repeats, first_seconds, strict=True)
         ]
-        for turn in range(max(repeats, default=0)):
-            for function, repeat, collected in zip(functions, repeats, samples, strict=True):
-                if turn < repeat:
-                    collected.append(measure(function))
+        for i, seconds in in_turn(functions, repeats, measure):
+            samples[i].append(seconds)
         reduce = _median if self.device.type == 'cuda' else min
         return [reduce(collected) for collected in samples]
 
@@ -261,10 +302,6 @@ class Timer:
         if first_seconds > self.once_above:
             return 0
         return max(self.least, min(self.most, int(self.budget / max(first_seconds, 1e-7))))
-
-    def _synchronize(self) -> None:
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
 
     def _cuda_seconds(self, function: Callable[[], Tensor]) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
