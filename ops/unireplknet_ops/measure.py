@@ -1,6 +1,7 @@
-"""Timing: calls in turn, on a device; and the op against torch's native convolution, for `tune` and `benchmark`.
+"""Timing of calls in turn on a device, and of the op against torch's native convolution.
 
-Both sides run in turn in the same process on the same tensors, which are random. A time is the minimum (CPU)
+Of the op and the convolution, for `tune` and `benchmark`, both sides run in turn in the same process on the
+same tensors, which are random. A time is the minimum (CPU)
 or the median (CUDA) over the repetitions. On the CPU the tensors stay where the last call left them, in
 cache as far as they fit, which is how a layer finds the output of the one before it. On CUDA a buffer larger
 than the L2 cache is written before each call, and events around the call measure it.
@@ -194,24 +195,24 @@ def native_pass(name: str, x: Tensor, grad_output: Tensor, weight: Tensor, dilat
 
 
 def in_turn(
-    functions: Sequence[Callable], repeats: Sequence[int], seconds_of: Callable[[Callable], float]
+    candidates: Sequence[Any], repeats: Sequence[int], seconds_of: Callable[[Any], float]
 ) -> Iterator[tuple[int, float]]:
-    """Time functions in rounds: one call of each, until each has had its repetitions.
+    """Time candidates in rounds: one call of each, until each has had its repetitions.
 
     Whatever slows the machine down for a while then slows all of them down.
 
     Args:
-        functions: what to time.
+        candidates: what to time.
         repeats: how often, for each.
-        seconds_of: calls a function and says how long it took.
+        seconds_of: runs a candidate and says how long it took.
 
     Yields:
-        The number of a function and its seconds, as soon as they are taken.
+        The number of a candidate and its seconds, as soon as they are taken.
     """
     for turn in range(max(repeats, default=0)):
-        for i, (function, repeat) in enumerate(zip(functions, repeats, strict=True)):
+        for i, (candidate, repeat) in enumerate(zip(candidates, repeats, strict=True)):
             if turn < repeat:
-                yield i, seconds_of(function)
+                yield i, seconds_of(candidate)
 
 
 def timed_call(function: Callable[[], Any], device: torch.device | str) -> tuple[Any, float]:

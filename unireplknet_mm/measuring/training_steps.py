@@ -9,7 +9,6 @@ turns in one process, by UNIREPLKNET_DWCONV, and the least time of each counts.
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +24,7 @@ import unireplknet_mm.models  # noqa: F401  registers the backbone
 from unireplknet_ops import library
 from unireplknet_ops.benchmark_report import table
 from unireplknet_ops.dispatch import FORCE_VARIABLE
+from unireplknet_ops.measure import in_turn, timed_call
 from unireplknet_ops.results import describe_machine, write_json
 
 WAYS = {'native': 'native', 'auto': '', 'op': 'op'}  # what UNIREPLKNET_DWCONV is set to
@@ -135,15 +135,17 @@ def to_markdown(results: Iterable[Result]) -> str:
 def time_step(step: Callable[[], None], rounds: int) -> dict[str, float]:
     """The least of `rounds` seconds of a step, by way of `WAYS`; the ways take turns."""
     samples: dict[str, list[float]] = {way: [] for way in WAYS}
+    ways = list(WAYS)
+
+    def seconds_of(way: str) -> float:
+        os.environ[FORCE_VARIABLE] = WAYS[way]
+        torch.manual_seed(len(samples[way]))
+        return timed_call(step, 'cpu')[1]
+
     before = os.environ.get(FORCE_VARIABLE)
     try:
-        for turn in range(rounds):
-            for way, value in WAYS.items():
-                os.environ[FORCE_VARIABLE] = value
-                torch.manual_seed(turn)
-                start = time.perf_counter()
-                step()
-                samples[way].append(time.perf_counter() - start)
+        for i, seconds in in_turn(ways, [rounds] * len(ways), seconds_of):
+            samples[ways[i]].append(seconds)
     finally:
         if before is None:
             del os.environ[FORCE_VARIABLE]
