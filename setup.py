@@ -31,6 +31,8 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['unireplknet_mm', 'unireplknet_mm.*']),
     install_requires=['torch>=2.10', 'torchvision', 'numpy', 'packaging', 'unireplknet-ops'],
-    # No extra for the OpenMMLab packages: they install with --no-deps only, see requirements/.
-    extras_require={'demo': read_requirements('demo.txt')},
+    extras_require={
+        'demo': read_requirements('demo.txt'),
+        'benchmark': read_requirements('benchmark.txt'),
+    },
 )
