@@ -9,7 +9,7 @@ from unireplknet_mm.measuring import catalogue, paper
 from unireplknet_mm.measuring.benchmark import Group, Result, speed_up
 from unireplknet_mm.measuring.catalogue import Build
 from unireplknet_mm.measuring.report import compared, memory, milliseconds, number
-from unireplknet_mm.measuring.variants import DTYPES, LAYOUTS, SETTINGS, Variant
+from unireplknet_mm.measuring.variants import DTYPES, LAYOUTS, Variant
 from unireplknet_ops.benchmark_report import table
 from unireplknet_ops.measure import Shape, Tensors, Timer, WrongResultError, make_pool, thread_count
 
@@ -24,6 +24,14 @@ INFERENCE_SETTINGS = (
     'requires_grad_(False)',
     'requires_grad_(False), no_grad',
     'built in inference_mode',
+)
+TRAINING_SETTINGS = (
+    '',
+    'frozen_stages=1',
+    'frozen_stages=2',
+    'frozen_stages=4',
+    'norm_eval',
+    'backbone.requires_grad_(False)',
 )
 
 
@@ -159,11 +167,9 @@ def settings_plan(
             ways = [plain._replace(layout=layout, setting=name) for name in INFERENCE_SETTINGS]
             inference += ways
         inference += [plain._replace(batch_size=odd) for odd in odd_sizes(count)]
-    training = []
     half = max(1, count // 2)
     plain = Variant(model, 'train', 'step', half, **common)
-    names = [name for name in SETTINGS if name not in INFERENCE_SETTINGS]
-    training += [plain._replace(setting=name) for name in ('', *names)]
+    training = [plain._replace(setting=name) for name in TRAINING_SETTINGS]
     training += [plain._replace(layout='channels_last')]
     training += [plain._replace(dtype='bf16', layout=layout) for layout in LAYOUTS]
     training += [plain._replace(batch_size=odd) for odd in odd_sizes(half)]

@@ -72,6 +72,7 @@ def _backbones(model: nn.Module) -> list[UniRepLKNet]:
 
 SETTINGS = {
     '': Setting(),
+    'gradients': Setting(context='grad'),
     'no_grad': Setting(context='no_grad'),
     'requires_grad_(False)': Setting(lambda model: model.requires_grad_(False), 'grad'),
     'requires_grad_(False), no_grad': Setting(lambda model: model.requires_grad_(False), 'no_grad'),
@@ -118,12 +119,13 @@ class Variant(NamedTuple):
     def plain(self) -> 'Variant':
         """What it has to agree with: float32, NCHW, torch's own operators, nothing compiled.
 
-        For inference the training form; a step of the folded form has other gradients.
+        For inference the training form with gradients, which no fused op takes; a step of the folded form has
+        other gradients.
         """
-        form = 'train' if self.mode == 'forward' else self.form
-        return self._replace(
-            form=form, dtype='fp32', layout='NCHW', compiled=False, implementation='native'
-        )
+        plain = self._replace(dtype='fp32', layout='NCHW', compiled=False, implementation='native')
+        if self.mode == 'forward':
+            plain = plain._replace(form='train', setting='gradients')
+        return plain
 
 
 class Prepared:
@@ -163,11 +165,11 @@ class Prepared:
     def __call__(self) -> Any:
         """Run it once: the model's result, or the loss of the step."""
         with forced(self.variant.implementation):
-            return self._step() if self.optimizer else self._forward(self.task.infer)
+            return self._step() if self.optimizer else self._forward(self.task.infer, self.batch)
 
-    def _forward(self, run: Callable[[nn.Module, Any], Any]) -> Any:
+    def _forward(self, run: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
         with CONTEXTS[SETTINGS[self.variant.setting].context]():
-            return run(self.model, self.batch)
+            return run(self.model, batch)
 
     def _step(self) -> Tensor:
         dtype = DTYPES[self.variant.dtype]
@@ -183,7 +185,14 @@ class Prepared:
         """What is compared: the outputs, or the gradients of a first step and its loss, in float32."""
         with forced(self.variant.implementation):
             if not self.optimizer:
-                return [tensor.float() for tensor in self._forward(self.task.outputs)]
+                # Where gradients are kept, a few images at a time.
+                split = self.variant.setting == 'gradients' and isinstance(self.batch, Tensor)
+                batches = self.batch.split(4) if split else [self.batch]
+                parts = [
+                    [tensor.detach().float() for tensor in self._forward(self.task.outputs, batch)]
+                    for batch in batches
+                ]
+                return [torch.cat(part) for part in zip(*parts, strict=True)]
             loss = self._step()
         gradients = [p.grad.float().flatten() for p in self.trained if p.grad is not None]
         return [loss, torch.cat(gradients)]
