@@ -44,4 +44,5 @@ MODELS.register_module('DepthwiseConv2d', module=build_depthwise_conv2d)
 MODELS.register_module('DepthWiseConv2dImplicitGEMM', module=build_implicit_gemm)
 library.logger.addHandler(MMEngineHandler())
 library.logger.setLevel(logging.DEBUG)
-library.logger.propagate = False  # else a program with logging of its own would show each message twice
+# A program with logging of its own would show each message twice.
+library.logger.propagate = False
