@@ -25,8 +25,14 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from unireplknet_mm.errors import UserError
+
 EXTENSION_NAME = 'mmcv._ext'
 AVERAGE_POOLING = 1  # mmcv's code for pool_mode='avg'; 0 is 'max'
+
+
+class MissingOpError(UserError, NotImplementedError):
+    """An op of mmcv that only its compiled extension has."""
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -70,7 +76,7 @@ def roi_align_forward(
     max pooling would fill, stay untouched.
 
     Raises:
-        NotImplementedError: `pool_mode` is 0 (max pooling).
+        MissingOpError: `pool_mode` is 0 (max pooling).
         RuntimeError: on a CPU, an aligned RoI of negative width or height, as in mmcv.
     """
     _check_roi_align(rois, pool_mode, aligned)
@@ -141,7 +147,7 @@ def _to_computable(values: Tensor) -> Tensor:
 
 def _check_roi_align(rois: Tensor, pool_mode: int, aligned: bool) -> None:
     if pool_mode != AVERAGE_POOLING:
-        raise NotImplementedError(_missing_op_message("roi_align with pool_mode='max'"))
+        raise MissingOpError(_missing_op_message("roi_align with pool_mode='max'"))
     # On a GPU mmcv does not check either: it would have to wait for the device.
     if aligned and rois.device.type == 'cpu' and bool((rois[:, 3:] < rois[:, 1:3]).any()):
         raise RuntimeError('RoIAlign got a RoI of negative width or height (x2 < x1 or y2 < y1).')
@@ -176,7 +182,7 @@ def _missing_op(name: str):
         raise AttributeError(f'module {EXTENSION_NAME!r} has no attribute {name!r}')
 
     def raise_missing_op(*args, **kwargs):
-        raise NotImplementedError(_missing_op_message(name))
+        raise MissingOpError(_missing_op_message(name))
 
     raise_missing_op.__name__ = name
     return raise_missing_op

@@ -2,9 +2,13 @@
 
 import argparse
 import collections
+import errno
 import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +20,31 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import load_checkpoint as mmengine_load_checkpoint
 from torch import nn
 
+from unireplknet_mm.errors import UserError
 from unireplknet_mm.models import UniRepLKNet
-from unireplknet_mm.models.state_dict import extract_backbone_state_dict
 from unireplknet_mm.weights import PUBLISHED, CheckpointError, load_checkpoint_file
+from unireplknet_mm.weights.reading import read_meta
+
+
+@contextmanager
+def raises(kind: type[Exception], message: str) -> Iterator[None]:
+    """The block raises a user's error, which is a `kind` as well, with this whole message."""
+    with pytest.raises(kind) as info:
+        yield
+    assert isinstance(info.value, UserError)
+    assert str(info.value) == message
+
+
+def refusal(path: Path, names: str) -> str:
+    return (
+        f'checkpoint {path} is refused: to read it, {names} would have to run, and a crafted file can run '
+        'any code that way.\n'
+        'If you trust its source, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 and try again'
+    )
+
+
+def damage(path: Path) -> str:
+    return f'checkpoint {path} is truncated or corrupt: get or write it again'
 
 
 class RunsCode:
@@ -90,13 +116,10 @@ def test_a_file_that_runs_code_is_refused_and_the_message_says_how_to_allow_it(
     made_by_file = tmp_path / 'made'
     monkeypatch.setenv('UNIREPLKNET_TEST_DIRECTORY', str(made_by_file))
     path = save(tmp_path / 'x.pth', dict(a=RunsCode()), _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError) as info:
+    message = refusal(path, 'posix.mkdir')
+    with raises(CheckpointError, message):
         load_checkpoint_file(path)
-    assert not made_by_file.exists()
-    assert str(path) in str(info.value)
-    assert '.mkdir' in str(info.value)
-    assert 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1' in str(info.value)
-    with pytest.raises(CheckpointError, match='refused'):
+    with raises(CheckpointError, message):
         CheckpointLoader.load_checkpoint(str(path))
     assert not made_by_file.exists()
 
@@ -106,10 +129,11 @@ def test_a_file_that_runs_code_is_refused_and_the_message_says_how_to_allow_it(
 
 
 def test_getattr_is_allowed_for_the_statistics_of_a_history_buffer_only(tmp_path):
-    with pytest.raises(CheckpointError, match=r'refused.*getattr'):
-        load_checkpoint_file(save(tmp_path / 'x.pth', dict(a=LooksUpAnything())))
-    with pytest.raises(CheckpointError, match=r'refused.*linear\.Linear'):
-        load_checkpoint_file(save(tmp_path / 'x.pth', nn.Linear(2, 2)))
+    path = tmp_path / 'x.pth'
+    with raises(CheckpointError, refusal(path, 'builtins.getattr')):
+        load_checkpoint_file(save(path, dict(a=LooksUpAnything())))
+    with raises(CheckpointError, refusal(path, 'torch.nn.modules.linear.Linear')):
+        load_checkpoint_file(save(path, nn.Linear(2, 2)))
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'old format'])
@@ -122,8 +146,9 @@ def test_a_truncated_file_is_named_as_such_wherever_it_ends(tmp_path, zipped):
         with pytest.raises(CheckpointError) as info:
             load_checkpoint_file(path)
         # The old format may end within the name of a class, which then is an unknown one.
-        expected = ' is truncated or corrupt' if zipped else ' is (truncated or corrupt|refused)'
-        assert re.match(re.escape(f'checkpoint {path}') + expected, str(info.value)), length
+        unknown = re.escape(refusal(path, 'NAME')).replace('NAME', r'[\w.]+')
+        expected = re.escape(damage(path)) + ('' if zipped else f'|{unknown}')
+        assert re.fullmatch(expected, str(info.value)), length
 
 
 def test_a_truncated_file_of_many_tensors(tmp_path):
@@ -132,7 +157,7 @@ def test_a_truncated_file_of_many_tensors(tmp_path):
     whole = path.read_bytes()
     for length in [*range(1000, 100_000, 3001), *range(100_000, len(whole), 1_500_017)]:
         path.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match='is truncated or corrupt'):
+        with raises(CheckpointError, damage(path)):
             load_checkpoint_file(path)
 
 
@@ -156,46 +181,84 @@ def test_a_corrupt_byte_never_gives_another_error(tmp_path, zipped):
     assert noticed > 20
 
 
+WENT_WRONG = '. A web page or a Git LFS pointer in its place means that the download went wrong'
+
+
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        (b'', 'is empty'),
-        (b'<!DOCTYPE html><html>', "begins with b'<!DOCTYPE html><'.*download went wrong"),
-        (b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS'),
-        (b'\x80\x02' + bytes(range(256)), 'truncated or corrupt'),
+        (b'', 'checkpoint {path} is empty: get or write it again'),
+        (
+            b'<!DOCTYPE html><html>',
+            "{path} is not a checkpoint: it begins with b'<!DOCTYPE html><'" + WENT_WRONG,
+        ),
+        (
+            b'version https://git-lfs.github.com/spec/v1\n',
+            "{path} is not a checkpoint: it begins with b'version https://'" + WENT_WRONG,
+        ),
+        (
+            b'\x80\x02' + bytes(range(256)),
+            'checkpoint {path} is truncated or corrupt: get or write it again',
+        ),
     ],
 )
 def test_what_is_no_checkpoint_is_named_as_such(tmp_path, content, message):
     path = tmp_path / 'x.pth'
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=message) as info:
+    with raises(CheckpointError, message.format(path=path)):
         load_checkpoint_file(path)
-    assert str(path) in str(info.value)
 
 
 def test_other_files_that_are_no_checkpoint(tmp_path):
     path = tmp_path / 'x.pth'
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('a.txt', 'b')
-    with pytest.raises(CheckpointError, match=r'not one that torch.save wrote'):
+    with raises(
+        CheckpointError, f'checkpoint {path} is a zip archive, but not one that torch.save wrote'
+    ):
         load_checkpoint_file(path)
-    with pytest.raises(CheckpointError, match='holds a Tensor, not a checkpoint'):
+    with raises(
+        CheckpointError,
+        f'{path} holds a Tensor, not a checkpoint: save a model with torch.save(model.state_dict(), path)',
+    ):
         load_checkpoint_file(save(path, torch.ones(2)))
-    with pytest.raises(CheckpointError, match='no weights in the checkpoint: it holds epoch, lr'):
-        extract_backbone_state_dict(load_checkpoint_file(save(path, dict(epoch=1, lr=2))))
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
+    with raises(
+        CheckpointError,
+        f'checkpoint {path} is a TorchScript archive: load it with torch.jit.load, or use its state dict',
+    ):
+        load_checkpoint_file(path)
 
 
 def test_a_missing_file_or_a_directory_is_named_with_a_way_out(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'nothing.pth does not exist'):
+    with raises(FileNotFoundError, f'checkpoint {tmp_path}/nothing.pth does not exist'):
         load_checkpoint_file(tmp_path / 'nothing.pth')
-    with pytest.raises(IsADirectoryError, match='holds no'):
+    with raises(IsADirectoryError, f'checkpoint {tmp_path} is a directory, and holds no *.pth'):
         load_checkpoint_file(tmp_path)
     save(tmp_path / 'epoch_1.pth', {})
-    with pytest.raises(IsADirectoryError, match=r'such as epoch_1.pth'):
+    with raises(
+        IsADirectoryError,
+        f'checkpoint {tmp_path} is a directory: name a file in it, such as epoch_1.pth',
+    ):
         load_checkpoint_file(tmp_path)
     weights = PUBLISHED['unireplknet_t_in1k']
-    with pytest.raises(FileNotFoundError, match=f'download it from {weights.url}'):
+    with raises(
+        FileNotFoundError,
+        f'checkpoint {tmp_path}/{weights.file_name} does not exist: download it from {weights.url}, or '
+        'write unireplknet_t_in1k in its place',
+    ):
         load_checkpoint_file(tmp_path / weights.file_name)
+
+
+def test_a_file_that_must_not_be_read(tmp_path, monkeypatch):
+    path = save(tmp_path / 'x.pth', {})
+
+    def refuse(path, *args):
+        raise PermissionError(errno.EACCES, 'Permission denied')
+
+    monkeypatch.setattr(Path, 'open', refuse)  # nothing is forbidden to root
+    with raises(CheckpointError, f'checkpoint {path} cannot be read: Permission denied'):
+        load_checkpoint_file(path)
 
 
 def test_a_reason_outside_the_file_is_passed_on(tmp_path):
@@ -218,20 +281,49 @@ def test_downloads_are_read_safely_and_once(tmp_path, monkeypatch, web_server):
         assert torch.equal(loaded['a'], torch.ones(2))
     assert len(asked) == 1
 
+    cache = tmp_path / 'cache' / 'hub' / 'checkpoints'
     save(folder / 'bad.pth', dict(a=RunsCode()))
-    with pytest.raises(CheckpointError, match='refused'):
+    again = f'.\nTo download {address}/bad.pth again, delete {cache}/bad.pth'
+    with raises(CheckpointError, refusal(cache / 'bad.pth', 'posix.mkdir') + again):
         CheckpointLoader.load_checkpoint(f'{address}/bad.pth')
     assert not (tmp_path / 'made').exists()
 
     (folder / 'page.pth').write_text('<html>')
-    cached = tmp_path / 'cache' / 'hub' / 'checkpoints' / 'page.pth'
-    with pytest.raises(CheckpointError, match=f'not a checkpoint[\\s\\S]*delete {cached}'):
+    with raises(
+        CheckpointError,
+        f"{cache}/page.pth is not a checkpoint: it begins with b'<html>'{WENT_WRONG}.\n"
+        f'To download {address}/page.pth again, delete {cache}/page.pth',
+    ):
         CheckpointLoader.load_checkpoint(f'{address}/page.pth')
 
-    with pytest.raises(OSError, match=r'cannot download .*nothing.pth .*404'):
-        CheckpointLoader.load_checkpoint(f'{address}/nothing.pth')
-    with pytest.raises(OSError, match='cannot download'):
-        CheckpointLoader.load_checkpoint('http://127.0.0.1:1/x.pth')
+    for place, reason in (
+        (f'{address}/nothing.pth', 'HTTP Error 404: File not found'),
+        ('http://127.0.0.1:1/nothing.pth', '<urlopen error [Errno 111] Connection refused>'),
+    ):
+        with raises(
+            OSError,
+            f'cannot download {place} ({reason}). Download it elsewhere and give the path of the file, or '
+            f'put it at {cache}/nothing.pth',
+        ):
+            CheckpointLoader.load_checkpoint(place)
+    assert sorted(path.name for path in cache.iterdir()) == ['bad.pth', 'good.pth', 'page.pth']
+
+
+def test_the_meta_data_are_read_without_the_tensors(tmp_path, monkeypatch, web_server):
+    folder, address, asked = web_server
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    save(folder / 'x.pth', dict(meta=dict(seed=3), state_dict=dict(a=torch.ones(2))))
+    save(folder / 'raw.pth', dict(a=torch.ones(2)))
+    mapped = []
+    load = torch.load
+    monkeypatch.setattr(
+        torch, 'load', lambda *args, mmap, **kwargs: mapped.append(mmap) or load(*args, **kwargs)
+    )
+    for source in (folder / 'x.pth', f'{address}/x.pth'):
+        assert read_meta(source) == dict(seed=3)
+    assert read_meta(folder / 'raw.pth') == {}
+    assert mapped == [True] * 3
+    assert len(asked) == 1
 
 
 def test_mmengine_load_checkpoint_also_reads_safely(tmp_path):
@@ -242,5 +334,5 @@ def test_mmengine_load_checkpoint_also_reads_safely(tmp_path):
     mmengine_load_checkpoint(again, str(path), strict=True)
     assert_body_loaded(again, model.state_dict())
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match='truncated'):
+    with raises(CheckpointError, damage(path)):
         mmengine_load_checkpoint(again, str(path))
