@@ -276,6 +276,18 @@ def test_missing_weights_are_dropped_with_a_notice(root, tmp_path, notices):
     assert 'present.pth' not in dropped
 
 
+@pytest.mark.parametrize(
+    'checkpoint', ['https://example.org/epoch_1.pth', 'upernet_unireplknet_t_in1k', 'folder']
+)
+def test_a_checkpoint_to_resume_from_stays(root, tmp_path, checkpoint, notices, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'folder').mkdir()
+    config = dict(ade20k_config(), load_from=checkpoint, resume=True)
+    cfg = use_demo_data(Config(config), root)
+    assert (cfg.load_from, cfg.resume) == (checkpoint, True)
+    assert len(notices) == 1
+
+
 def test_errors(root):
     config = coco_config()
     config['val_dataloader']['dataset']['type'] = 'LVISV1Dataset'

@@ -99,13 +99,16 @@ def _shorten_schedule(cfg: Config, max_iters: int) -> str:
 
 
 def _drop_missing_weights(cfg: Config) -> list[str]:
-    """Remove the pretrained weights that are no file on this machine; return their names."""
+    """Remove the pretrained weights that are no file on this machine; return their names.
+
+    A checkpoint to resume from stays, wherever it is: it was asked for.
+    """
 
     def is_no_file(path: str) -> bool:
-        return not os.path.isfile(path)
+        return not os.path.isfile(os.path.expanduser(path))
 
     dropped = drop_pretrained(cfg.get('model'), is_no_file)
-    if cfg.get('load_from') and is_no_file(cfg.load_from):
+    if cfg.get('load_from') and not cfg.get('resume') and is_no_file(cfg.load_from):
         dropped.append(cfg.load_from)
         cfg.load_from = None
     return dropped
@@ -129,7 +132,8 @@ def use_demo_data(
       epochs takes `max_iters` batches an epoch where its batch size as written allows it.
     - Schedule: one epoch or `max_iters` iterations, then an evaluation and a checkpoint.
       Learning-rate schedules stay as written, so such a run sees only their beginning.
-    - Pretrained weights (`init_cfg`, `load_from`) that are not on disk are dropped.
+    - Pretrained weights (`init_cfg`, `load_from`) that are not on disk are dropped, those to download
+      included. The checkpoint of a resumed training (`resume`) is left alone.
 
     Args:
         cfg: a config with data sets of one layout (`layouts/`); changed in place.

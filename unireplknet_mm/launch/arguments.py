@@ -173,8 +173,9 @@ def set_seed(cfg: Config, seed: int | None) -> None:
     shards, which FlexibleRunner writes, is not asked.
     """
     randomness = dict(cfg.get('randomness') or {})
-    if seed is None and cfg.get('resume') and not os.path.isdir(cfg.load_from):
-        seed = read_meta(cfg.load_from).get('seed')
+    checkpoint = cfg.get('load_from') if cfg.get('resume') else None
+    if seed is None and checkpoint and not os.path.isdir(checkpoint):
+        seed = read_meta(checkpoint).get('seed')
         if seed is not None and randomness.get('seed') not in (None, seed):
             print_log(
                 f'The seed is {seed}, as in the training to be resumed, not {randomness["seed"]} as in the '
