@@ -90,6 +90,23 @@ def test_training_starts_from_a_raw_file_and_from_a_detector_of_other_classes(tm
         assert model.bbox_head.fc.weight.shape == head
 
 
+def test_resuming_refuses_the_checkpoint_of_another_model(tmp_path):
+    other = ToyDetector(UniRepLKNet(SMALL_ARCH), num_classes=5)
+    other.neck = nn.Sequential(nn.Linear(2, 2))
+    build_runner(tmp_path, other).train()
+    path = tmp_path / 'work_dir' / 'epoch_1.pth'
+    model = ToyDetector(UniRepLKNet(SMALL_ARCH))
+    runner = build_runner(tmp_path, model, load_from=str(path), resume=True, max_epochs=2)
+    with pytest.raises(CheckpointError) as info:
+        runner.train()
+    assert str(info.value) == (
+        f'checkpoint {path}: it is of another model than the training that is to go on: 1 missing '
+        '(neck.conv.weight); 2 surplus (neck.0.weight, neck.0.bias); 2 of another shape '
+        '(bbox_head.fc.weight (5, 2) instead of (3, 2), bbox_head.fc.bias (5,) instead of (3,)).\n'
+        'To start a new training from its weights, set load_from instead of resuming.'
+    )
+
+
 def test_testing_refuses_weights_without_a_head_and_of_another_arch(tmp_path):
     path = save(tmp_path / 'raw.pth', published_weights('a'))
     runner = build_runner(tmp_path, ToyDetector(UniRepLKNet('a')), load_from=str(path))

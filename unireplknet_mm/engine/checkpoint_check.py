@@ -4,11 +4,15 @@ Without it MMEngine loads what matches, warns about the rest and goes on, so tha
 of another arch, or of ImageNet weights in a detector, ends in a low score instead of an error.
 """
 
+from collections.abc import Mapping
+
 from mmengine.hooks import EMAHook, Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
+from torch import Tensor, nn
 
-from unireplknet_mm.models.state_dict import find_state_dict
+from unireplknet_mm.models.state_dict import compare_weights, find_state_dict, unwrap_names
 from unireplknet_mm.models.whole_model import (
     adapt_state_dict,
     check_not_only_backbone,
@@ -23,7 +27,8 @@ class CheckpointCheckHook(Hook):
     """Adapts a checkpoint to the model before the runner loads it, and refuses one that does not fit.
 
     A model that is only tested takes the form of the weights: re-parameterized ones fold it first. A
-    training takes the form that its config builds, and weights of the other one are an error.
+    training takes the form that its config builds, and weights of the other one are an error. A training
+    that is resumed takes nothing but a checkpoint of its very model.
     With FlexibleRunner it does nothing: its strategies may hold and read shards, which do not compare.
     """
 
@@ -40,11 +45,30 @@ class CheckpointCheckHook(Hook):
             state_dict = adapt_state_dict(state_dict, runner.model)
             if not is_training:
                 check_not_only_backbone(state_dict, runner.model)
+            elif runner._resume:
+                check_same_model(state_dict, runner.model)
         except CheckpointError as error:
             if runner._load_from is None:  # one that a user's own code has read
                 raise
             raise CheckpointError(f'checkpoint {runner._load_from}: {error}') from None
         checkpoint['state_dict'] = state_dict
+
+
+def check_same_model(state_dict: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Check that names and shapes are those of the model, as the optimizer's state is for them.
+
+    With an EMAHook too the ordinary names, of the averages, are those of the model.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    differences = compare_weights(unwrap_names(state_dict), model.state_dict())
+    if differences:
+        raise CheckpointError(
+            f'it is of another model than the training that is to go on: {differences}.\n'
+            'To start a new training from its weights, set load_from instead of resuming.'
+        )
 
 
 def take_deploy_form(runner: Runner) -> int:

@@ -188,21 +188,27 @@ def check_backbone_weights(backbone: nn.Module, weights: Mapping[str, Tensor]) -
         for name, value in backbone.state_dict().items()
         if name.startswith(BODY) and not name.endswith('num_batches_tracked')
     }
+    weights = {
+        name: value
+        for name, value in weights.items()
+        if name in own or not name.endswith('num_batches_tracked')
+    }
+    differences = compare_weights(weights, own)
+    if differences:
+        raise CheckpointError(f'the weights do not match the backbone: {differences}')
+
+
+def compare_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """What keeps weights from fitting a model's state dict `own` exactly, in words; '' where they do."""
     missing = [name for name in own if name not in weights]
-    surplus = [
-        name for name in weights if name not in own and not name.endswith('num_batches_tracked')
-    ]
+    surplus = [name for name in weights if name not in own]
     reshaped = [
         f'{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}'
         for name, value in own.items()
-        if name in weights and weights[name].shape != value.shape
+        if isinstance(value, Tensor) and name in weights and weights[name].shape != value.shape
     ]
-    if missing or surplus or reshaped:
-        kinds = (('missing', missing), ('surplus', surplus), ('of another shape', reshaped))
-        raise CheckpointError(
-            'the weights do not match the backbone: '
-            + '; '.join(f'{len(names)} {kind} ({_some(names)})' for kind, names in kinds if names)
-        )
+    kinds = (('missing', missing), ('surplus', surplus), ('of another shape', reshaped))
+    return '; '.join(f'{len(names)} {kind} ({_some(names)})' for kind, names in kinds if names)
 
 
 def load_backbone_weights(backbone: nn.Module, path: str) -> None:
