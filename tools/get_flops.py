@@ -19,6 +19,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from unireplknet_mm.configuration import type_name
 from unireplknet_mm.launch import (
     UserError,
     exit_on_user_error,
@@ -57,7 +58,7 @@ def default_shape(cfg: Config) -> tuple[int, int]:
         height, width = cfg.crop_size
         return height, 4 * width
     for step in cfg.get('train_pipeline', ()):
-        if step['type'] == 'RandomResizedCrop':
+        if type_name(step) == 'RandomResizedCrop':
             scale = step['scale']
             return (scale, scale) if isinstance(scale, int) else tuple(scale)
     raise UserError(

@@ -620,3 +620,13 @@ def test_compiled_with_symbolic_sizes(install, symbolic_weight, where):
         expected[height, width] = function(x, weight).flatten()[0].item()
     assert set(expected.values()) == {1, -1}
     assert len(graphs) == 2, 'one for the op, one for the native path'
+
+
+def test_explain_refuses_what_the_convolution_refuses():
+    x, weight = torch.randn(1, 4, 9, 9), torch.randn(4, 1, 3, 3)
+    assert dispatch.explain(x, weight, dilation=(2, 2)) == dispatch.explain(x, weight, dilation=2)
+    for arguments in (dict(weight=weight[:3]), dict(dilation=(1, 2)), dict(x=x[0])):
+        with pytest.raises(UserError):
+            dispatch.explain(**{**dict(x=x, weight=weight), **arguments})
+    with pytest.raises(UserError, match='explain takes bias, dilation and needs_grad, not batch'):
+        dispatch.explain(x, weight, batch=3)

@@ -1,10 +1,12 @@
 """Importing the package: light, on torch alone, quiet; what it puts off is there when needed."""
 
+import ast
 import inspect
 import os
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from op_cases import PACKAGES, reason_to_skip
@@ -33,6 +35,25 @@ import unireplknet_ops
 print(*{name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)
 """
     assert set(run_python(code).stdout.split()) - {'torch'} == {'unireplknet_ops'}
+
+
+def test_no_source_imports_anything_but_torch():
+    """Also not inside a function; a peer to compare with is looked for by the benchmark alone."""
+    allowed = {*sys.stdlib_module_names, 'torch', 'unireplknet_ops'}
+    found = set()
+    for path in Path(unireplknet_ops.__file__).parent.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            elif isinstance(node, ast.Call) and getattr(node.func, 'attr', '') == 'import_module':
+                names = [getattr(node.args[0], 'value', ast.unparse(node))]
+            else:
+                continue
+            found |= {(path.name, name.partition('.')[0]) for name in names}
+    others = {(file, name) for file, name in found if name not in allowed}
+    assert others == {('peers.py', 'subquadratic_ops_torch')}
 
 
 def test_importing_it_takes_little_beside_torch():

@@ -21,6 +21,15 @@ def same_padding(kernel_size: tuple[int, int], dilation: int) -> tuple[int, int]
     return dilation * (height // 2), dilation * (width // 2)
 
 
+def one_dilation(dilation) -> int:
+    """The number in a pair of equal ones, which `F.conv2d` takes as well."""
+    pair = tuple(dilation) if isinstance(dilation, (tuple, list)) else (dilation, dilation)
+    is_whole = all(isinstance(number, (int, torch.SymInt)) for number in pair)
+    if len(pair) != 2 or not is_whole or pair[0] != pair[1]:
+        raise ArgumentError(f'dilation must be one whole number for both axes, got {dilation!r}')
+    return pair[0]
+
+
 def check_shapes(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
     """Check what no implementation of a 'same' depthwise convolution could compute.
 

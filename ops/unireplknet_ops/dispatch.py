@@ -21,7 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from unireplknet_ops import library, tuning_tables
-from unireplknet_ops.convolution_rules import DTYPES, is_channels_last, limit_reached
+from unireplknet_ops.convolution_rules import (
+    DTYPES,
+    check_shapes,
+    is_channels_last,
+    limit_reached,
+    one_dilation,
+)
 from unireplknet_ops.errors import ArgumentError, OpUnavailableError, UserError
 from unireplknet_ops.torch_internals import constant_in_graphs, is_fake, is_transformed
 from unireplknet_ops.tuning_tables import MINIMUM_CHANNELS, MINIMUM_SIDE, Regions
@@ -272,7 +278,7 @@ def explain(
         needs_grad: None asks the tensors and torch's gradient mode.
 
     Raises:
-        ArgumentError: only one of x and weight, or one of them without four dimensions.
+        ArgumentError: only one of x and weight, or shapes that do not fit each other.
     """
     if (x is None) != (weight is None):
         raise ArgumentError('explain takes both x and weight, or neither')
@@ -281,11 +287,14 @@ def explain(
         device = _one_device(problem.pop('device', None), problem.pop('device_type', None))
         asked = Problem(device, dilation=dilation, needs_grad=bool(needs_grad), **problem)
     else:
-        if x.dim() != 4 or weight.dim() != 4:
+        if problem:
             raise ArgumentError(
-                f'x must have the shape (N, C, H, W) and weight (C, 1, Kh, Kw), got {tuple(x.shape)} '
-                f'and {tuple(weight.shape)}'
+                f'beside x and weight, explain takes bias, dilation and needs_grad, not {", ".join(problem)}'
             )
+        dilation = one_dilation(dilation)
+        check_shapes(x, weight, bias, dilation)
+        if x.dim() != 4:
+            raise ArgumentError(f'x must have the shape (N, C, H, W), got {tuple(x.shape)}')
         tensors = x, weight
         asked = problem_of(x, weight, bias, dilation, needs_grad)
     try:

@@ -9,6 +9,7 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
+from unireplknet_mm.configuration import type_name
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.launch.preflight import check_checkpoint
 from unireplknet_mm.weights.reading import read_meta
@@ -112,7 +113,8 @@ def enable_amp(cfg: Config, dtype: str | None = None) -> None:
         UserError: the config has an optimizer wrapper of its own kind, or asks for float16 on CPU.
     """
     wrapper = cfg.optim_wrapper
-    if wrapper.setdefault('type', 'OptimWrapper') not in ('OptimWrapper', *AMP_WRAPPERS):
+    wrapper.setdefault('type', 'OptimWrapper')
+    if type_name(wrapper) not in ('OptimWrapper', *AMP_WRAPPERS):
         raise UserError(
             f'--amp replaces an OptimWrapper, but the optim_wrapper of the config is {wrapper.type}.'
         )

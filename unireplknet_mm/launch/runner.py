@@ -73,7 +73,7 @@ def make_resumable(cfg: Config) -> None:
 def add_hook(cfg: Config, name: str) -> None:
     """Add a hook without arguments to the config's `custom_hooks`, unless it is there."""
     hooks = list(cfg.get('custom_hooks') or [])
-    if all(hook.get('type') != name for hook in hooks):
+    if all(type_name(hook) != name for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=name)]
 
 

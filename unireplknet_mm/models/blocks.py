@@ -26,6 +26,7 @@ from unireplknet_mm.models import reparameterize as rep
 from unireplknet_mm.models.architecture import check_branches, default_branches
 from unireplknet_mm.models.layers import DropPath, build_conv_layer, build_norm_layer, is_untouched
 from unireplknet_ops import feed_forward, feed_forward_takes_op
+from unireplknet_ops.convolution_rules import same_padding
 
 
 def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
@@ -357,7 +358,7 @@ def build_depthwise_conv(
         channels,
         channels,
         kernel_size,
-        padding=(kernel_size - 1) * dilation // 2,
+        padding=same_padding((kernel_size, kernel_size), dilation),
         dilation=dilation,
         groups=channels,
         bias=bias,

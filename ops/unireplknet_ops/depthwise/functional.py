@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unireplknet_ops import library
-from unireplknet_ops.convolution_rules import check_shapes, same_padding
+from unireplknet_ops.convolution_rules import check_shapes, one_dilation, same_padding
 from unireplknet_ops.depthwise.operators import backward, cast_for_autocast, setup_context
 from unireplknet_ops.dispatch import (
     FORCE_VARIABLE,
@@ -28,7 +28,6 @@ from unireplknet_ops.dispatch import (
     remember,
     unknown_implementation,
 )
-from unireplknet_ops.errors import ArgumentError
 from unireplknet_ops.torch_internals import (
     below_autograd,
     is_any_autocast_enabled,
@@ -74,7 +73,7 @@ def depthwise_conv2d(
         OpUnavailableError: the operator was asked for and cannot run.
     """
     if type(dilation) is not int:
-        dilation = _one_dilation(dilation)
+        dilation = one_dilation(dilation)
     if (
         torch.compiler.is_compiling()
         or type(x) not in PLAIN_TYPES
@@ -113,15 +112,6 @@ def depthwise_conv2d(
     with without_autocast(device.type):
         x, weight, bias = cast_for_autocast(cast_dtype, x, weight, bias)
         return _run_op(x, weight, bias, dilation, needs_grad)
-
-
-def _one_dilation(dilation) -> int:
-    """The number in a pair of equal ones, which `F.conv2d` takes as well."""
-    pair = tuple(dilation) if isinstance(dilation, (tuple, list)) else (dilation, dilation)
-    is_whole = all(isinstance(number, (int, torch.SymInt)) for number in pair)
-    if len(pair) != 2 or not is_whole or pair[0] != pair[1]:
-        raise ArgumentError(f'dilation must be one whole number for both axes, got {dilation!r}')
-    return pair[0]
 
 
 def _run_unremembered(
