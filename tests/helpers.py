@@ -1,8 +1,10 @@
 """What several test files share."""
 
 import collections
+import hashlib
 import json
 from pathlib import Path
+from urllib.parse import urlparse
 
 import torch
 from mmengine.model import BaseModel
@@ -45,6 +47,12 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 def save(path: Path, content, **options) -> Path:
     torch.save(content, path, **options)
     return path
+
+
+def cached_name(url: str) -> str:
+    """The name of a download in the cache: its own for each URL."""
+    name = Path(urlparse(url).path)
+    return f'{name.stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{name.suffix}'
 
 
 def published_weights(arch: str, structure: str = 'train') -> dict[str, torch.Tensor]:

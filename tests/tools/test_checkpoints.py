@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from helpers import cached_name
 from tool_runs import CONFIGS, read_scores
 
 CONFIG = CONFIGS / 'two_encoders.py'
@@ -52,7 +53,7 @@ def test_training_resumes_from_a_url(call, url, readings, tmp_path):
     output = call('train', CONFIG, '--work-dir', 'work', '--resume', address, *EPOCHS)
     assert 'resumed epoch: 1, iter: 2' in output
     assert len(asked) == 1
-    assert readings == [('trained.pth', True), ('trained.pth', False)]
+    assert readings == [(cached_name(address), True), (cached_name(address), False)]
     meta = torch.load(tmp_path / 'work' / 'epoch_2.pth', weights_only=False)['meta']
     assert meta['epoch'] == 2
     assert meta['seed'] == 5, 'the seed is that of the resumed training'
@@ -94,7 +95,8 @@ def test_a_url_that_is_not_there(call, url, tool, arguments, tmp_path):
     message = call(tool, CONFIG, *arguments, status=1).rpartition('error: ')[2]
     assert message == (
         f'cannot download {address} (HTTP Error 404: File not found). Download it elsewhere and give '
-        f'the path of the file, or put it at {tmp_path}/cache/hub/checkpoints/nothing.pth\n'
+        f'the path of the file, or put it at {tmp_path}/cache/hub/checkpoints/'
+        f'{cached_name(address)}\n'
     )
     assert not (tmp_path / 'out.pth').exists()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL_ARCH, assert_body_loaded, randomise, save
+from helpers import SMALL_ARCH, assert_body_loaded, cached_name, randomise, save
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
@@ -21,9 +21,10 @@ from mmengine.runner import load_checkpoint as mmengine_load_checkpoint
 from torch import nn
 
 from unireplknet_mm.errors import UserError
+from unireplknet_mm.launch import check_checkpoint
 from unireplknet_mm.models import UniRepLKNet
 from unireplknet_mm.weights import PUBLISHED, CheckpointError, load_checkpoint_file
-from unireplknet_mm.weights.reading import read_meta
+from unireplknet_mm.weights.reading import load_checkpoint, read_meta
 
 
 @contextmanager
@@ -283,16 +284,18 @@ def test_downloads_are_read_safely_and_once(tmp_path, monkeypatch, web_server):
 
     cache = tmp_path / 'cache' / 'hub' / 'checkpoints'
     save(folder / 'bad.pth', dict(a=RunsCode()))
-    again = f'.\nTo download {address}/bad.pth again, delete {cache}/bad.pth'
-    with raises(CheckpointError, refusal(cache / 'bad.pth', 'posix.mkdir') + again):
+    bad = cache / cached_name(f'{address}/bad.pth')
+    again = f'.\nTo download {address}/bad.pth again, delete {bad}'
+    with raises(CheckpointError, refusal(bad, 'posix.mkdir') + again):
         CheckpointLoader.load_checkpoint(f'{address}/bad.pth')
     assert not (tmp_path / 'made').exists()
 
     (folder / 'page.pth').write_text('<html>')
+    page = cache / cached_name(f'{address}/page.pth')
     with raises(
         CheckpointError,
-        f"{cache}/page.pth is not a checkpoint: it begins with b'<html>'{WENT_WRONG}.\n"
-        f'To download {address}/page.pth again, delete {cache}/page.pth',
+        f"{page} is not a checkpoint: it begins with b'<html>'{WENT_WRONG}.\n"
+        f'To download {address}/page.pth again, delete {page}',
     ):
         CheckpointLoader.load_checkpoint(f'{address}/page.pth')
 
@@ -303,10 +306,80 @@ def test_downloads_are_read_safely_and_once(tmp_path, monkeypatch, web_server):
         with raises(
             OSError,
             f'cannot download {place} ({reason}). Download it elsewhere and give the path of the file, or '
-            f'put it at {cache}/nothing.pth',
+            f'put it at {cache}/{cached_name(place)}',
         ):
             CheckpointLoader.load_checkpoint(place)
-    assert sorted(path.name for path in cache.iterdir()) == ['bad.pth', 'good.pth', 'page.pth']
+    names = [
+        cached_name(f'{address}/{name}')
+        for name in ('bad.pth', 'good.pth?download=true', 'page.pth')
+    ]
+    assert sorted(path.name for path in cache.iterdir()) == sorted(names)
+
+
+def test_files_of_one_name_from_two_urls(tmp_path, monkeypatch, web_server):
+    folder, address, asked = web_server
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    for value in (1, 2):
+        (folder / str(value)).mkdir()
+        save(folder / str(value) / 'epoch_4.pth', dict(a=torch.tensor(value)))
+    for value in (1, 2, 1, 2):
+        loaded = CheckpointLoader.load_checkpoint(f'{address}/{value}/epoch_4.pth')
+        assert loaded['a'].item() == value
+    assert len(asked) == 2
+
+
+def test_a_published_url_finds_what_was_put_into_the_cache_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    weights = PUBLISHED['unireplknet_a_in1k']
+    cache = tmp_path / 'hub' / 'checkpoints'
+    cache.mkdir(parents=True)
+    save(cache / weights.file_name, dict(a=torch.tensor(3)))
+    for source in ('unireplknet_a_in1k', weights.url):
+        assert load_checkpoint(source)['a'].item() == 3
+
+
+@pytest.mark.parametrize('url', ['http://host', 'http://host/', 'https://host/models/?x.pth'])
+def test_a_url_without_a_file_name_is_not_fetched(tmp_path, monkeypatch, url):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    message = f'{url} has no file name: give the whole URL of a checkpoint, to its .pth'
+    for load in (CheckpointLoader.load_checkpoint, load_checkpoint, read_meta, check_checkpoint):
+        with raises(CheckpointError, message):
+            load(url)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_scheme_that_nothing_reads():
+    message = (
+        'checkpoint ftp://host/x.pth: nothing here reads ftp://. Download the file and give its path, or '
+        'give a URL of http:// or https://'
+    )
+    for load in (CheckpointLoader.load_checkpoint, load_checkpoint, read_meta, check_checkpoint):
+        with raises(CheckpointError, message):
+            load('ftp://host/x.pth')
+
+
+@pytest.mark.parametrize('address', ['s3://bucket/x.pth', 'cluster:s3://bucket/x.pth'])
+def test_a_scheme_whose_package_is_missing(address):
+    message = (
+        f'checkpoint {address}: MMEngine reads s3:// with the package petrel_client, which is not '
+        'installed. Install it, or download the file and give its path'
+    )
+    for load in (load_checkpoint, read_meta, check_checkpoint):
+        with raises(ImportError, message):
+            load(address)
+
+
+def test_a_file_given_as_a_url(tmp_path):
+    url = save(tmp_path / 'a file.pth', dict(meta=dict(seed=3))).as_uri()
+    assert '%20' in url
+    check_checkpoint(url)
+    for load in (CheckpointLoader.load_checkpoint, load_checkpoint, load_checkpoint_file):
+        assert load(url) == dict(meta=dict(seed=3))
+    assert read_meta(url) == dict(seed=3)
+    (tmp_path / 'a file.pth').unlink()
+    for load in (load_checkpoint, check_checkpoint):
+        with raises(Exception, f'checkpoint {tmp_path}/a file.pth does not exist'):
+            load(url)
 
 
 def test_the_meta_data_are_read_without_the_tensors(tmp_path, monkeypatch, web_server):

@@ -11,7 +11,8 @@ from unireplknet_mm.datasets.layouts import layout_of
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.files import create_folder
 from unireplknet_mm.models.whole_model import find_backbones
-from unireplknet_mm.weights.published import is_remote, where_to_get
+from unireplknet_mm.weights.published import is_remote, local_path, where_to_get
+from unireplknet_mm.weights.reading import check_address
 
 # What MMEngine's runner needs for each kind of run.
 NEEDED = dict(
@@ -107,7 +108,7 @@ def check_pretrained(cfg: Config) -> None:
     A resumed training has its weights from the checkpoint: what is missing is left out.
 
     Raises:
-        UserError: a file does not exist.
+        UserError: a file does not exist, or an address is none that is read.
     """
     if cfg.get('resume'):
         drop_pretrained(cfg.get('model'), is_missing)
@@ -115,6 +116,7 @@ def check_pretrained(cfg: Config) -> None:
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
     for path in find_pretrained(cfg.get('model')):
+        check_address(path)
         if is_missing(path):
             raise UserError(
                 f'the file to start from, {_absolute(path)}, does not exist{where_to_get(path)}'
@@ -123,21 +125,22 @@ def check_pretrained(cfg: Config) -> None:
 
 def is_missing(path: str) -> bool:
     """Whether a local file is not there; a URL or a published name is looked up when it is loaded."""
-    return not is_remote(path) and not os.path.isfile(os.path.expanduser(path))
+    return not is_remote(path) and not local_path(path).is_file()
 
 
 def check_checkpoint(path: str) -> None:
     """See that a checkpoint that is asked for is there.
 
     Raises:
-        UserError: the file does not exist.
+        UserError: the file does not exist, or the address is none that is read.
     """
-    if not is_remote(path) and not os.path.exists(os.path.expanduser(path)):
+    check_address(path)
+    if not is_remote(path) and not local_path(path).exists():
         raise UserError(f'checkpoint {_absolute(path)} does not exist{where_to_get(path)}')
 
 
 def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
+    return os.path.abspath(local_path(path))
 
 
 def input_channels(cfg: Config, model: nn.Module) -> int:

@@ -7,8 +7,11 @@ import difflib
 import os
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 WEIGHTS_PAGE = 'https://huggingface.co/DingXiaoH/UniRepLKNet'
+FILE_URL = 'file://'
 
 
 class PublishedWeights(NamedTuple):
@@ -107,7 +110,16 @@ def find_published(source: str | os.PathLike) -> PublishedWeights | None:
 
 def is_remote(source: str | os.PathLike) -> bool:
     """Whether weights are to be fetched: from a URL or another store, or by a published name."""
+    if str(source).startswith(FILE_URL):
+        return False
     return '://' in str(source) or find_published(source) is not None
+
+
+def local_path(source: str | os.PathLike) -> Path:
+    """The path of a local file, which may be given as `file://` or from the user's home, `~`."""
+    if str(source).startswith(FILE_URL):
+        return Path(url2pathname(urlparse(str(source)).path))
+    return Path(source).expanduser()
 
 
 def where_to_get(path: str | Path) -> str:

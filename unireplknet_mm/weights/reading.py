@@ -8,6 +8,8 @@ what a file contains.
 import argparse
 import contextlib
 import errno
+import hashlib
+import importlib.util
 import logging
 import os
 import pickle
@@ -27,12 +29,20 @@ from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
-from unireplknet_mm.errors import UserError
-from unireplknet_mm.weights.published import find_published, is_remote, where_to_get
+from unireplknet_mm.errors import MissingPackageError, UserError
+from unireplknet_mm.weights.published import (
+    PUBLISHED,
+    find_published,
+    is_remote,
+    local_path,
+    where_to_get,
+)
 
 # torch's own switch; torch.load heeds it only where the caller leaves weights_only open.
 RUN_CODE_SWITCH = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 WEB = ('http://', 'https://')
+# What MMEngine's own loaders of these schemes import.
+BACKEND_PACKAGES = dict(s3='petrel_client', petrel='petrel_client', pavi='pavi')
 
 
 class CheckpointError(UserError, ValueError):
@@ -64,7 +74,7 @@ def load_checkpoint_file(
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 so is everything else, at the user's risk.
 
     Args:
-        path: a local file.
+        path: a local file, also as `file://` or from `~`.
         map_location: where tensors go, as in `torch.load`; None is 'cpu'.
         lazily: leave the tensors on the disk until they are looked at, where the file's format allows.
 
@@ -76,7 +86,7 @@ def load_checkpoint_file(
         CheckpointError: the file is truncated or corrupt, is no checkpoint, or needs more than
             the above.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     if path.is_dir():
         files = sorted(file.name for file in path.glob('*.pth'))
         hint = f': name a file in it, such as {files[-1]}' if files else ', and holds no *.pth'
@@ -221,6 +231,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     published = find_published(filename)
     if published is not None:
         return _load_download(published.url, map_location)
+    check_address(filename)
     return load_checkpoint_file(filename, map_location)
 
 
@@ -232,14 +243,62 @@ def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
 
     Raises:
         DownloadError: the download failed.
-        CheckpointError: as in `load_checkpoint_file`.
+        CheckpointError: as in `load_checkpoint_file`, or the URL has no file name.
     """
     return _load_download(filename, map_location)
 
 
+def check_address(source: str | os.PathLike) -> None:
+    """See that there is a loader for what a URL or another store is addressed with; nothing is fetched.
+
+    Raises:
+        CheckpointError: nothing reads this scheme, or the URL has no file name.
+        MissingPackageError: the package for this scheme is not installed.
+    """
+    source = str(source)
+    if '://' not in source or not is_remote(source):
+        return
+    scheme = source.partition('://')[0].rpartition(':')[2]
+    if source.startswith(WEB):
+        if not _file_name(source):
+            raise CheckpointError(
+                f'{source} has no file name: give the whole URL of a checkpoint, to its .pth'
+            )
+        return
+    loader = CheckpointLoader._get_checkpoint_loader(source)
+    if loader is load_from_local:
+        raise CheckpointError(
+            f'checkpoint {source}: nothing here reads {scheme}://. Download the file and give its path, or '
+            'give a URL of http:// or https://'
+        )
+    package = BACKEND_PACKAGES.get(scheme)
+    is_mmengines = loader.__module__ == CheckpointLoader.__module__
+    if is_mmengines and package and importlib.util.find_spec(package) is None:
+        raise MissingPackageError(
+            f'checkpoint {source}: MMEngine reads {scheme}:// with the package {package}, which is not '
+            'installed. Install it, or download the file and give its path'
+        )
+
+
+def _file_name(url: str) -> str:
+    return urlparse(url).path.rpartition('/')[2]
+
+
+def _cached_name(url: str) -> str:
+    """The name of a download in torch's cache, of its own for each URL.
+
+    The published files keep torch's names, by which other programs, and users by hand, put them there.
+    """
+    name = _file_name(url)
+    if any(url == weights.url for weights in PUBLISHED.values()):
+        return name
+    stem, extension = os.path.splitext(name)
+    return f'{stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{extension}'
+
+
 def _load_download(url: str, map_location: Any = 'cpu', *, lazily: bool = False) -> dict[str, Any]:
-    directory = Path(torch.hub.get_dir()) / 'checkpoints'
-    path = directory / Path(urlparse(url).path).name
+    check_address(url)
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / _cached_name(url)
     if get_rank() == 0:
         _download(url, path)
     barrier()
@@ -273,6 +332,7 @@ def load_checkpoint(
     Raises:
         UserError: as in `load_checkpoint_file`, or it could not be downloaded.
     """
+    check_address(source)
     return CheckpointLoader.load_checkpoint(str(source), map_location, logger='silent')
 
 
