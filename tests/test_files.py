@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unireplknet_mm.errors import UserError
+from unireplknet_mm.errors import FileError, UserError
 from unireplknet_mm.files import (
     PARTIAL,
     NoSpaceError,
@@ -75,6 +75,34 @@ def test_text_is_utf_8_and_has_the_usual_permissions(tmp_path):
     assert (tmp_path / 'new' / 'atomic').read_bytes() == 'K×K'.encode()
     modes = [(tmp_path / name).stat().st_mode for name in ('plain', 'new/atomic')]
     assert modes[0] == modes[1]
+
+
+@pytest.mark.parametrize('relative', [True, False])
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path, relative):
+    folder, elsewhere = tmp_path / 'folder', tmp_path / 'elsewhere'
+    for path in (folder, elsewhere):
+        path.mkdir()
+    write_text(elsewhere / 'a.txt', 'old')
+    link = folder / 'link'
+    link.symlink_to('../elsewhere/a.txt' if relative else elsewhere / 'a.txt')
+    for text in ('new', 'newer'):
+        write_text(link, text)
+        assert link.is_symlink() and (elsewhere / 'a.txt').read_text() == text
+        (elsewhere / 'a.txt').unlink()  # a link that leads nowhere yet
+    assert names(folder) == ['link'] and not names(elsewhere)
+
+
+def test_only_files_are_replaced(tmp_path):
+    pipe, folder, link = tmp_path / 'pipe.pkl', tmp_path / 'folder.pkl', tmp_path / 'link.pkl'
+    os.mkfifo(pipe)  # root may replace /dev/null just as well
+    folder.mkdir()
+    link.symlink_to(pipe)
+    no_file = 'is no file, and cannot be replaced by one: name another one.'
+    for path, reason in ((pipe, no_file), (link, no_file), (folder, 'is a folder: name a file.')):
+        with pytest.raises(FileError) as error, replacing(path):
+            raise AssertionError('begun')
+        assert str(error.value) == f'{path} {reason}'
+    assert pipe.is_fifo() and names(tmp_path) == ['folder.pkl', 'link.pkl', 'pipe.pkl']
 
 
 def test_partial_files_are_removed_and_others_are_not(tmp_path):

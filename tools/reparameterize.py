@@ -97,21 +97,21 @@ def reparameterize(args: argparse.Namespace) -> None:
     import torch
 
     from unireplknet_mm import launch
-    from unireplknet_mm.files import write_bytes
+    from unireplknet_mm.files import check_replaceable, write_bytes
     from unireplknet_mm.models.state_dict import find_state_dict
     from unireplknet_mm.models.whole_model import (
         adapt_state_dict,
         holds_deploy_form,
         switch_to_deploy,
     )
+    from unireplknet_mm.weights.published import local_path
     from unireplknet_mm.weights.reading import CheckpointError, load_checkpoint
 
     cfg = launch.load_config(args.config, args.cfg_options)
     launch.check_checkpoint(args.checkpoint)
-    if os.path.realpath(args.out) == os.path.realpath(args.checkpoint):
+    if os.path.realpath(args.out) == os.path.realpath(local_path(args.checkpoint)):
         raise launch.UserError('OUT is CHECKPOINT: choose another file, this one would be lost.')
-    if os.path.isdir(args.out):
-        raise launch.UserError(f'OUT, {args.out}, is a folder: name a file.')
+    check_replaceable(args.out)
     launch.create_folder(os.path.dirname(args.out) or '.', 'OUT')
     checkpoint = load_checkpoint(args.checkpoint)
     model = build_model(cfg)

@@ -86,13 +86,15 @@ def test(args: argparse.Namespace) -> None:
     from mmengine.registry import METRICS
 
     from unireplknet_mm import launch
-    from unireplknet_mm.files import replacing
+    from unireplknet_mm.files import check_replaceable, replacing
 
     cfg = launch.load_config(args.config, args.cfg_options)
     launch.check_complete(cfg, 'test')
     launch.set_work_dir(cfg, args.work_dir, args.demo_data)
     launch.prepare_device(cfg, args.launcher, args.device)
     launch.check_checkpoint(args.checkpoint)
+    if args.out:
+        check_replaceable(args.out)
     if args.demo_data:
         launch.use_demo_data(cfg, args.cfg_options)
     launch.check_data(cfg, 'test')

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unireplknet_mm.errors import UserError
+from unireplknet_mm.errors import FileError, UserError
 
 PARTIAL = '.partial'
 # The disk is full, the user's quota is, the file is larger than the process may write.
@@ -66,7 +66,7 @@ def replacing(
     """Yield a path to write to, in the folder of `path`; on leaving, it takes the place of `path`.
 
     What was written is on the disk before it takes the name. An exception in between removes it and leaves
-    `path` as it was. The folder is created if it does not exist.
+    `path` as it was. The folder is created if it does not exist. A link stays; what it leads to is replaced.
 
     Args:
         path: the file.
@@ -75,9 +75,11 @@ def replacing(
             no pattern such as `*.pth` finds.
 
     Raises:
+        FileError: there is something else than a file, such as a folder or a device.
         NoSpaceError: it does not fit on the disk.
     """
-    path = Path(path)
+    check_replaceable(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     extension = path.suffix if keep_extension else ''
     partial = path.with_name(f'.{path.name}.{os.getpid()}{PARTIAL}{extension}')
@@ -94,6 +96,19 @@ def replacing(
             raise no_space_error(error, path, needs) from error
         raise
     _flush_to_disk(path.parent)
+
+
+def check_replaceable(path: str | Path) -> None:
+    """See that a file of this name may be written: there is none, or one, or a link to one.
+
+    Raises:
+        FileError: there is a folder, or a device, pipe or socket, whose name would be taken from it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileError(f'{path} is a folder: name a file.')
+    if path.exists() and not path.is_file():
+        raise FileError(f'{path} is no file, and cannot be replaced by one: name another one.')
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:

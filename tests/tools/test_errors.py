@@ -484,12 +484,26 @@ def test_unwritable_output(call, tool, option, folder, named, empty_folder):
     )
 
 
-def test_output_that_is_a_folder(call, empty_folder, nothing_left):
+@pytest.mark.parametrize(
+    ('tool', 'option', 'reason'),
+    [
+        ('reparameterize', ['folder.pkl'], 'folder.pkl is a folder: name a file.'),
+        ('test', ['--out', 'folder.pkl'], 'folder.pkl is a folder: name a file.'),
+        (
+            'reparameterize',
+            ['/dev/null'],
+            '/dev/null is no file, and cannot be replaced by one: name another one.',
+        ),
+    ],
+)
+def test_output_that_is_no_file(call, empty_folder, tool, option, reason):
+    """Seen before anything is read or made."""
+    (empty_folder / 'folder.pkl').mkdir()
     config = CONFIGS / 'cls_small.py'
     checkpoint = config  # any file: it is not read
-    assert error_of(call('reparameterize', config, checkpoint, empty_folder, status=1)) == (
-        f'OUT, {empty_folder}, is a folder: name a file.'
-    )
+    assert error_of(call(tool, config, checkpoint, *option, status=1)) == reason
+    assert [path.name for path in empty_folder.iterdir()] == ['folder.pkl']
+    assert Path('/dev/null').is_char_device()
 
 
 def test_no_test_time_augmentation(call, empty_folder):
