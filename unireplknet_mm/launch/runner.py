@@ -43,6 +43,7 @@ def exit_on_user_error(function: Callable) -> Callable:
             print(f'error: {error}', file=sys.stderr, flush=True)  # noqa: T201
             sys.exit(1)
         if distributed.is_initialized():
+            distributed.barrier()  # a process that leaves early was seen to abort in gloo's threads
             distributed.destroy_process_group()
         return result
 
