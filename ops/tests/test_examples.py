@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import unireplknet_ops
+from unireplknet_ops.feedforward import naive
 
 README = (Path(__file__).parents[1] / 'README.md').read_text(encoding='utf-8')
 EXAMPLES = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
@@ -38,5 +39,15 @@ def test_the_example_for_replknet_slak_and_others(monkeypatch):
     torch.testing.assert_close(namespace['layer'](x), native(x), rtol=1e-4, atol=1e-5)
 
 
+def test_the_example_of_the_feed_forward_op():
+    namespace = {}
+    exec(EXAMPLES[2], namespace)
+    x, gamma = namespace['x'].double(), namespace['gamma'].double()
+    weights = namespace['weight1'].double(), namespace['weight2'].double()
+    expected = naive.feed_forward(x, weights[0], None, gamma, None, weights[1], None, residual=x)
+    error = (namespace['y'] - expected).norm() / expected.norm()
+    assert error < 1e-5
+
+
 def test_all_examples_are_tested():
-    assert len(EXAMPLES) == README.count('```python') == 2
+    assert len(EXAMPLES) == README.count('```python') == 3
