@@ -43,8 +43,8 @@ def test_the_example_of_the_feed_forward_op():
     namespace = {}
     exec(EXAMPLES[2], namespace)
     x, gamma = namespace['x'].double(), namespace['gamma'].double()
-    weights = namespace['weight1'].double(), namespace['weight2'].double()
-    expected = naive.feed_forward(x, weights[0], None, gamma, None, weights[1], None, residual=x)
+    weight1, weight2 = namespace['weight1'].double(), namespace['weight2'].double()
+    expected = naive.feed_forward(x, None, weight1, None, gamma, None, weight2, None, None, x)
     error = (namespace['y'] - expected).norm() / expected.norm()
     assert error < 1e-5
 
