@@ -22,7 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from unireplknet_mm.configuration import type_name
 from unireplknet_mm.launch import (
     UserError,
+    check_complete,
     exit_on_user_error,
+    explain_mistakes,
     input_channels,
     input_size,
     load_config,
@@ -72,7 +74,7 @@ def build_on_meta(cfg: Config, deploy: bool = True) -> nn.Module:
     With `deploy`, what can be re-parameterized is.
     """
     scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope'))
-    with scope, torch.device('meta'):
+    with scope, torch.device('meta'), explain_mistakes(cfg):
         model = MODELS.build(cfg.model).eval()
         if deploy:
             switch_to_deploy(model)
@@ -197,6 +199,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     cfg = load_config(args.config, args.cfg_options)
+    check_complete(cfg, 'get_flops')
     height, width = (args.shape * 2)[:2] if args.shape else default_shape(cfg)
     model = build_on_meta(cfg, deploy=not args.train_form)
     print(f'{args.config}, {"training" if args.train_form else "deploy"} form, {height}x{width}')

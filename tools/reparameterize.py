@@ -39,15 +39,21 @@ def parse_args() -> argparse.Namespace:
         metavar=('HEIGHT', 'WIDTH'),
         help="size of the random input that is compared on (default: the config's input_shape, or 224 224)",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.input_size and min(args.input_size) < 1:
+        parser.error(f'--input-size takes two sizes of at least 1, not {args.input_size}')
+    return args
 
 
 def build_model(cfg: 'Config') -> 'nn.Module':
     """The config's model with random weights: pretrained ones would be overwritten."""
     from mmengine.registry import MODELS, init_default_scope
 
+    from unireplknet_mm.launch import explain_mistakes
+
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return MODELS.build(cfg.model).eval()
+    with explain_mistakes(cfg):
+        return MODELS.build(cfg.model).eval()
 
 
 def extract_features(
@@ -108,6 +114,7 @@ def reparameterize(args: argparse.Namespace) -> None:
     from unireplknet_mm.weights.reading import CheckpointError, load_checkpoint
 
     cfg = launch.load_config(args.config, args.cfg_options)
+    launch.check_complete(cfg, 'reparameterize')
     launch.check_checkpoint(args.checkpoint)
     if os.path.realpath(args.out) == os.path.realpath(local_path(args.checkpoint)):
         raise launch.UserError('OUT is CHECKPOINT: choose another file, this one would be lost.')
@@ -141,7 +148,7 @@ def reparameterize(args: argparse.Namespace) -> None:
             f'than {LARGEST_DIFFERENCE:.0e}.\nNothing was written. Are the weights finite?'
         )
     result = dict(
-        meta={**checkpoint.get('meta', {}), 'deploy': True}, state_dict=model.state_dict()
+        meta={**(checkpoint.get('meta') or {}), 'deploy': True}, state_dict=model.state_dict()
     )
     content = io.BytesIO()
     torch.save(result, content)

@@ -112,7 +112,7 @@ def test(args: argparse.Namespace) -> None:
         launch.create_folder(Path(args.out).parent, '--out')
     runner = launch.build_runner(cfg)
     if not args.out:
-        runner.test()
+        launch.test(runner)
         return
 
     kind = DUMPS.get(cfg.get('default_scope'), 'DumpResults')
@@ -123,7 +123,7 @@ def test(args: argparse.Namespace) -> None:
         dump = METRICS.build(dict(type=kind, out_file_path=str(partial)))
         dump.dataset_meta = runner.test_evaluator.dataset_meta
         runner.test_evaluator.metrics.append(dump)
-        runner.test()
+        launch.test(runner)
     runner.logger.info(f'Predictions are in {args.out}.')
 
 

@@ -56,6 +56,7 @@ def train(args: argparse.Namespace) -> None:
         next_step = launch.use_demo_data(cfg, args.cfg_options)
     launch.check_data(cfg, 'train', 'val')
     launch.check_pretrained(cfg)
+    launch.check_schedule(cfg)
     launch.make_resumable(cfg)
     launch.create_work_dir(cfg)
     runner = launch.train(cfg)

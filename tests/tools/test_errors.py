@@ -122,11 +122,13 @@ def test_config_that_cannot_be_read(call, text, reason, empty_folder):
     [
         ('train', 'model, no train_dataloader, no train_cfg, no optim_wrapper'),
         ('test', 'model, no test_dataloader, no test_cfg, no test_evaluator'),
+        ('reparameterize', 'model'),
+        ('get_flops', 'model'),
     ],
 )
 def test_config_that_does_not_say_how(call, tool, missing, empty_folder):
     (empty_folder / 'own.py').write_text('x = 1\n')
-    more = ['x.pth'] if tool == 'test' else []
+    more = dict(test=['x.pth'], reparameterize=['x.pth', 'y.pth']).get(tool, [])
     assert error_of(call(tool, empty_folder / 'own.py', *more, status=1)) == (
         f'config {empty_folder}/own.py has no {missing}, which {tool}.py needs.\n'
         'Inherit them with _base_, as the configs of this suite do.'
@@ -375,9 +377,102 @@ def test_backbone_that_cannot_be_built(call, option, message, empty_folder):
     assert re.sub(r'^(class `\w+` in [\w/]+\.py: )*', '', error) == message
 
 
-def test_a_name_that_is_not_the_suites_keeps_its_traceback(call, empty_folder):
-    with pytest.raises(KeyError, match='NoBackbone is not in the '):
-        call('train', CLS, '--demo-data', '--cfg-options', 'model.backbone.type=NoBackbone')
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        (
+            'model.backbone.type=UniRepLKNt',
+            'the config names UniRepLKNt, which is no registered model. Did you mean UniRepLKNet?\n'
+            'One of your own is registered by its module: name that in custom_imports.',
+        ),
+        (
+            'custom_hooks.0.type=EMAHok',
+            'the config names EMAHok, which is no registered hook. Did you mean EMAHook?\n'
+            'One of your own is registered by its module: name that in custom_imports.',
+        ),
+        (
+            'model.backbone.drop_path_rat=0.1',
+            'UniRepLKNet takes no argument drop_path_rat, which the config gives it. Did you mean '
+            'drop_path_rate?',
+        ),
+        (
+            'optim_wrapper.optimizer.weight_decy=0.1',
+            'AdamW takes no argument weight_decy, which the config gives it. Did you mean weight_decay?',
+        ),
+    ],
+)
+def test_misspelt_type_or_argument(call, option, message, empty_folder):
+    config = CONFIGS / 'cls_small.py'
+    (empty_folder / 'own.py').write_text(
+        f'_base_ = {str(config)!r}\ncustom_hooks = [dict(type="EMAHook")]\n'
+    )
+    arguments = ('own.py', '--demo-data', '--cfg-options', option)
+    assert error_of(call('train', *arguments, status=1)) == message
+
+
+def test_misspelt_type_without_a_runner(call, empty_folder):
+    torch.save(dict(state_dict=dict(x=torch.ones(1))), 'x.pth')
+    option = 'model.backbone.type=UniRepLKNt'
+    for tool, more in (('reparameterize', ['x.pth', 'y.pth']), ('get_flops', [])):
+        arguments = (CONFIGS / 'cls_small.py', *more, '--cfg-options', option)
+        assert error_of(call(tool, *arguments, status=1)).startswith(
+            'the config names UniRepLKNt, which is no registered model. Did you mean UniRepLKNet?'
+        )
+
+
+def test_the_same_exceptions_of_a_program_keep_their_traceback():
+    cfg = Config(dict(model=dict(type='UniRepLKNet', arch='a')))
+    for problem in (
+        KeyError('ResNet is not in the mmengine::model registry. Please check'),
+        TypeError("UniRepLKNet.__init__() got an unexpected keyword argument 'x'"),
+        TypeError("load() got an unexpected keyword argument 'arch'"),
+        KeyError('x'),
+        TypeError('x'),
+    ):
+        with pytest.raises(type(problem)) as info, launch.explain_mistakes(cfg):
+            raise problem
+        assert info.value is problem
+
+
+def test_option_of_a_key_that_the_config_does_not_have(log):
+    options = {'mdoel.backbone.arch': 's', 'load_from': 'x', 'mdoel.head': 1}
+    cfg = launch.load_config(CLS, options)
+    launch.override(cfg, options)
+    assert cfg.mdoel.backbone.arch == 's'
+    assert log == ['--cfg-options sets mdoel, which the config does not have. Did you mean model?']
+
+
+def test_schedules_that_a_training_cannot_have(call, raises, empty_folder):
+    cfg = launch.load_config(CLS, ['train_cfg.max_epochs=2'])
+    _first, second = cfg.param_scheduler
+    second.pop('end', None)
+    with raises(
+        'CosineAnnealingLR of param_scheduler begins at 5, but the training ends at 2 '
+        '(train_cfg.max_epochs=2).\n'
+        'A shorter training needs shorter schedules: set their begin and end too.'
+    ):
+        launch.check_schedule(cfg)
+    second.end = 4
+    with pytest.raises(launch.UserError, match='begins at 5, but ends at 4'):
+        launch.check_schedule(cfg)
+    for count in (0, -1, 1.5):
+        cfg = Config(dict(optim_wrapper=dict(accumulative_counts=count)))
+        with raises(
+            f'optim_wrapper.accumulative_counts is {count}: it counts the batches of an update step, 1 '
+            'without accumulation.'
+        ):
+            launch.check_schedule(cfg)
+    for path in (DET, SEG, CLS):
+        launch.check_schedule(launch.load_config(path))
+
+
+def test_batches_larger_than_the_data(call, empty_folder):
+    options = ('train_dataloader.batch_size=64', 'train_dataloader.drop_last=True')
+    arguments = (CONFIGS / 'cls_small.py', '--demo-data', '--cfg-options', *options)
+    assert error_of(call('train', *arguments, status=1)) == (
+        'there are fewer images than one batch of 64, and drop_last leaves out what does not fill one: '
+        'lower train_dataloader.batch_size.'
+    )
 
 
 def test_auto_scale_lr_without_batch_size(raises):

@@ -17,11 +17,13 @@ from unireplknet_mm.launch.arguments import (
 )
 from unireplknet_mm.launch.demo_run import report_demo_run, use_demo_data
 from unireplknet_mm.launch.device import prepare_device
+from unireplknet_mm.launch.mistakes import explain_mistakes
 from unireplknet_mm.launch.preflight import (
     check_checkpoint,
     check_complete,
     check_data,
     check_pretrained,
+    check_schedule,
     create_work_dir,
     input_channels,
     input_size,
@@ -31,6 +33,7 @@ from unireplknet_mm.launch.runner import (
     build_runner,
     exit_on_user_error,
     make_resumable,
+    test,
     train,
 )
 
@@ -42,11 +45,13 @@ __all__ = [
     'check_complete',
     'check_data',
     'check_pretrained',
+    'check_schedule',
     'create_folder',
     'create_work_dir',
     'enable_amp',
     'enable_auto_scale_lr',
     'exit_on_user_error',
+    'explain_mistakes',
     'input_channels',
     'input_size',
     'load_config',
@@ -57,6 +62,7 @@ __all__ = [
     'set_resume',
     'set_seed',
     'set_work_dir',
+    'test',
     'train',
     'use_demo_data',
 ]

@@ -2,18 +2,24 @@
 
 import argparse
 import difflib
+import inspect
+import logging
 import os
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 
 from unireplknet_mm.configuration import type_name
 from unireplknet_mm.errors import UserError
+from unireplknet_mm.launch.mistakes import did_you_mean
 from unireplknet_mm.launch.preflight import check_checkpoint
 from unireplknet_mm.weights.reading import read_meta
 
+# What a config may set, beside the arguments of MMEngine's Runner, without inheriting it.
+FREE_KEYS = ('custom_imports', 'input_shape', 'runner_type', 'strategy')
 AMP_WRAPPERS = ('AmpOptimWrapper', 'CpuAmpOptimWrapper')
 
 
@@ -46,8 +52,19 @@ def load_config(path: str | Path, options: dict | list[str] | None = None) -> Co
 
 
 def override(cfg: Config, options: dict | list[str] | None) -> None:
-    """Set what `--cfg-options` asks for; arguments and errors as in `load_config`."""
+    """Set what `--cfg-options` asks for; arguments and errors as in `load_config`.
+
+    A key that neither the config nor MMEngine's runner knows is set all the same, with a warning.
+    """
     values = options if isinstance(options, dict) else _parse_options(options or [])
+    known = {*cfg, *FREE_KEYS, *inspect.signature(Runner.__init__).parameters}
+    for key in dict.fromkeys(key.partition('.')[0] for key in values):
+        if key not in known:
+            print_log(
+                f'--cfg-options sets {key}, which the config does not have.{did_you_mean(key, known)}',
+                logger='current',
+                level=logging.WARNING,
+            )
     try:
         cfg.merge_from_dict(values)
     except (KeyError, TypeError) as error:

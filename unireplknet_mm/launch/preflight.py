@@ -14,10 +14,12 @@ from unireplknet_mm.models.whole_model import find_backbones
 from unireplknet_mm.weights.published import is_remote, local_path, where_to_get
 from unireplknet_mm.weights.reading import check_address
 
-# What MMEngine's runner needs for each kind of run.
+# What each tool needs of a config.
 NEEDED = dict(
     train=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
     test=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'),
+    reparameterize=('model',),
+    get_flops=('model',),
 )
 
 
@@ -25,7 +27,7 @@ def check_complete(cfg: Config, kind: str) -> None:
     """See that a config says what a run needs.
 
     Args:
-        kind: 'train' or 'test'.
+        kind: the tool's name, of `NEEDED`.
 
     Raises:
         UserError: something is missing.
@@ -120,6 +122,34 @@ def check_pretrained(cfg: Config) -> None:
         if is_missing(path):
             raise UserError(
                 f'the file to start from, {_absolute(path)}, does not exist{where_to_get(path)}'
+            )
+
+
+def check_schedule(cfg: Config) -> None:
+    """See that learning rates are scheduled within the training, and that gradients are accumulated at all.
+
+    Raises:
+        UserError: a scheduler ends before it begins, or `accumulative_counts` is no positive integer.
+    """
+    for scheduler in find_dicts(cfg.get('param_scheduler')):
+        if 'type' not in scheduler:
+            continue
+        key = 'max_epochs' if scheduler.get('by_epoch', True) else 'max_iters'
+        length = cfg.train_cfg.get(key)
+        begin, end = scheduler.get('begin', 0), scheduler.get('end', length)
+        if end is not None and end <= begin:
+            name = type_name(scheduler)
+            stated = f'ends at {end}' if 'end' in scheduler else f'the training ends at {end}'
+            raise UserError(
+                f'{name} of param_scheduler begins at {begin}, but {stated} (train_cfg.{key}={length}).\n'
+                'A shorter training needs shorter schedules: set their begin and end too.'
+            )
+    for wrapper in find_dicts(cfg.optim_wrapper):
+        count = wrapper.get('accumulative_counts', 1)
+        if not isinstance(count, int) or count < 1:
+            raise UserError(
+                f'optim_wrapper.accumulative_counts is {count!r}: it counts the batches of an update step, '
+                '1 without accumulation.'
             )
 
 

@@ -17,6 +17,7 @@ from torch import distributed
 from unireplknet_mm.configuration import find_dicts, type_name
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.files import NO_SPACE, NoSpaceError, no_space_error
+from unireplknet_mm.launch.mistakes import explain_mistakes
 
 # How long a process waits for the first one of its machine to report an error that both met.
 SECONDS_FOR_FIRST_RANK = 20
@@ -82,9 +83,13 @@ def build_runner(cfg: Config) -> Runner:
     """The runner of the config: MMEngine's Runner, or what `runner_type` names.
 
     It refuses a checkpoint that does not fit the model, where MMEngine would only warn.
+
+    Raises:
+        UserError: the config misspells a type or an argument of what is built at once.
     """
     add_hook(cfg, 'CheckpointCheckHook')
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with explain_mistakes(cfg):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handleError = functools.partial(_handle_log_error, handler)
@@ -99,15 +104,27 @@ def _handle_log_error(handler: logging.FileHandler, record: logging.LogRecord) -
     logging.FileHandler.handleError(handler, record)
 
 
+def test(runner: Runner) -> None:
+    """Test with the runner of `build_runner`.
+
+    Raises:
+        UserError: the config misspells a type or an argument.
+    """
+    with explain_mistakes(runner.cfg):
+        runner.test()
+
+
 def train(cfg: Config) -> Runner:
     """Build the runner of the config and train; return it.
 
     Raises:
+        UserError: the config misspells a type or an argument.
         NoSpaceError: a disk is full; the message says which checkpoint a resumed training goes on from.
     """
     try:
         runner = build_runner(cfg)
-        runner.train()
+        with explain_mistakes(cfg):
+            runner.train()
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
