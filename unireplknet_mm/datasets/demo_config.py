@@ -82,7 +82,7 @@ def _shorten_schedule(cfg: Config, max_iters: int) -> str:
         begin = scheduler.get('begin', 0)
         end = train_cfg.get('max_epochs' if scheduler.get('by_epoch', True) else 'max_iters')
         if 'type' in scheduler and 'end' not in scheduler and (end or begin):
-            scheduler['end'] = end or begin + 1
+            scheduler['end'] = max(end or 0, begin + 1)
     length = 1 if unit == 'max_epochs' else max_iters
     train_cfg[unit] = length
     train_cfg['val_interval'] = length

@@ -26,6 +26,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
+from unireplknet_mm.errors import ArgumentError
+
 # Wrappers that leave whole gradients in the parameters of the model.
 WHOLE_GRADIENTS = (DistributedDataParallel, MMSeparateDistributedDataParallel)
 
@@ -80,7 +82,7 @@ class WholeStepTrainLoop(EpochBasedTrainLoop):
 
     The iterations of an epoch are rounded down to a multiple of `optim_wrapper.accumulative_counts`, and
     with them everything that is counted in epochs, such as learning rates. Where an epoch is shorter than
-    one step, `accumulative_counts` is lowered to it.
+    one step, `accumulative_counts` is lowered to it; one without any iteration is an `ArgumentError`.
 
     Args:
         runner: one built from a config.
@@ -100,6 +102,11 @@ class WholeStepTrainLoop(EpochBasedTrainLoop):
         )
         super().__init__(runner, {**dataloader, 'sampler': sampler}, **kwargs)
         length = len(self.dataloader)
+        if length == 0:
+            raise ArgumentError(
+                f'there are fewer images than one batch of {dataloader["batch_size"]}, and drop_last leaves '
+                'out what does not fill one: lower train_dataloader.batch_size.'
+            )
         if length < accumulated:
             runner.optim_wrapper['accumulative_counts'] = length
             runner.logger.warning(
