@@ -3,12 +3,12 @@
 Whatever a user can cause and put right (a path, a value, a file that does not fit) is raised on purpose as
 a `UserError`; its message, one to four lines, names the value and the way out, and the tools print it
 without a traceback. Everything else is a fault of the program and shows its traceback. Where callers expect
-a built-in class, such as `ValueError` for a wrong argument, the error is that as well. `UserError` and
-`ArgumentError` are the op package's, which raises them too.
+a built-in class, such as `ValueError` for a wrong argument, the error is that as well. `UserError`,
+`ArgumentError` and `FileError` are the op package's, which raises them too.
 """
 
 try:
-    from unireplknet_ops.errors import ArgumentError, UserError
+    from unireplknet_ops.errors import ArgumentError, FileError, UserError
 except ModuleNotFoundError as error:
     if error.name != 'unireplknet_ops':
         raise
@@ -26,10 +26,6 @@ __all__ = [
     'MissingPackageError',
     'UserError',
 ]
-
-
-class FileError(UserError, OSError):
-    """A file or folder that cannot be read or written."""
 
 
 class MissingFileError(FileError, FileNotFoundError):

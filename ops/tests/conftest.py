@@ -1,5 +1,9 @@
 """Every test that takes `device` runs on the CPU and, where there is one, on a GPU (`-m gpu`)."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from op_cases import reason_to_skip
@@ -62,3 +66,14 @@ def faster(monkeypatch):
         return questions
 
     return set_answer
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Text files are begun, and then there is no room for them."""
+
+    def write_text(path, text, encoding=None):
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, 'write_text', write_text)

@@ -430,6 +430,20 @@ def test_tuning(op_is_native, monkeypatch, tmp_path, capsys):
     assert tuning_tables.table_for('cpu') == table
 
 
+@pytest.mark.parametrize('program', [benchmark.main, tune.main])
+def test_results_that_do_not_fit(program, op_is_native, full_disk, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(benchmark, 'cpu_plan', tiny_plan)
+    monkeypatch.setitem(tune.GRIDS, 'cpu', TINY_GRID)
+    path, options = tmp_path / 'results.json', ['--quick']
+    if program is tune.main:
+        path, options = tmp_path / 'cpu-avx2.json', ['--threads', 1, '--busy']
+    output = path if program is benchmark.main else tmp_path
+    assert run_program(program, monkeypatch, '--output', output, *options) == 1
+    message = f'error: {path} cannot be written: No space left on device.'
+    assert capsys.readouterr().err.splitlines()[0] == message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tuning_stops_in_time(op_is_native):
     table = tune.measure_table('cpu', TINY_GRID, [1], minutes=0, command='tune')
     assert all(cells == () for cells in table.cells.values())

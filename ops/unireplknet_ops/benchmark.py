@@ -27,6 +27,7 @@ import torch
 
 from unireplknet_ops import library, tuning_tables
 from unireplknet_ops.benchmark_report import Report
+from unireplknet_ops.errors import UserError
 from unireplknet_ops.measure import (
     PASSES,
     Shape,
@@ -257,9 +258,8 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> int:
+def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
-    args = parse_args()
     missing = library.missing(args.device)
     if missing:
         print(f'Nothing to measure: the op cannot run on {args.device}: {missing}', file=sys.stderr)
@@ -297,6 +297,15 @@ def main() -> int:
     for message in wrong:
         print(f'WRONG: {message}', file=sys.stderr)
     return 1 if wrong else 0
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        return run(args)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
 
 
 if __name__ == '__main__':

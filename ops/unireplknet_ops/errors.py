@@ -12,6 +12,10 @@ class ArgumentError(UserError, ValueError):
     """Arguments, a setting of a config, or an environment variable, that do not fit or are not known."""
 
 
+class FileError(UserError, OSError):
+    """A file or folder that cannot be read or written."""
+
+
 class OpUnavailableError(UserError, RuntimeError):
     """The compiled op was asked for by name, and cannot run."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from unireplknet_ops import tuning_tables
+from unireplknet_ops.files import write_text
 from unireplknet_ops.measure import Shape
 
 
@@ -53,7 +54,10 @@ def describe_machine(device: str) -> dict[str, str]:
 
 
 def write_json(path: Path | None, content: dict) -> None:
-    """Write a run's results, also into a folder that is not there yet; nothing where path is None."""
+    """Write a run's results, also into a folder that is not there yet; nothing where path is None.
+
+    Raises:
+        FileError: they cannot be written.
+    """
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1), encoding='utf-8')
+        write_text(path, json.dumps(content, indent=1))

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import torch
 
 from unireplknet_ops import dispatch, library, tuning_tables
+from unireplknet_ops.errors import UserError
 from unireplknet_ops.measure import (
     PASSES,
     Shape,
@@ -222,8 +223,7 @@ def command_of(args: argparse.Namespace) -> str:
     return shlex.join(command)
 
 
-def main() -> int:
-    args = parse_args()
+def run(args: argparse.Namespace) -> int:
     if args.isa and not is_held_to(args.isa):
         return run_at_level(args.isa)
     missing = library.missing(args.device)
@@ -255,6 +255,15 @@ def main() -> int:
     dispatch.clear_cache()
     print(f'Wrote {path}, {path.stat().st_size / 1000:.0f} kB')
     return 0
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        return run(args)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
 
 
 if __name__ == '__main__':

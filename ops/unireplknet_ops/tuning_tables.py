@@ -41,6 +41,7 @@ import torch
 
 from unireplknet_ops import library
 from unireplknet_ops.errors import OpUnavailableError, TuningTableError
+from unireplknet_ops.files import write_text
 
 FORMAT = 1
 X86 = 'x86_64'
@@ -146,7 +147,11 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def write(table: TuningTable, folder: Path) -> Path:
-    """Write the table, sorted and one cell a line, replacing an older one whole."""
+    """Write the table, sorted and one cell a line, replacing an older one whole.
+
+    Raises:
+        FileError: it cannot be written.
+    """
     head = {'format': FORMAT}
     head |= {key: value for key, value in table._asdict().items() if key != 'cells'}
     lines = [f'  {json.dumps(key)}: {json.dumps(value)},' for key, value in head.items()]
@@ -158,11 +163,8 @@ def write(table: TuningTable, folder: Path) -> Path:
         groups.append(f'    {json.dumps(f"{dtype} {layout}")}: [\n{rows}\n    ]')
     columns = f'  "columns": {json.dumps(list(Cell._fields))},'
     text = '\n'.join(['{', *lines, columns, '  "cells": {', ',\n'.join(groups), '  }', '}', ''])
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{table.name}.json'
-    temporary = path.with_suffix('.json.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    temporary.replace(path)
+    write_text(path, text)
     return path
 
 
