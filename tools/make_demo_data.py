@@ -5,6 +5,7 @@ python tools/make_demo_data.py coco --help
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 
@@ -51,10 +52,14 @@ def write(args: argparse.Namespace) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up first
     samples = LAYOUTS[args.layout].samples
+
+    def show_progress(jobs: list) -> tqdm:
+        bar = tqdm(jobs, desc='demo data', unit=f' {samples}')
+        return bars.enter_context(contextlib.closing(bar))
+
     try:
-        out = make_demo_data(
-            **vars(args), progress=lambda jobs: tqdm(jobs, desc='demo data', unit=f' {samples}')
-        )
+        with contextlib.ExitStack() as bars:  # whose line ends before an error is printed
+            out = make_demo_data(**vars(args), progress=show_progress)
     except KeyboardInterrupt:
         raise SystemExit('interrupted: nothing was written') from None
     print(f'{args.layout} demo data: {out}')

@@ -82,11 +82,8 @@ def draw_predictions(cfg: 'Config', show: bool, show_dir: str | None, wait_time:
 
 
 def test(args: argparse.Namespace) -> None:
-    from mmengine.dist import is_main_process
-    from mmengine.registry import METRICS
-
     from unireplknet_mm import launch
-    from unireplknet_mm.files import check_replaceable, replacing
+    from unireplknet_mm.files import check_replaceable, naming_disks
 
     cfg = launch.load_config(args.config, args.cfg_options)
     launch.check_complete(cfg, 'test')
@@ -110,21 +107,34 @@ def test(args: argparse.Namespace) -> None:
         launch.create_folder(args.show_dir, '--show-dir')
     if args.out:
         launch.create_folder(Path(args.out).parent, '--out')
+    folders = [cfg.work_dir, args.show_dir] if args.show_dir else [cfg.work_dir]
+    with naming_disks(*folders):
+        evaluate(cfg, args.out)
+
+
+def evaluate(cfg: 'Config', out: str | None) -> None:
+    """Run the test of a config; write the predictions to the file `out`, if any."""
+    from mmengine.dist import is_main_process
+    from mmengine.registry import METRICS
+
+    from unireplknet_mm import launch
+    from unireplknet_mm.files import replacing
+
     runner = launch.build_runner(cfg)
-    if not args.out:
+    if not out:
         launch.test(runner)
         return
 
     kind = DUMPS.get(cfg.get('default_scope'), 'DumpResults')
     with contextlib.ExitStack() as stack:
-        partial = args.out
+        partial = out
         if is_main_process():  # which collects the results of all
-            partial = stack.enter_context(replacing(args.out, keep_extension=True))
+            partial = stack.enter_context(replacing(out, keep_extension=True))
         dump = METRICS.build(dict(type=kind, out_file_path=str(partial)))
         dump.dataset_meta = runner.test_evaluator.dataset_meta
         runner.test_evaluator.metrics.append(dump)
         launch.test(runner)
-    runner.logger.info(f'Predictions are in {args.out}.')
+    runner.logger.info(f'Predictions are in {out}.')
 
 
 def main() -> None:

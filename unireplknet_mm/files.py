@@ -25,7 +25,10 @@ class NoSpaceError(UserError, OSError):
 
 
 def no_space_error(
-    error: OSError, path: str | Path | None = None, needs: str | None = None
+    error: OSError,
+    path: str | Path | None = None,
+    needs: str | None = None,
+    elsewhere: str = 'write to another disk',
 ) -> NoSpaceError:
     """What to raise in the place of an error of `NO_SPACE`; of a `NoSpaceError`, itself.
 
@@ -33,13 +36,14 @@ def no_space_error(
         error: the error.
         path: the file or its folder, where that is known.
         needs: how much it needs, in words, where that is known.
+        elsewhere: what to do if no room can be made there.
     """
     if isinstance(error, NoSpaceError):
         return error
-    way_out = 'Make room there, or write to another disk.'
+    way_out = f'Make room there, or {elsewhere}.'
     if error.errno == errno.EFBIG:
         limit = 'files may not be that large here'
-        way_out = 'Raise the limit (ulimit -f), or write to another disk.'
+        way_out = f'Raise the limit (ulimit -f), or {elsewhere}.'
     elif error.errno == errno.EDQUOT:
         limit = 'the disk quota is exceeded'
     elif path is None:
@@ -47,12 +51,31 @@ def no_space_error(
     else:
         path = Path(path)
         folder = next(place for place in (path, *path.absolute().parents) if place.is_dir())
-        limit = f'{_in_words(shutil.disk_usage(folder).free)} are free on its disk'
+        limit = f'{in_words(shutil.disk_usage(folder).free)} are free on its disk'
     reason = f'it needs {needs}, {limit}' if needs else limit
     return NoSpaceError(f'{path or "a file"} cannot be written: {reason}.\n{way_out}', error.errno)
 
 
-def _in_words(size: int) -> str:
+@contextmanager
+def naming_disks(*folders: str | Path) -> Iterator[None]:
+    """Where an error of `NO_SPACE` does not say which file it is about, name one of the folders written to.
+
+    It is the one with the least room.
+
+    Raises:
+        NoSpaceError: something did not fit.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        fullest = min(folders, key=lambda folder: shutil.disk_usage(folder).free)
+        raise no_space_error(error, error.filename or fullest) from error
+
+
+def in_words(size: int) -> str:
+    """A number of bytes: '1.2 kB', '3.4 MB', '5.6 GB'."""
     for unit, factor in (('GB', 1e9), ('MB', 1e6)):
         if size >= factor:
             return f'{size / factor:.1f} {unit}'
@@ -92,7 +115,7 @@ def replacing(
         written = partial.stat().st_size if is_begun else 0
         partial.unlink(missing_ok=True)
         if is_begun and isinstance(error, OSError) and error.errno in NO_SPACE:
-            needs = _in_words(size) if size is not None else f'more than {_in_words(written)}'
+            needs = in_words(size) if size is not None else f'more than {in_words(written)}'
             raise no_space_error(error, path, needs) from error
         raise
     _flush_to_disk(path.parent)

@@ -7,7 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import cached_name
 from tool_runs import CONFIGS
+
+from unireplknet_mm.files import NoSpaceError
+from unireplknet_mm.weights.reading import load_checkpoint
 
 CONFIG = CONFIGS / 'cls_small.py'
 CHECKPOINTS = (
@@ -101,3 +105,43 @@ def test_outputs_of_the_other_tools(call, small_disk):
     stderr = call('test', CONFIG, checkpoint, '--demo-data', '--out', out, status=1)
     assert read_message(stderr, out) == (8.2, 8.2, WAY_OUT)
     assert list(small_disk.iterdir()) == before
+
+
+def test_drawn_predictions(call, small_disk):
+    train(call, small_disk.parent / 'run')
+    checkpoint = (small_disk.parent / 'run' / 'last_checkpoint').read_text()
+    leave(small_disk, 8192)
+    arguments = ('--demo-data', '--work-dir', 'elsewhere', '--show-dir', small_disk / 'drawn')
+    stderr = call('test', CONFIG, checkpoint, *arguments, status=1)
+    assert re.search(
+        rf'error: {small_disk}/drawn cannot be written: [\d.]+ kB are free on its disk\.\n{WAY_OUT}\n$',
+        stderr,
+    )
+
+
+def test_demo_data(call, small_disk):
+    leave(small_disk, 204800)
+    before = list(small_disk.iterdir())
+    out = small_disk / 'coco'
+    stderr = call('make_demo_data', 'coco', '--out', out, '--images', 40, status=1)
+    needed, free, way_out = read_message(stderr, out)
+    assert 150 < needed <= free == 204.8 and way_out == WAY_OUT
+    assert '\nerror: ' in stderr, 'glued to the progress bar'
+    assert list(small_disk.iterdir()) == before
+
+
+def test_download(small_disk, web_server, monkeypatch):
+    folder, address, _ = web_server
+    (folder / 'x.pth').write_bytes(bytes(100_000))
+    leave(small_disk, 20480)
+    cache = small_disk / 'hub' / 'checkpoints'
+    monkeypatch.setenv('TORCH_HOME', str(small_disk))
+    url = f'{address}/x.pth'
+    with pytest.raises(NoSpaceError) as error:
+        load_checkpoint(url)
+    first, second = str(error.value).splitlines()
+    assert re.fullmatch(
+        rf'{cache}/{cached_name(url)} cannot be written: [\d.]+ kB are free on its disk\.', first
+    )
+    assert second == 'Make room there, or set TORCH_HOME to a folder on another disk.'
+    assert list(cache.iterdir()) == []

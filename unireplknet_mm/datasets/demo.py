@@ -16,6 +16,7 @@ from typing import Any
 from unireplknet_mm.datasets.layouts import LAYOUTS, Layout
 from unireplknet_mm.datasets.layouts.base import Progress
 from unireplknet_mm.errors import ArgumentError, ExistingFileError, FileError, UserError
+from unireplknet_mm.files import NO_SPACE, in_words, no_space_error
 
 MANIFEST = 'demo_data.json'
 STALE_AFTER_SECONDS = 24 * 3600
@@ -56,6 +57,7 @@ def make_demo_data(
         ArgumentError: the layout or a parameter is unknown or out of range.
         ExistingFileError: `out` holds something else.
         FileError: `out` cannot be written.
+        NoSpaceError: they do not fit on the disk.
         MissingPackageError: scikit-learn or scikit-image is not installed.
     """
     if layout not in LAYOUTS:
@@ -81,6 +83,10 @@ def make_demo_data(
     except UserError:
         raise
     except OSError as error:
+        if error.errno in NO_SPACE:
+            written = 512 * sum(path.stat().st_blocks for path in partial.rglob('*'))
+            shutil.rmtree(partial, ignore_errors=True)  # what is free then is what there was
+            raise no_space_error(error, out, f'more than {in_words(written)}') from error
         raise FileError(f'cannot write demo data to {out}: {error.strerror or error}') from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -30,6 +30,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
 from unireplknet_mm.errors import MissingPackageError, UserError
+from unireplknet_mm.files import NO_SPACE, no_space_error
 from unireplknet_mm.weights.published import (
     PUBLISHED,
     find_published,
@@ -243,6 +244,7 @@ def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
 
     Raises:
         DownloadError: the download failed.
+        NoSpaceError: it does not fit into the cache.
         CheckpointError: as in `load_checkpoint_file`, or the URL has no file name.
     """
     return _load_download(filename, map_location)
@@ -312,12 +314,15 @@ def _load_download(url: str, map_location: Any = 'cpu', *, lazily: bool = False)
 def _download(url: str, path: Path) -> None:
     if path.is_file():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     print_log(f'Downloading {url} to {path}', logger='current')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Writes to a temporary file and moves it: an interrupted download leaves nothing behind.
         torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
     except (OSError, HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            elsewhere = 'set TORCH_HOME to a folder on another disk'
+            raise no_space_error(error, path, elsewhere=elsewhere) from None
         raise DownloadError(
             f'cannot download {url} ({error}). Download it elsewhere and give the path of the file, or '
             f'put it at {path}'
