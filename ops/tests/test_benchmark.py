@@ -444,6 +444,12 @@ def test_results_that_do_not_fit(program, op_is_native, full_disk, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_that_is_a_folder_is_refused_at_once(op_is_native, monkeypatch, tmp_path, capsys):
+    assert run_program(benchmark.main, monkeypatch, '--output', tmp_path) == 1
+    message = f'error: {tmp_path} is no file, and cannot be replaced by one: name another one.\n'
+    assert capsys.readouterr() == ('', message)
+
+
 def test_tuning_stops_in_time(op_is_native):
     table = tune.measure_table('cpu', TINY_GRID, [1], minutes=0, command='tune')
     assert all(cells == () for cells in table.cells.values())

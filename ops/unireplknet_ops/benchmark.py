@@ -28,6 +28,7 @@ import torch
 from unireplknet_ops import library, tuning_tables
 from unireplknet_ops.benchmark_report import Report
 from unireplknet_ops.errors import UserError
+from unireplknet_ops.files import check_replaceable
 from unireplknet_ops.measure import (
     PASSES,
     Shape,
@@ -260,6 +261,8 @@ def parse_args() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
+    if args.output is not None:
+        check_replaceable(args.output)  # before minutes are spent
     missing = library.missing(args.device)
     if missing:
         print(f'Nothing to measure: the op cannot run on {args.device}: {missing}', file=sys.stderr)

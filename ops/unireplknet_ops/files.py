@@ -7,15 +7,25 @@ from pathlib import Path
 from unireplknet_ops.errors import FileError
 
 
+def check_replaceable(path: str | os.PathLike) -> None:
+    """See that a file of this name may be written: there is none, or one, or a link to one.
+
+    Raises:
+        FileError: there is something else, such as a folder or a device.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise FileError(f'{path} is no file, and cannot be replaced by one: name another one.')
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file whole, in UTF-8; its folder is created if it does not exist.
 
     Raises:
         FileError: it cannot be written; what was there before still is.
     """
+    check_replaceable(path)
     target = Path(os.path.realpath(path))  # a link stays
-    if target.exists() and not target.is_file():
-        raise FileError(f'{path} is no file, and cannot be replaced by one: name another one.')
     temporary = target.with_name(f'.{target.name}.{os.getpid()}.partial')
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
