@@ -178,7 +178,7 @@ def test_checkpoint_of_longer_epochs_goes_on_at_the_same_epoch(tmp_path):
     assert runner.iter == 12
 
 
-def restore(accumulated, iteration, model=None, resume=True):
+def restore(accumulated, iteration, model=None, resume=True, **checkpoint):
     """The gradients after a checkpoint with some was loaded at an iteration, and what was logged."""
     module = ToyModel()
     messages = []
@@ -193,7 +193,7 @@ def restore(accumulated, iteration, model=None, resume=True):
     )
     hook = PendingGradientsHook()
     stored = {'linear.weight': torch.ones(1, 2), 'removed since': torch.ones(1)}
-    hook.after_load_checkpoint(runner, dict(pending_gradients=stored))
+    hook.after_load_checkpoint(runner, dict(pending_gradients=stored, **checkpoint))
     hook.before_train(runner)
     return module.linear.weight.grad, messages
 
@@ -204,10 +204,28 @@ def test_gradients_are_restored_where_an_update_is_due_to_use_them():
     assert messages == [
         'The gradients that wait for the next update were in the checkpoint: none is lost.'
     ]
-    assert restore(accumulated=2, iteration=4) == (None, []), 'the accumulation was changed'
     assert restore(accumulated=3, iteration=4, resume=False) == (None, []), (
         'only weights are loaded'
     )
+
+
+def test_gradients_of_another_accumulation(tmp_path):
+    """They are scaled like those of the batches that follow, or said to be lost."""
+    train(tmp_path, LOOPS['iterations'], accumulated=3)
+    checkpoint = torch.load(tmp_path / 'iter_4.pth', weights_only=False)
+    assert checkpoint['pending_loss_factor'] == 3
+    gradient, messages = restore(accumulated=5, iteration=4, pending_loss_factor=3.0)
+    assert gradient.tolist() == [[pytest.approx(0.6)] * 2]
+    assert messages == [
+        'The gradients that wait for the next update were means over 3 batches, and are rescaled to 5. The '
+        'first update has not as many batches as the others.'
+    ]
+    gradient, messages = restore(accumulated=2, iteration=4, pending_loss_factor=3.0)
+    assert gradient is None
+    assert messages == [
+        'The gradients that wait for the next update in the checkpoint are lost: with another accumulation '
+        'no update is due here.'
+    ]
 
 
 @MODEL_WRAPPERS.register_module()

@@ -137,7 +137,8 @@ class PendingGradientsHook(Hook):
     In a distributed run each process accumulates its own. Before a checkpoint is written they become, in all
     of them, the mean over the processes, which is what the next update would have made of them: a single
     copy serves all, and the run goes on with the very numbers that a resumed one has. Loss scales need
-    nothing, they do not change before that update.
+    nothing, they do not change before that update. Where a training resumes with another accumulation, the
+    gradients get the weight of the batches that follow.
 
     Not kept are gradients in shards (FSDP, DeepSpeed) and those of several optimizers; the log says so.
     """
@@ -147,6 +148,7 @@ class PendingGradientsHook(Hook):
     def __init__(self):
         self.averaged_at = -1
         self.loaded: dict[str, torch.Tensor] = {}
+        self.loaded_factor: float | None = None
 
     def before_train(self, runner: Runner) -> None:
         obstacle = _obstacle(runner)
@@ -155,14 +157,31 @@ class PendingGradientsHook(Hook):
                 f'Accumulated gradients are not kept in checkpoints {obstacle}: a training that resumes from '
                 'a checkpoint between two updates will differ a little from an uninterrupted one.'
             )
-        elif self.loaded and not runner.optim_wrapper.should_update():
-            for name, parameter in _parameters(runner.model):
-                if name in self.loaded:
-                    parameter.grad = self.loaded[name].to(parameter.device)
+        elif self.loaded and runner.optim_wrapper.should_update():
+            runner.logger.warning(
+                'The gradients that wait for the next update in the checkpoint are lost: with another '
+                'accumulation no update is due here.'
+            )
+        elif self.loaded:
+            self._restore(runner)
+        self.loaded = {}
+
+    def _restore(self, runner: Runner) -> None:
+        factor = _loss_factor(runner.optim_wrapper)
+        before = self.loaded_factor or factor
+        for name, parameter in _parameters(runner.model):
+            if name in self.loaded:
+                gradient = self.loaded[name].to(parameter.device)
+                parameter.grad = gradient if before == factor else gradient * (before / factor)
+        if before == factor:
             runner.logger.info(
                 'The gradients that wait for the next update were in the checkpoint: none is lost.'
             )
-        self.loaded = {}
+        else:
+            runner.logger.warning(
+                f'The gradients that wait for the next update were means over {before:g} batches, and are '
+                f'rescaled to {factor:g}. The first update has not as many batches as the others.'
+            )
 
     def after_train_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
@@ -186,10 +205,12 @@ class PendingGradientsHook(Hook):
                 for name, parameter in _parameters(runner.model)
                 if parameter.grad is not None
             }
+            checkpoint['pending_loss_factor'] = _loss_factor(runner.optim_wrapper)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if runner._resume:
             self.loaded = checkpoint.get('pending_gradients', {})
+            self.loaded_factor = checkpoint.get('pending_loss_factor')  # not in older checkpoints
 
     def _average(self, runner: Runner) -> None:
         if get_world_size() == 1 or not _is_pending(runner):
@@ -213,6 +234,11 @@ class PendingGradientsHook(Hook):
 def _parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     model = model.module if is_model_wrapper(model) else model
     return [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+
+
+def _loss_factor(wrapper: OptimWrapper) -> float:
+    """By what the losses of the update step under way are divided: the number of its batches."""
+    return 1 / wrapper.scale_loss(torch.ones((), dtype=torch.float64)).item()
 
 
 def _is_pending(runner: Runner) -> bool:
