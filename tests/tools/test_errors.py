@@ -322,7 +322,10 @@ def test_checkpoint_to_resume_from(call, raises, empty_folder):
 
     work_dir.mkdir()
     (work_dir / 'last_checkpoint').write_text('/before/it/moved/iter_2.pth')
-    with raises('checkpoint /before/it/moved/iter_2.pth does not exist'):
+    with raises(
+        f'checkpoint /before/it/moved/iter_2.pth, which {work_dir}/last_checkpoint names, does not exist.\n'
+        'Name another one with --resume CHECKPOINT, or remove that record to start anew.'
+    ):
         launch.set_resume(cfg, 'auto')
     (work_dir / 'iter_2.pth').touch()
     launch.set_resume(cfg, 'auto')

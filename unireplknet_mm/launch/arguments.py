@@ -180,6 +180,11 @@ def set_resume(cfg: Config, resume: str) -> None:
         moved = record.with_name(os.path.basename(resume))
         if not os.path.exists(resume) and moved.exists():  # the work dir is no longer where it was
             resume = str(moved)
+        if not os.path.exists(resume):
+            raise UserError(
+                f'checkpoint {resume}, which {record} names, does not exist.\n'
+                'Name another one with --resume CHECKPOINT, or remove that record to start anew.'
+            )
     check_checkpoint(resume)
     cfg.resume = True
     cfg.load_from = resume
