@@ -59,9 +59,11 @@ def train(args: argparse.Namespace) -> None:
     launch.check_schedule(cfg)
     launch.make_resumable(cfg)
     launch.create_work_dir(cfg)
+    # Read now: the training may remove that checkpoint.
+    first_iteration = launch.resumed_iteration(cfg) if args.demo_data else 0
     runner = launch.train(cfg)
     if args.demo_data:
-        launch.report_demo_run(runner, next_step)
+        launch.report_demo_run(runner, next_step, first_iteration)
 
 
 def main() -> None:

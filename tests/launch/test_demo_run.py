@@ -4,6 +4,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from unireplknet_mm import launch
@@ -36,9 +37,9 @@ def finished_runner(work_dir, **scalars) -> SimpleNamespace:
     )
 
 
-def report(caplog, runner, next_step='Get the data.') -> list[str]:
+def report(caplog, runner, first_iteration=0) -> list[str]:
     with caplog.at_level(logging.INFO):
-        launch.report_demo_run(runner, next_step)
+        launch.report_demo_run(runner, 'Get the data.', first_iteration)
     return caplog.records[-1].getMessage().splitlines()
 
 
@@ -59,6 +60,19 @@ def test_report_claims_only_what_has_happened(caplog, tmp_path):
     assert lines[1].endswith(': reading and augmenting data, 2 training iterations.')
     assert lines[2] == 'The model has seen 4 generated samples only.'
     assert lines[3] == f'Output: {tmp_path} (log: 20261120_101500/)'
+
+
+def test_report_of_a_resumed_run(caplog, tmp_path):
+    torch.save(dict(meta=dict(iter=1)), tmp_path / 'iter_1.pth')
+    cfg = Config(dict(load_from=str(tmp_path / 'iter_1.pth')))
+    assert launch.resumed_iteration(cfg) == 0
+    cfg.resume = True
+    assert launch.resumed_iteration(cfg) == 1
+    assert ' 1 training iterations' in report(caplog, finished_runner(tmp_path), 1)[1]
+    assert report(caplog, finished_runner(tmp_path), 2) == [
+        'The demo run had been finished before: nothing was left to train, and nothing was shown.',
+        'Without --resume it starts anew.',
+    ]
 
 
 def test_report_explains_missing_scores(caplog, tmp_path):

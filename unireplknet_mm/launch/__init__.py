@@ -15,7 +15,7 @@ from unireplknet_mm.launch.arguments import (
     set_seed,
     set_work_dir,
 )
-from unireplknet_mm.launch.demo_run import report_demo_run, use_demo_data
+from unireplknet_mm.launch.demo_run import report_demo_run, resumed_iteration, use_demo_data
 from unireplknet_mm.launch.device import prepare_device
 from unireplknet_mm.launch.mistakes import explain_mistakes
 from unireplknet_mm.launch.preflight import (
@@ -59,6 +59,7 @@ __all__ = [
     'override',
     'prepare_device',
     'report_demo_run',
+    'resumed_iteration',
     'set_resume',
     'set_seed',
     'set_work_dir',

@@ -12,6 +12,7 @@ from unireplknet_mm.datasets import use_demo_data as swap_data
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.launch.arguments import override
 from unireplknet_mm.launch.preflight import check_data, where_to_get_data
+from unireplknet_mm.weights.reading import read_meta
 
 WITHOUT_DEMO_DATA = 'run the same command without --demo-data.'
 
@@ -47,13 +48,29 @@ def _describe_real_run(cfg: Config) -> str:
     return '\n'.join([*lines, 'For data of your own, see docs/custom_data.md.'])
 
 
-def report_demo_run(runner: Runner, next_step: str) -> None:
+def resumed_iteration(cfg: Config) -> int:
+    """The iterations that a training has behind it: those of the checkpoint that it resumes from, else 0."""
+    checkpoint = cfg.get('load_from') if cfg.get('resume') else None
+    if not checkpoint or os.path.isdir(checkpoint):
+        return 0
+    return read_meta(checkpoint).get('iter', 0)
+
+
+def report_demo_run(runner: Runner, next_step: str, first_iteration: int = 0) -> None:
     """Close the log of a training on demo data: what was shown, where the output is, what comes next.
 
     Args:
         next_step: what `use_demo_data` returned.
+        first_iteration: where a resumed training went on, of `resumed_iteration`.
     """
-    shown = ['reading and augmenting data', f'{runner.iter} training iterations']
+    iterations = runner.iter - first_iteration
+    if iterations <= 0:
+        runner.logger.info(
+            'The demo run had been finished before: nothing was left to train, and nothing was shown.\n'
+            'Without --resume it starts anew.'
+        )
+        return
+    shown = ['reading and augmenting data', f'{iterations} training iterations']
     files = [f'log: {os.path.basename(runner.log_dir)}/']
     record = Path(runner.work_dir) / 'last_checkpoint'
     if record.is_file():
