@@ -107,6 +107,15 @@ def test_resuming_refuses_the_checkpoint_of_another_model(tmp_path):
     )
 
 
+@pytest.mark.parametrize('more', [dict(), dict(meta=None), dict(meta=dict(epoch=1))])
+def test_resuming_refuses_weights_alone(tmp_path, more):
+    model = ToyDetector(UniRepLKNet(SMALL_ARCH))
+    path = save(tmp_path / 'x.pth', dict(state_dict=model.state_dict(), **more))
+    runner = build_runner(tmp_path, model, load_from=str(path), resume=True)
+    with pytest.raises(CheckpointError, match=r'how far a training was \(meta.epoch, meta.iter\)'):
+        runner.train()
+
+
 def test_testing_refuses_weights_without_a_head_and_of_another_arch(tmp_path):
     path = save(tmp_path / 'raw.pth', published_weights('a'))
     runner = build_runner(tmp_path, ToyDetector(UniRepLKNet('a')), load_from=str(path))

@@ -5,6 +5,7 @@ of another arch, or of ImageNet weights in a detector, ends in a low score inste
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
@@ -47,6 +48,7 @@ class CheckpointCheckHook(Hook):
                 check_not_only_backbone(state_dict, runner.model)
             elif runner._resume:
                 check_same_model(state_dict, runner.model)
+                check_has_progress(checkpoint)
         except CheckpointError as error:
             if runner._load_from is None:  # one that a user's own code has read
                 raise
@@ -67,6 +69,20 @@ def check_same_model(state_dict: Mapping[str, Tensor], model: nn.Module) -> None
     if differences:
         raise CheckpointError(
             f'it is of another model than the training that is to go on: {differences}.\n'
+            'To start a new training from its weights, set load_from instead of resuming.'
+        )
+
+
+def check_has_progress(checkpoint: Mapping[str, Any]) -> None:
+    """Check that a checkpoint says how far its training was.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    meta = checkpoint.get('meta') or {}
+    if not {'epoch', 'iter'} <= meta.keys():
+        raise CheckpointError(
+            'it does not say how far a training was (meta.epoch, meta.iter), so none can go on from it.\n'
             'To start a new training from its weights, set load_from instead of resuming.'
         )
 
