@@ -167,6 +167,10 @@ def create_folder(folder: str | Path, option: str) -> None:
             probe.write_bytes(bytes(PROBE_SIZE))
         finally:
             probe.unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise UserError(
+            f'{folder} is a file, not a folder.\nChoose another one with {option}.'
+        ) from error
     except OSError as error:
         raise UserError(
             f'cannot write to {folder}: {error.strerror}.\nChoose another one with {option}.'

@@ -576,9 +576,12 @@ def test_unwritable_output(call, tool, option, folder, named, empty_folder):
     (empty_folder / 'file').touch()
     (empty_folder / 'x.pth').touch()
     option = [*option, '--demo-data'] if tool == 'test' else option
-    reason = 'Not a directory' if '/' in folder else 'File exists'
+    path = empty_folder / folder
+    reason = f'cannot write to {path}: Not a directory.'
+    if '/' not in folder:
+        reason = f'{path} is a file, not a folder.'
     assert error_of(call(tool, CONFIGS / 'cls_small.py', 'x.pth', *option, status=1)) == (
-        f'cannot write to {empty_folder}/{folder}: {reason}.\nChoose another one with {named}.'
+        f'{reason}\nChoose another one with {named}.'
     )
 
 
