@@ -660,3 +660,13 @@ def test_errors_that_are_not_the_users_keep_their_traceback():
 
     with pytest.raises(ValueError, match='invalid literal'):
         launch.exit_on_user_error(fail_in_a_library)()
+
+
+def test_fold_a_checkpoint_without_meta_data_on_a_size_that_exists(call, empty_folder):
+    (empty_folder / 'own.py').write_text("model = dict(type='UniRepLKNet', arch='a')\n")
+    model = MODELS.build(launch.load_config('own.py').model)
+    torch.save(dict(state_dict=model.state_dict(), meta=None), 'x.pth')
+    error = call('reparameterize', 'own.py', 'x.pth', 'y.pth', '--input-size', 0, 5, status=2)
+    assert '--input-size takes two sizes of at least 1, not [0, 5]' in error
+    call('reparameterize', 'own.py', 'x.pth', 'y.pth', '--input-size', 64, 64)
+    assert torch.load('y.pth')['meta'] == dict(deploy=True)
