@@ -23,7 +23,7 @@ from unireplknet_ops.torch_internals import (
 )
 
 FORCE_VARIABLE = 'UNIREPLKNET_FEED_FORWARD'
-# What was measured to be faster: below, packing the weights costs more than it saves.
+# From a sweep with AVX-512-BF16: below, packing the weights costs more than it saves.
 MINIMUM_ROWS = 49  # N * H * W
 MINIMUM_CHANNELS = 16
 INSTRUCTION_SETS = ('avx2', 'avx512', 'avx512_bf16')
@@ -92,7 +92,7 @@ def feed_forward(
 def feed_forward_takes_op(x: Tensor, *tensors: Tensor | None) -> bool:
     """Whether `feed_forward` of x and these other tensors, in any order, runs the compiled operator.
 
-    It does where it was measured to be faster: on x86 CPUs with AVX2, from 16 channels and 49 positions in
+    It does where a sweep found it faster: on x86 CPUs with AVX2, from 16 channels and 49 positions in
     all images on, where no tensor needs a gradient. Graphs that leave the process (`torch.export`,
     `torch.jit.trace`, ONNX) are left to PyTorch's operators, as are tensor subclasses and `torch.func`.
 
