@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from op_cases import reason_to_skip
+from op_cases import answer_always, reason_to_skip
 
 from unireplknet_ops import dispatch
-from unireplknet_ops.dispatch import Choice
 
 
 def pytest_configure(config):
@@ -55,13 +54,7 @@ def faster(monkeypatch):
 
     def set_answer(answer):
         questions = []
-
-        def choose_by_measurement(problem):
-            if not torch.compiler.is_compiling():
-                questions.append(problem)
-            return Choice(answer, 'the test says so')
-
-        monkeypatch.setattr(dispatch, 'choose_by_measurement', choose_by_measurement)
+        monkeypatch.setattr(dispatch, 'choose_by_measurement', answer_always(answer, questions))
         dispatch.clear_cache()
         return questions
 
