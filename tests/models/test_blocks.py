@@ -234,3 +234,19 @@ def test_exported_block_has_no_op():
     program = torch.export.export(block, (x,))
     assert 'unireplknet' not in str(program.graph_module.code)
     torch.testing.assert_close(program.module()(x), block(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings('ignore:`torch.jit')
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('kernel_size', [3, 13])
+def test_torchscript_computes_the_same(kernel_size, deploy):
+    block = randomise(UniRepLKNetBlock(8, kernel_size, drop_path_rate=0.5))
+    if deploy:
+        block.switch_to_deploy()
+    scripted = torch.jit.script(block)
+    x = torch.randn(3, 8, 14, 11)
+    for training in (False, True):
+        torch.manual_seed(0)
+        expected = block.train(training)(x)
+        torch.manual_seed(0)
+        assert relative_error(scripted.train(training)(x), expected) < 1e-6

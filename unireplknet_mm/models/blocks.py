@@ -148,6 +148,11 @@ class DilatedReparamBlock(nn.Module):
             yield conv, getattr(self, f'dil_bn_k{size}_{dilation}'), dilation
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():  # which cannot look layers up by names that it puts together
+            maps = [x]
+            for layer in self.children():  # a convolution, its norm (none if folded), and so on
+                maps.append(layer(x if len(maps) % 2 else maps[-1]))
+            return maps[1] if len(maps) == 2 else torch.stack(maps[2::2]).sum(0)
         if self.deploy:
             return self.lk_origin(x)
         out = self.origin_bn(self.lk_origin(x))
@@ -253,6 +258,12 @@ class UniRepLKNetBlock(nn.Module):
         return self.drop_path(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return x + self.residual(x)
+        return self.forward_eager(x)
+
+    @torch.jit.unused
+    def forward_eager(self, x: Tensor) -> Tensor:
         if self.can_fuse(x):
             return self.fused(x)
         if not (self.with_cp and torch.is_grad_enabled()):
