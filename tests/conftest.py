@@ -4,20 +4,12 @@ import functools
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-import mmengine.config.config
 import pytest
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
-from yapf.yapflib import yapf_api
+from tool_runs import skip_layout
 
-
-@pytest.fixture(scope='session', autouse=True)
-def configs_are_not_laid_out():
-    """MMEngine lays a run's config out with yapf seven times, which is most of what a short run computes."""
-    with pytest.MonkeyPatch.context() as patch:
-        for place in (yapf_api, mmengine.config.config):  # 0.10.7 has it in the second
-            patch.setattr(place, 'FormatCode', lambda text, **style: (text, True), raising=False)
-        yield
+skip_layout()
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,24 @@
-"""Running the tools as a user does, and reading what they leave behind."""
+"""Running the tools as a user does, or in processes that need not import everything anew, and reading
+what they leave behind."""
 
+import contextlib
 import json
+import multiprocessing
 import os
+import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+import mmengine.config.config
+import numpy
+from yapf.yapflib import yapf_api
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / 'tools'
@@ -56,25 +68,134 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def run_and_kill(tool: str, *arguments: object, cwd: Path, when: Path, log: Path) -> None:
-    """Start a tool and kill it, and all that it started, with SIGKILL as soon as a file exists."""
-    with log.open('w') as output:
-        process = subprocess.Popen(
-            command(tool, *arguments),
-            cwd=cwd,
-            env=environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        deadline = time.monotonic() + 400
-        while not when.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        processes = [process.pid, *descendants(process.pid)]
-        for pid in processes:
+def skip_layout() -> None:
+    """Leave out MMEngine's laying out of the config with yapf, most of what a short run computes."""
+    for place in (yapf_api, mmengine.config.config):  # mmengine 0.10.7 has it in the second
+        place.FormatCode = lambda text, **style: (text, True)
+
+
+# Python's fork server imports these once, in a process of one thread; the processes that it forks find them
+# imported, which takes longer than most of what a test runs. Elsewhere than on Linux, where libraries may not
+# be used across a fork, each process imports what it needs.
+PROCESSES = multiprocessing.get_context('forkserver' if sys.platform == 'linux' else 'spawn')
+if sys.platform == 'linux':
+    PROCESSES.set_forkserver_preload(
+        [
+            'unireplknet_mm.launch',
+            *(
+                f'{toolbox}.{part}'
+                for toolbox in ('mmpretrain', 'mmdet', 'mmseg')
+                for part in ('models', 'datasets', 'evaluation', 'visualization', 'engine')
+            ),
+        ]
+    )
+ENVIRONMENT = environment()  # the fork server's, whichever test starts it and with which variables
+
+
+def fork(function: Callable, *arguments: object, **variables: str) -> BaseProcess:
+    """Run a function of a module in a process of its own."""
+    process = PROCESSES.Process(
+        target=prepare_and_call, args=(function, arguments, environment(**variables))
+    )
+    before = os.environ.copy()
+    set_environment(ENVIRONMENT)
+    try:
+        process.start()
+    finally:
+        set_environment(before)
+    return process
+
+
+def set_environment(variables: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
+
+
+def prepare_and_call(function: Callable, arguments: tuple, variables: dict[str, str]) -> None:
+    """What a process of `fork` does."""
+    set_environment(variables)
+    numpy.random.seed()  # else every process would draw the same numbers where nothing seeds
+    skip_layout()
+    function(*arguments)
+
+
+def run_script(script: Path, arguments: list[str], cwd: Path, log: Path) -> None:
+    """As `python script arguments >>log 2>&1`, but for the end: the interpreter is not taken down."""
+    os.chdir(cwd)
+    with log.open('ab') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    own = [str(ROOT), str(ROOT / 'ops')]
+    tests = (ROOT / 'tests', ROOT / 'ops' / 'tests')
+    others = [
+        entry
+        for entry in sys.path
+        if entry not in ('', *own)
+        and not any(Path(entry).is_relative_to(folder) for folder in tests)
+    ]
+    sys.path[:] = [str(script.parent), *own, *others]
+    sys.argv[:] = [str(script), *arguments]
+    runpy.run_path(str(script), run_name='__main__')
+
+
+def start(tool: str, *arguments: object, cwd: Path, log: Path, ranks: int = 1) -> list[BaseProcess]:
+    """Start a tool in one process, or in as many as torchrun would start."""
+    arguments = [*map(str, arguments), *(['--launcher', 'pytorch'] if ranks > 1 else [])]
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(ranks):
+        variables = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=ranks, LOCAL_WORLD_SIZE=ranks)
+        variables |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        variables = {name: str(value) for name, value in variables.items()} if ranks > 1 else {}
+        processes.append(fork(run_script, TOOLS / tool, arguments, cwd, log, **variables))
+    return processes
+
+
+def run_forked(tool: str, *arguments: object, cwd: Path, ranks: int = 1, status: int = 0) -> str:
+    """Run a tool to its end in forked processes, or until one of them fails; what they print."""
+    log = cwd / f'log_{time.monotonic_ns()}.txt'
+    processes = start(tool, *arguments, cwd=cwd, log=log, ranks=ranks)
+    deadline = time.monotonic() + 500
+    try:
+        while alive := [process for process in processes if process.exitcode is None]:
+            ended = wait([process.sentinel for process in alive], deadline - time.monotonic())
+            if not ended or any(process.exitcode for process in processes):
+                break
+    finally:
+        kill([process for process in processes if process.exitcode is None])
+    statuses = [process.exitcode for process in processes]
+    assert status in statuses if status else statuses == [0] * ranks, log.read_text()[-6000:]
+    return log.read_text()
+
+
+def kill(processes: list[BaseProcess]) -> None:
+    """Kill processes, and all that they started, with SIGKILL."""
+    pids = [process.pid for process in processes]
+    for pid in [*pids, *(child for parent in pids for child in descendants(parent))]:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
             os.kill(pid, signal.SIGKILL)
-        process.wait()
+    for process in processes:
+        process.join()
+
+
+def run_and_kill(
+    tool: str, *arguments: object, cwd: Path, when: Path, log: Path, ranks: int = 1
+) -> None:
+    """Start a tool and kill it, and all that it started, with SIGKILL as soon as a file exists."""
+    processes = start(tool, *arguments, cwd=cwd, log=log, ranks=ranks)
+    deadline = time.monotonic() + 400
+    try:
+        while not when.exists() and time.monotonic() < deadline:
+            if not all(process.is_alive() for process in processes):
+                break
+            time.sleep(0.01)
+    finally:
+        kill(processes)
     assert when.exists(), log.read_text()[-6000:]
-    assert process.returncode == -signal.SIGKILL, 'it had ended before it could be killed'
+    killed = [-signal.SIGKILL] * ranks
+    assert [process.exitcode for process in processes] == killed, 'it had ended before'
 
 
 def read_scores(work_dir: Path) -> dict[str, float]:

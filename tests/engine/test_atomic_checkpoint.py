@@ -2,8 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from tool_runs import fork, kill
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from unireplknet_mm.engine.atomic_checkpoint import AtomicCheckpointHook, AtomicLocalBackend
-
-ROOT = Path(__file__).parents[2]
 
 
 class ToyModel(BaseModel):
@@ -193,38 +191,29 @@ def test_the_backend_writes_whole_files(tmp_path, monkeypatch):
     assert (tmp_path / 'b').read_text() == 'text'
 
 
-KILLED_WHILE_WRITING = """
-import os, sys, time
-sys.path.insert(0, {tests!r})
-from engine import test_atomic_checkpoint
+def train_and_stop_while_writing(work_dir, writing):
+    """Half of the second checkpoint gets to the disk."""
 
-written = []
-def slow_fsync(descriptor, fsync=os.fsync):
-    path = os.readlink(f'/proc/self/fd/{{descriptor}}')
-    if 'iter_2.pth' in path:
-        os.truncate(path, os.path.getsize(path) // 2)
-        print('writing', flush=True)
-        time.sleep(600)
-    fsync(descriptor)
+    def slow_fsync(descriptor, fsync=os.fsync):
+        path = os.readlink(f'/proc/self/fd/{descriptor}')
+        if 'iter_2.pth' in path:
+            os.truncate(path, os.path.getsize(path) // 2)
+            writing.touch()
+            time.sleep(600)
+        fsync(descriptor)
 
-os.fsync = slow_fsync
-test_atomic_checkpoint.train({work_dir!r}, max_iters=4, max_keep_ckpts=1)
-"""
+    os.fsync = slow_fsync
+    train(work_dir, max_iters=4, max_keep_ckpts=1)
 
 
 @pytest.mark.skipif(not Path('/proc/self/fd').exists(), reason='needs /proc to see what is written')
 def test_kill_while_writing_leaves_the_previous_checkpoint(tmp_path):
-    script = KILLED_WHILE_WRITING.format(tests=str(ROOT / 'tests'), work_dir=str(tmp_path))
-    process = subprocess.Popen(
-        [sys.executable, '-c', script],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'ops')])},
-    )
-    assert any(line.strip() == 'writing' for line in process.stdout)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    writing = tmp_path / 'writing'
+    process = fork(train_and_stop_while_writing, tmp_path, writing)
+    while not writing.exists() and process.is_alive():
+        time.sleep(0.01)
+    kill([process])
+    assert process.exitcode == -signal.SIGKILL
 
     assert checkpoints(tmp_path) == ['iter_1.pth']
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_1.pth')

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tool_runs import CONFIGS, read_losses, run, run_and_kill
+from tool_runs import CONFIGS, read_losses, run_and_kill, run_forked
 
 from unireplknet_mm.datasets.demo import make_demo_data
 
@@ -42,7 +42,6 @@ def test_iteration_based_training_on_two_processes(tmp_path, ade20k):
     """Checkpoints within an epoch of 10 images and between two updates; workers that persist."""
     arguments = (
         CONFIGS / 'seg_small.py',
-        2,
         *options(
             ade20k,
             'train_cfg.max_iters=10',
@@ -53,18 +52,20 @@ def test_iteration_based_training_on_two_processes(tmp_path, ade20k):
         ),
     )
     work_dir, killed_dir = tmp_path / 'whole', tmp_path / 'killed'
-    run('dist_train.sh', *arguments, '--work-dir', work_dir, cwd=tmp_path)
+    run_forked('train.py', *arguments, '--work-dir', work_dir, cwd=tmp_path, ranks=2)
     run_and_kill(
-        'dist_train.sh',
+        'train.py',
         *arguments,
         '--work-dir',
         killed_dir,
         cwd=tmp_path,
         when=killed_dir / 'last_checkpoint',
         log=tmp_path / 'log',
+        ranks=2,
     )
     assert not (killed_dir / 'iter_10.pth').exists()
-    log = run('dist_train.sh', *arguments, '--work-dir', killed_dir, '--resume', cwd=tmp_path)
+    again = (*arguments, '--work-dir', killed_dir, '--resume')
+    log = run_forked('train.py', *again, cwd=tmp_path, ranks=2)
     assert 'resumed epoch: 0, iter: ' in log
     assert 'The gradients that wait for the next update were in the checkpoint' in log
     compare(work_dir, killed_dir, 10)
@@ -88,7 +89,7 @@ def test_epoch_based_training(tmp_path):
         ),
     )
     work_dir, killed_dir = tmp_path / 'whole', tmp_path / 'killed'
-    run('train.py', *arguments, '--work-dir', work_dir, cwd=tmp_path)
+    run_forked('train.py', *arguments, '--work-dir', work_dir, cwd=tmp_path)
     run_and_kill(
         'train.py',
         *arguments,
@@ -99,7 +100,8 @@ def test_epoch_based_training(tmp_path):
         log=tmp_path / 'log',
     )
     assert not (killed_dir / 'epoch_4.pth').exists()
-    log = run('train.py', *arguments, '--work-dir', killed_dir, '--resume', cwd=tmp_path)
+    again = (*arguments, '--work-dir', killed_dir, '--resume')
+    log = run_forked('train.py', *again, cwd=tmp_path)
     assert 'resumed epoch: ' in log
     assert 'Gradients are accumulated over the 3 iterations of an epoch instead of 4' in log
     compare(work_dir, killed_dir, 12)

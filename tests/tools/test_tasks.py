@@ -12,7 +12,7 @@ import torch
 from helpers import randomise
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from tool_runs import CONFIGS, ROOT, TOOLS, environment, read_losses, read_scores, run
+from tool_runs import CONFIGS, ROOT, TOOLS, environment, read_losses, read_scores, run, run_forked
 
 TASKS = dict(
     cls=predictions.Classification, det=predictions.Detection, seg=predictions.Segmentation
@@ -46,7 +46,10 @@ def trained(task, workplace):
     config.write_text(text + (AVERAGED if task == 'det' else ''))
     work_dir = workplace / f'{task} work'
     options = ('--demo-data', '--work-dir', work_dir, *(['--amp'] if task == 'det' else []))
-    log = run('dist_train.sh', config, 2, *options, cwd=workplace)
+    if task == 'cls':
+        log = run('dist_train.sh', config, 2, *options, cwd=workplace)
+    else:  # the script does not depend on the task
+        log = run_forked('train.py', config, *options, cwd=workplace, ranks=2)
     return config, work_dir, log
 
 
