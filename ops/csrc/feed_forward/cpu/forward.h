@@ -1,7 +1,9 @@
 // The feed-forward part of a block in two products, with everything between them done in the cache.
 //
-// Rows are positions of the maps, lanes are channels (product.h). Both weights are packed once a
-// call. Images go through in groups whose hidden map stays in the cache:
+// Rows are positions of the maps, lanes are channels (product.h). Weights are packed once a call:
+// in a pass of their own where several tasks share them, else by the one task that needs them, just
+// before, so that they are in the cache. Images go through in groups whose hidden map stays in the
+// cache:
 //   1. rows of x, times the input scale, are packed and multiplied with weight1; bias, GELU and the
 //      sums of squares are taken from each tile while it is in the first cache, and the hidden map
 //      is stored as the packed rows of the second product;
@@ -38,7 +40,8 @@ struct Tasks {
   static Tasks plan(int64_t images, int64_t panels, int64_t panel_bytes, int64_t vectors) {
     const int64_t pairs = ceil_div(vectors, kTileVectors);
     const int64_t largest = maximum(1, kChunkBytes / panel_bytes);
-    const int64_t chunks = ceil_div(panels, largest);
+    const int64_t chunks =
+        images == 1 && panels * panel_bytes <= 2 * kChunkBytes ? 1 : ceil_div(panels, largest);
     const int64_t parts = minimum(pairs, ceil_div(kMinimumTasks, images * chunks));
     return {{panels, chunks}, {pairs, parts}, ceil_div(panels, chunks)};
   }
@@ -49,6 +52,70 @@ inline void pad(const float* from, int64_t count, int64_t padded, float missing,
   for (int64_t i = 0; i < count; ++i) to[i] = from ? from[i] : missing;
   for (int64_t i = count; i < padded; ++i) to[i] = 0;
 }
+
+// The transpose of a weight (columns, inner), packed for the products: in place, where several
+// tasks share it, else by the task that needs it.
+template <class Operands, class T>
+class Weight {
+  using Element = typename Operands::Element;
+
+ public:
+  Weight(const void* data, int64_t columns, int64_t inner, int64_t blocks, int64_t vectors,
+         bool shared)
+      : shared(shared),
+        pitch(blocks * Operands::kBlock * kLanes),
+        data_(static_cast<const T*>(data)),
+        columns_(columns),
+        inner_(inner),
+        blocks_(blocks),
+        packed_(shared ? vectors * pitch : 0) {}
+
+  void pack_in_place(int64_t vector) const {
+    Scratch scratch(pitch * static_cast<int64_t>(sizeof(float)));
+    pack(vector, scratch.take<float>(pitch), packed_.get() + vector * pitch);
+  }
+
+  // Of Scratch, for `vectors`.
+  int64_t scratch_bytes() const {
+    return shared ? 0
+                  : Scratch::rounded(pitch * sizeof(float)) +
+                        Scratch::rounded(kTileVectors * pitch * sizeof(Element));
+  }
+
+  // Where a task finds its tiles.
+  class Tiles {
+   public:
+    Tiles(const Weight& weight, Scratch& scratch) : weight_(weight) {
+      if (weight.shared) return;
+      singles_ = scratch.take<float>(weight.pitch);
+      packed_ = scratch.take<Element>(kTileVectors * weight.pitch);
+    }
+    // Of count vectors; holds until the next call.
+    const Element* tile(int64_t vector, int64_t count) const {
+      if (weight_.shared) return weight_.packed_.get() + vector * weight_.pitch;
+      for (int64_t v = 0; v < count; ++v)
+        weight_.pack(vector + v, singles_, packed_ + v * weight_.pitch);
+      return packed_;
+    }
+
+   private:
+    const Weight& weight_;
+    float* singles_ = nullptr;
+    Element* packed_ = nullptr;
+  };
+
+  const bool shared;
+  const int64_t pitch;  // elements between vectors
+
+ private:
+  void pack(int64_t vector, float* singles, Element* to) const {
+    pack_columns<Operands>(data_, columns_, inner_, vector * kLanes, blocks_, singles, to);
+  }
+
+  const T* const data_;
+  const int64_t columns_, inner_, blocks_;
+  const Buffer<Element> packed_;
+};
 
 template <class Operands, class T>
 class FeedForwardRun {
@@ -73,8 +140,10 @@ class FeedForwardRun {
                                                  static_cast<int64_t>(sizeof(Element)))))),
         tasks1_(Tasks::plan(group_, panels_, panel_bytes(blocks1_), vectors1_)),
         tasks2_(Tasks::plan(group_, panels_, panel_bytes(blocks2_), vectors2_)),
-        columns1_(vectors1_ * inputs_ * kLanes),
-        columns2_(vectors2_ * hidden_ * kLanes),
+        weight1_(problem.weight1, problem.hidden, problem.channels, blocks1_, vectors1_,
+                 problem.batch * tasks1_.panels.parts > 1),
+        weight2_(problem.weight2, problem.channels, problem.hidden, blocks2_, vectors2_,
+                 problem.batch * tasks2_.panels.parts > 1),
         hidden_rows_(group_ * panels_ * blocks2_ * kPanelBlock),
         sums_(group_ * tasks1_.panels.parts * hidden_),
         factors_(group_ * hidden_),
@@ -93,7 +162,8 @@ class FeedForwardRun {
   }
 
   void run() {
-    run_tasks(vectors1_ + vectors2_, &FeedForwardRun::pack_weights);
+    if (weight1_.shared) run_tasks(vectors1_, &FeedForwardRun::pack_weight1);
+    if (weight2_.shared) run_tasks(vectors2_, &FeedForwardRun::pack_weight2);
     for (first_ = 0; first_ < problem_.batch; first_ += group_) {
       const int64_t images = minimum(group_, problem_.batch - first_);
       run_tasks(images * tasks1_.an_image(), &FeedForwardRun::expand);
@@ -121,19 +191,8 @@ class FeedForwardRun {
         &call);
   }
 
-  void pack_weights(int64_t task) {
-    const FeedForward& p = problem_;
-    Scratch scratch(maximum(inputs_, hidden_) * kLanes * static_cast<int64_t>(sizeof(float)));
-    float* singles = scratch.take<float>(maximum(inputs_, hidden_) * kLanes);
-    if (task < vectors1_) {
-      pack_columns<Operands>(static_cast<const T*>(p.weight1), p.hidden, p.channels, task * kLanes,
-                             blocks1_, singles, columns1_.get() + task * inputs_ * kLanes);
-    } else {
-      task -= vectors1_;
-      pack_columns<Operands>(static_cast<const T*>(p.weight2), p.channels, p.hidden, task * kLanes,
-                             blocks2_, singles, columns2_.get() + task * hidden_ * kLanes);
-    }
-  }
+  void pack_weight1(int64_t vector) { weight1_.pack_in_place(vector); }
+  void pack_weight2(int64_t vector) { weight2_.pack_in_place(vector); }
 
   // Where a task is: its image in the group, its chunk of panels and its vectors of columns.
   struct Place {
@@ -157,22 +216,23 @@ class FeedForwardRun {
   void expand(int64_t task) {
     const Place at = locate(tasks1_, vectors1_, task);
     Scratch scratch(Scratch::rounded(tasks1_.chunk * panel_bytes(blocks1_)) +
-                    Scratch::rounded(kTileSize * sizeof(float)));
+                    Scratch::rounded(kTileSize * sizeof(float)) + weight1_.scratch_bytes());
     Element* packed = scratch.take<Element>(tasks1_.chunk * blocks1_ * kPanelBlock);
     float* tile = scratch.take<float>(kTileSize);
+    const typename Weight<Operands, T>::Tiles tiles(weight1_, scratch);
     for (int64_t panel = at.panel; panel < at.end_panel; ++panel)
       pack_input(at.image, panel, tile, packed + (panel - at.panel) * blocks1_ * kPanelBlock);
 
     float* sums = sums_.get() + (at.image * tasks1_.panels.parts + at.chunk) * hidden_;
     for (int64_t vector = at.vector; vector < at.end_vector; vector += kTileVectors) {
       const int64_t vectors = minimum(kTileVectors, at.end_vector - vector);
-      const Element* columns = columns1_.get() + vector * inputs_ * kLanes;
+      const Element* columns = tiles.tile(vector, vectors);
       Float squares[kTileVectors] = {Float::zero(), Float::zero()};
       for (int64_t panel = at.panel; panel < at.end_panel; ++panel) {
         const int64_t count = rows(panel);
         choose_multiply<Operands>(count, vectors)(
-            packed + (panel - at.panel) * blocks1_ * kPanelBlock, columns, inputs_ * kLanes,
-            blocks1_, tile);
+            packed + (panel - at.panel) * blocks1_ * kPanelBlock, columns, weight1_.pitch, blocks1_,
+            tile);
         for (int64_t v = 0; v < vectors; ++v) {
           const Float bias = Float::load(bias1_.get() + (vector + v) * kLanes);
           Element* to = hidden_panel(at.image, panel) +
@@ -238,19 +298,20 @@ class FeedForwardRun {
   void contract(int64_t task) {
     const Place at = locate(tasks2_, vectors2_, task);
     Scratch scratch(Scratch::rounded(tasks2_.chunk * panel_bytes(blocks2_)) +
-                    Scratch::rounded(kTileSize * sizeof(float)));
+                    Scratch::rounded(kTileSize * sizeof(float)) + weight2_.scratch_bytes());
     Element* packed = scratch.take<Element>(tasks2_.chunk * blocks2_ * kPanelBlock);
     float* tile = scratch.take<float>(kTileSize);
+    const typename Weight<Operands, T>::Tiles tiles(weight2_, scratch);
     for (int64_t panel = at.panel; panel < at.end_panel; ++panel)
       scale_hidden(at.image, panel, packed + (panel - at.panel) * blocks2_ * kPanelBlock);
 
     for (int64_t vector = at.vector; vector < at.end_vector; vector += kTileVectors) {
       const int64_t vectors = minimum(kTileVectors, at.end_vector - vector);
-      const Element* columns = columns2_.get() + vector * hidden_ * kLanes;
+      const Element* columns = tiles.tile(vector, vectors);
       for (int64_t panel = at.panel; panel < at.end_panel; ++panel) {
         choose_multiply<Operands>(rows(panel), vectors)(
-            packed + (panel - at.panel) * blocks2_ * kPanelBlock, columns, hidden_ * kLanes,
-            blocks2_, tile);
+            packed + (panel - at.panel) * blocks2_ * kPanelBlock, columns, weight2_.pitch, blocks2_,
+            tile);
         for (int64_t v = 0; v < vectors; ++v)
           store_output(at.image, panel, (vector + v) * kLanes, tile + v * kPanelRows * kLanes);
       }
@@ -313,7 +374,8 @@ class FeedForwardRun {
   const int64_t panels_;  // of an image
   const int64_t group_;   // images
   const Tasks tasks1_, tasks2_;
-  Buffer<Element> columns1_, columns2_, hidden_rows_;
+  const Weight<Operands, T> weight1_, weight2_;
+  Buffer<Element> hidden_rows_;
   Buffer<float> sums_, factors_, input_scale_, bias1_, beta_, output_scale_, bias2_;
   int64_t first_ = 0;  // image of the group
 };
