@@ -134,6 +134,11 @@ class DoubledLinear(nn.Linear):
         return 2 * super().forward(x)
 
 
+class DoubledConv(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
 def parametrize_linear(block):
     nn.utils.parametrizations.weight_norm(block.pwconv1[1])
 
@@ -153,6 +158,7 @@ TOUCHES = {
     'another GELU': lambda block: block.act.__setitem__(0, nn.GELU('tanh')),
     'one more layer': lambda block: block.pwconv2.append(nn.ReLU()),
     'one layer less': lambda block: block.act.__delitem__(1),
+    'a layer of SE': lambda block: setattr(block.se, 'up', DoubledConv(6, 24, 1)),
     'another SE': lambda block: setattr(block, 'se', nn.Identity()),
     'another drop path': lambda block: setattr(block, 'drop_path', nn.ReLU()),
     'a parametrization': parametrize_linear,
@@ -176,7 +182,7 @@ def test_what_users_change_is_run(touch, monkeypatch):
 @pytest.mark.parametrize(
     'name',
     (
-        *('se', 'pwconv1', 'pwconv1.0', 'pwconv1.1', 'act', 'act.0', 'act.1'),
+        *('se', 'se.down', 'se.up', 'pwconv1', 'pwconv1.0', 'pwconv1.1', 'act', 'act.0', 'act.1'),
         *('pwconv2', 'pwconv2.0', 'pwconv2.1', 'pwconv2.2', 'drop_path'),
     ),
 )

@@ -80,6 +80,12 @@ class SqueezeExcitation(nn.Module):
         scale = F.adaptive_avg_pool2d(x, 1)
         return torch.sigmoid(self.up(F.relu(self.down(scale))))
 
+    def scale_by_products(self, x: Tensor) -> Tensor:
+        """`scale` as (N, C): a matrix product costs half of what a convolution of one position does."""
+        scale = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        scale = F.relu(F.linear(scale, self.down.weight.flatten(1), self.down.bias))
+        return torch.sigmoid(F.linear(scale, self.up.weight.flatten(1), self.up.bias))
+
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale(x)
 
@@ -184,8 +190,11 @@ class DilatedReparamBlock(nn.Module):
             self.replace_by(conv_like(self.lk_origin, *self.merged_kernel(dtype), self.conv_cfg))
 
 
-# What `UniRepLKNetBlock.fused` computes in one, behind SE: pwconv1, act and pwconv2.
+# What `UniRepLKNetBlock.fused` computes in one: SE with its two layers, pwconv1, act and pwconv2.
 FUSED_LAYERS = (
+    (SqueezeExcitation,),
+    (nn.Conv2d,),
+    (nn.Conv2d,),
     (ToChannelsLast,),
     (nn.Linear,),
     (nn.GELU,),
@@ -287,8 +296,8 @@ class UniRepLKNetBlock(nn.Module):
     def is_plain_inference(self) -> bool:
         """Whether the modules that `fused` computes in one are those that were built, in evaluation."""
         sequences = (self.pwconv1, self.act, self.pwconv2)
-        layers = [self.se, self.drop_path, *itertools.chain(*sequences)]
-        kinds = [(SqueezeExcitation,), (nn.Identity, DropPath), *FUSED_LAYERS]
+        layers = [self.drop_path, self.se, *self.se.children(), *itertools.chain(*sequences)]
+        kinds = [(nn.Identity, DropPath), *FUSED_LAYERS]
         if not self.deploy:
             kinds.append((nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm))
         return (
@@ -320,7 +329,7 @@ class UniRepLKNetBlock(nn.Module):
             None if grn.beta is None else grn.beta.flatten(),
             linear2.weight,
             bias2,
-            input_scale=self.se.scale(y).flatten(1),
+            input_scale=self.se.scale_by_products(y),
             output_scale=output_scale,
             residual=x,
             implementation='op',
