@@ -34,5 +34,6 @@ setup(
     extras_require={
         'demo': read_requirements('demo.txt'),
         'benchmark': read_requirements('benchmark.txt'),
+        'timm': ['timm>=1.0.9'],
     },
 )

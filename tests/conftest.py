@@ -50,3 +50,16 @@ def web_server(tmp_path):
     yield folder, f'http://127.0.0.1:{server.server_port}', asked
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty cache of huggingface_hub, which may not ask any server."""
+    constants = pytest.importorskip(
+        'huggingface_hub.constants', reason='huggingface_hub is not installed'
+    )
+    cache = tmp_path / 'hub'
+    cache.mkdir()
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(cache))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    return cache

@@ -55,6 +55,22 @@ def cached_name(url: str) -> str:
     return f'{name.stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{name.suffix}'
 
 
+def fill_hub_cache(cache: Path, repository: str, file: Path, revision: str = 'main') -> Path:
+    """Put a file into a cache of huggingface_hub, as a download does; return its path there."""
+    folder = cache / f'models--{repository.replace("/", "--")}'
+    commit = hashlib.sha1(repository.encode()).hexdigest()
+    blob = folder / 'blobs' / hashlib.sha256(file.read_bytes()).hexdigest()
+    cached = folder / 'snapshots' / commit / file.name
+    reference = folder / 'refs' / revision
+    for path in (blob, cached, reference):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(file.read_bytes())
+    cached.unlink(missing_ok=True)
+    cached.symlink_to(blob)
+    reference.write_text(commit)
+    return cached
+
+
 def published_weights(arch: str, structure: str = 'train') -> dict[str, torch.Tensor]:
     """A state dict with the names and shapes of the reference; tensor number i is filled with i.
 

@@ -34,8 +34,16 @@ def test_the_python_example_runs():
     assert namespace['backbone'].deploy
 
 
+def test_the_timm_example_runs():
+    pytest.importorskip('timm', reason='timm is not installed')
+    namespace = {}
+    exec(EXAMPLES[2], namespace)
+    assert namespace['logits'].shape == (1, 10)
+    assert namespace['maps'].feature_info.reduction() == [8, 16, 32]
+
+
 def test_all_examples_are_tested():
-    assert len(EXAMPLES) == README.count('```python') == 2
+    assert len(EXAMPLES) == README.count('```python') == 3
 
 
 PAGES = [ROOT / 'README.md', ROOT / 'ops' / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]

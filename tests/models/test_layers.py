@@ -158,21 +158,9 @@ def exercise_backbone() -> dict:
 WITHOUT_OPENMMLAB = """
 import sys
 
-class Hiding:
-    '''Stands before a finder of modules, which then finds everything but those of `HIDDEN`.'''
+from hidden_packages import hide
 
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, path=None, target=None):
-        hidden = name.partition('.')[0] in {hidden!r}
-        return None if hidden else self.finder.find_spec(name, path, target)
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
-sys.path.insert(0, {tests!r})
+hide(*{hidden!r})
 
 import torch
 from helpers import SMALL_ARCH, randomise
@@ -189,14 +177,15 @@ except unireplknet_mm.errors.UserError as error:
 
 
 def test_the_network_without_mmcv_equals_the_one_with_it(tmp_path):
-    code = WITHOUT_OPENMMLAB.format(hidden=HIDDEN, tests=str(ROOT / 'tests'))
+    code = WITHOUT_OPENMMLAB.format(hidden=HIDDEN)
     code += inspect.getsource(exercise_backbone)
     result = str(tmp_path / 'result.pth')
     code += f'torch.save(dict(exercise_backbone(), message=message), {result!r})\n'
     code += f'assert not set({HIDDEN!r}) & set(sys.modules)\n'
+    paths = [str(ROOT), str(ROOT / 'ops'), str(ROOT / 'tests')]
     done = subprocess.run(
         [sys.executable, '-c', code],
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'ops')])},
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
         capture_output=True,
         text=True,
     )

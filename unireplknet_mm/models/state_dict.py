@@ -1,8 +1,8 @@
 """The weights of a UniRepLKNet by name: where they are in a checkpoint, their form, whether they fit.
 
-The published files, and those that MMEngine writes, are taken without a conversion step: a raw ImageNet
-file, a classifier, a detector, a segmenter. MMEngine only warns where names or shapes do not match; here
-a backbone that does not get all of its weights is an error.
+The published files, and those that MMEngine and timm write, are taken without a conversion step: a raw
+ImageNet file, a classifier, a detector, a segmenter. MMEngine only warns where names or shapes do not
+match; here a backbone that does not get all of its weights is an error.
 """
 
 import itertools
@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from unireplknet_mm.models.architecture import describe_architecture, read_architecture
+from unireplknet_mm.models.timm_names import from_timm_names, has_timm_names
 from unireplknet_mm.weights.reading import CheckpointError, load_checkpoint
 
 # Where a checkpoint keeps its state dict: MMEngine and mmcv, the paper's trainer, DeepSpeed, and the
@@ -61,12 +62,12 @@ def extract_backbone_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tens
     """The backbone's weights, by the backbone's own names, out of any checkpoint that has them.
 
     Args:
-        checkpoint: a raw ImageNet file (`{'model': ...}` or the state dict itself), a classifier,
-            detector or segmenter (`{'state_dict': {'backbone.*': ...}}`). Of a checkpoint with an
+        checkpoint: a raw ImageNet file (`{'model': ...}` or the state dict itself), one of timm's, a
+            classifier, detector or segmenter (`{'state_dict': {'backbone.*': ...}}`). Of a checkpoint with an
             average of the weights, MMEngine and mmdet 2 store the average under the ordinary names.
 
     Returns:
-        `downsample_layers.*`, `stages.*` and the norms; of a raw file also `head.*`.
+        `downsample_layers.*`, `stages.*` and the norms; of a raw file or timm's also `head.*`.
 
     Raises:
         CheckpointError: there is no UniRepLKNet in it.
@@ -79,14 +80,14 @@ def extract_backbone_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tens
 
 
 def unwrap_names(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Without the `module.` of DistributedDataParallel and its like."""
-    if not any(name.startswith('module.') for name in state_dict):
-        return state_dict
-    unwrapped = OrderedDict(
-        (name.removeprefix('module.'), value) for name, value in state_dict.items()
-    )
-    unwrapped._metadata = getattr(state_dict, '_metadata', OrderedDict())
-    return unwrapped
+    """Without the `module.` of DistributedDataParallel and its like, and timm's names as the published."""
+    if any(name.startswith('module.') for name in state_dict):
+        unwrapped = OrderedDict(
+            (name.removeprefix('module.'), value) for name, value in state_dict.items()
+        )
+        unwrapped._metadata = getattr(state_dict, '_metadata', OrderedDict())
+        state_dict = unwrapped
+    return from_timm_names(state_dict) if has_timm_names(state_dict) else state_dict
 
 
 def find_prefix(state_dict: Mapping[str, Tensor]) -> str | None:
@@ -172,17 +173,7 @@ def check_backbone_weights(backbone: nn.Module, weights: Mapping[str, Tensor]) -
     """
     weights = {name: value for name, value in weights.items() if name.startswith(BODY)}
     refuse_other_structure(backbone, weights, '')
-    found, wanted = read_architecture(weights), backbone.arch_settings
-    if any(found[key] != wanted[key] for key in ('depths', 'channels')):
-        raise CheckpointError(
-            f'the weights are of {describe_architecture(found)}, the model is '
-            f'{describe_architecture(wanted)}: set `arch` of the backbone, or take other weights'
-        )
-    if found['kernel_sizes'] != wanted['kernel_sizes']:
-        raise CheckpointError(
-            f'the weights have kernel sizes {found["kernel_sizes"]}, the model '
-            f'{wanted["kernel_sizes"]}: set `arch["kernel_sizes"]` of the backbone'
-        )
+    check_architecture(weights, backbone.arch_settings)
     own = {
         name: value
         for name, value in backbone.state_dict().items()
@@ -196,6 +187,25 @@ def check_backbone_weights(backbone: nn.Module, weights: Mapping[str, Tensor]) -
     differences = compare_weights(weights, own)
     if differences:
         raise CheckpointError(f'the weights do not match the backbone: {differences}')
+
+
+def check_architecture(weights: Mapping[str, Tensor], wanted: Mapping[str, tuple]) -> None:
+    """Check that weights have the depths, channels and kernel sizes of a model's `arch_settings`.
+
+    Raises:
+        CheckpointError: they have not.
+    """
+    found = read_architecture(weights)
+    if any(found[key] != wanted[key] for key in ('depths', 'channels')):
+        raise CheckpointError(
+            f'the weights are of {describe_architecture(found)}, the model is '
+            f'{describe_architecture(wanted)}: set `arch` of the backbone, or take other weights'
+        )
+    if found['kernel_sizes'] != wanted['kernel_sizes']:
+        raise CheckpointError(
+            f'the weights have kernel sizes {found["kernel_sizes"]}, the model '
+            f'{wanted["kernel_sizes"]}: set `arch["kernel_sizes"]` of the backbone'
+        )
 
 
 def compare_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-WEIGHTS_PAGE = 'https://huggingface.co/DingXiaoH/UniRepLKNet'
+REPOSITORY = 'DingXiaoH/UniRepLKNet'  # on the Hugging Face hub
+WEIGHTS_PAGE = f'https://huggingface.co/{REPOSITORY}'
 FILE_URL = 'file://'
 
 
