@@ -6,7 +6,7 @@ bash tools/dist_test.sh configs/cls/unireplknet_t_in1k.py CHECKPOINT 8
 """
 
 import argparse
-import contextlib
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,11 +114,9 @@ def test(args: argparse.Namespace) -> None:
 
 def evaluate(cfg: 'Config', out: str | None) -> None:
     """Run the test of a config; write the predictions to the file `out`, if any."""
-    from mmengine.dist import is_main_process
     from mmengine.registry import METRICS
 
     from unireplknet_mm import launch
-    from unireplknet_mm.files import replacing
 
     runner = launch.build_runner(cfg)
     if not out:
@@ -126,15 +124,26 @@ def evaluate(cfg: 'Config', out: str | None) -> None:
         return
 
     kind = DUMPS.get(cfg.get('default_scope'), 'DumpResults')
-    with contextlib.ExitStack() as stack:
-        partial = out
-        if is_main_process():  # which collects the results of all
-            partial = stack.enter_context(replacing(out, keep_extension=True))
-        dump = METRICS.build(dict(type=kind, out_file_path=str(partial)))
-        dump.dataset_meta = runner.test_evaluator.dataset_meta
-        runner.test_evaluator.metrics.append(dump)
-        launch.test(runner)
+    dump = METRICS.build(dict(type=kind, out_file_path=out))
+    dump.compute_metrics = functools.partial(write_predictions, out)
+    dump.dataset_meta = runner.test_evaluator.dataset_meta
+    runner.test_evaluator.metrics.append(dump)
+    launch.test(runner)
     runner.logger.info(f'Predictions are in {out}.')
+
+
+def write_predictions(path: str, results: list) -> dict[str, float]:
+    """In place of `DumpResults.compute_metrics`, to which the main process hands the results of all.
+
+    The file is the whole new one or, whatever happens, the one that was there.
+    """
+    from mmengine.fileio import dump
+
+    from unireplknet_mm.files import replacing
+
+    with replacing(path, keep_extension=True) as partial:
+        dump(results, partial)
+    return {}
 
 
 def main() -> None:

@@ -190,6 +190,8 @@ def test_two_processes_test_with_augmentation(task, trained, decided, workplace,
     options = (*options, '--cfg-options', *annotations)
     log = run('dist_test.sh', config, deploy, 2, *options, cwd=workplace)
     assert 'SegTTAModel' in log
+    assert f'Predictions are in {out}.' in log
+    assert '.partial' not in log
     TASKS[task].assert_same(predictions.read(out), expected)
     for name, whole in TASKS[task].score_names.items():
         assert read_scores(work_dir)[name] == pytest.approx(whole, rel=0.005)
