@@ -395,7 +395,8 @@ def test_the_meta_data_are_read_without_the_tensors(tmp_path, monkeypatch, web_s
     for source in (folder / 'x.pth', f'{address}/x.pth'):
         assert read_meta(source) == dict(seed=3)
     assert read_meta(folder / 'raw.pth') == {}
-    assert mapped == [True] * 3
+    assert read_meta(save(folder / 'none.pth', dict(meta=None, a=torch.ones(2)))) == {}
+    assert mapped == [True] * 4
     assert len(asked) == 1
 
 

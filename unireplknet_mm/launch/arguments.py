@@ -199,7 +199,7 @@ def set_seed(cfg: Config, seed: int | None) -> None:
     randomness = dict(cfg.get('randomness') or {})
     checkpoint = cfg.get('load_from') if cfg.get('resume') else None
     if seed is None and checkpoint and not os.path.isdir(checkpoint):
-        seed = (read_meta(checkpoint) or {}).get('seed')
+        seed = read_meta(checkpoint).get('seed')
         if seed is not None and randomness.get('seed') not in (None, seed):
             print_log(
                 f'The seed is {seed}, as in the training to be resumed, not {randomness["seed"]} as in the '

@@ -53,7 +53,7 @@ def resumed_iteration(cfg: Config) -> int:
     checkpoint = cfg.get('load_from') if cfg.get('resume') else None
     if not checkpoint or os.path.isdir(checkpoint):
         return 0
-    return (read_meta(checkpoint) or {}).get('iter', 0)
+    return read_meta(checkpoint).get('iter', 0)
 
 
 def report_demo_run(runner: Runner, next_step: str, first_iteration: int = 0) -> None:

@@ -341,17 +341,25 @@ def load_checkpoint(
     return CheckpointLoader.load_checkpoint(str(source), map_location, logger='silent')
 
 
-def read_meta(source: str | os.PathLike) -> dict[str, Any]:
-    """The `meta` of a checkpoint, {} where it has none; its tensors stay on the disk.
+def open_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
+    """A checkpoint to look into: its tensors stay on the disk until they are used.
+
+    Those of torch's old format, and of a store that MMEngine reads from, are read all the same.
 
     Args, errors: as in `load_checkpoint`.
     """
     published = find_published(source)
     url = str(source) if published is None else published.url
     if url.startswith(WEB):
-        checkpoint = _load_download(url, lazily=True)
-    elif is_remote(source):  # a store that MMEngine reads from
-        checkpoint = load_checkpoint(source)
-    else:
-        checkpoint = load_checkpoint_file(source, lazily=True)
-    return checkpoint.get('meta', {})
+        return _load_download(url, lazily=True)
+    if is_remote(source):
+        return load_checkpoint(source)
+    return load_checkpoint_file(source, lazily=True)
+
+
+def read_meta(source: str | os.PathLike) -> dict[str, Any]:
+    """The `meta` of a checkpoint, {} where it has none or None.
+
+    Args, errors: as in `load_checkpoint`.
+    """
+    return open_checkpoint(source).get('meta') or {}
