@@ -256,6 +256,7 @@ def test_missing_weights_are_dropped_with_a_notice(root, tmp_path, notices):
         pretrained='open-mmlab://resnet50_v1c',
         backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='https://example.org/b.pth')),
         neck=dict(init_cfg=dict(type='Pretrained', checkpoint=str(present))),
+        head=dict(init_cfg=dict(type='Pretrained', checkpoint=present.as_uri())),
         other=dict(
             init_cfg=[
                 dict(type='TruncNormal', layer='Conv2d'),
@@ -267,6 +268,7 @@ def test_missing_weights_are_dropped_with_a_notice(root, tmp_path, notices):
     assert cfg.load_from is None and cfg.model.pretrained is None
     assert cfg.model.backbone.init_cfg is None
     assert cfg.model.neck.init_cfg.checkpoint == str(present)
+    assert cfg.model.head.init_cfg.checkpoint == present.as_uri()
     assert cfg.model.other.init_cfg == [dict(type='TruncNormal', layer='Conv2d')]
     swapped, dropped = notices
     assert 'replace ADE20KDataset data/ade/ADEChallengeData2016' in swapped

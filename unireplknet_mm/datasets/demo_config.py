@@ -21,6 +21,7 @@ from unireplknet_mm.configuration import (
 from unireplknet_mm.datasets.demo import make_demo_data
 from unireplknet_mm.datasets.layouts import LAYOUTS, Layout, layout_of
 from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.weights.published import local_path
 
 SPLIT_OF_LOADER = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'val'}
 
@@ -105,7 +106,7 @@ def _drop_missing_weights(cfg: Config) -> list[str]:
     """
 
     def is_no_file(path: str) -> bool:
-        return not os.path.isfile(os.path.expanduser(path))
+        return not local_path(path).is_file()
 
     dropped = drop_pretrained(cfg.get('model'), is_no_file)
     if cfg.get('load_from') and not cfg.get('resume') and is_no_file(cfg.load_from):
