@@ -205,7 +205,8 @@ def find_builds(names: 'Sequence[str]', cfg_options: list[str] | None) -> 'dict[
     for name in names:
         if name.endswith('.py'):
             cfg = launch.load_config(name, cfg_options)
-            builds[Path(name).stem] = catalogue.find_config_model(cfg)
+            explaining = launch.explain_mistakes(cfg)
+            builds[Path(name).stem] = explaining(catalogue.find_config_model(cfg))
         else:
             builds[name] = catalogue.find_model(name)
     return builds

@@ -151,7 +151,9 @@ def images_per_second(models: list['nn.Module'], batches: list[dict]) -> list[fl
 
 
 def evaluate(runner: 'Runner') -> dict[str, float]:
-    metrics = runner.test()
+    from unireplknet_mm import launch
+
+    metrics = launch.test(runner)
     row = {name: metrics[key] for name, key in METRICS.items()}
     row['parameters (M)'] = sum(p.numel() for p in runner.model.parameters()) / 1e6
     return row
@@ -256,8 +258,9 @@ def demo(args: argparse.Namespace) -> None:
 
     announce(f'Training {CONFIG}')
     runner = launch.build_runner(cfg)
-    runner.train()
-    batches = list(runner.test_dataloader)
+    with launch.explain_mistakes(cfg):
+        runner.train()
+        batches = list(runner.test_dataloader)
 
     announce('Evaluating the trained model')
     trained = evaluate(runner)

@@ -55,6 +55,26 @@ def test_wrong_outputs_end_with_status_1(call, monkeypatch):
     assert 'WRONG: inference' in error and 'differs from its plain form by 5.0e-01' in error
 
 
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        (
+            'model.backbone.type=UniRepLKNt',
+            'the config names UniRepLKNt, which is no registered model. Did you mean UniRepLKNet?\n'
+            'One of your own is registered by its module: name that in custom_imports.',
+        ),
+        (
+            'model.backbone.drop_path_rat=0.1',
+            'UniRepLKNet takes no argument drop_path_rat, which the config gives it. Did you mean '
+            'drop_path_rate?',
+        ),
+    ],
+)
+def test_misspelt_option(call, option, message):
+    error = call('benchmark', SMALL, *QUICK, '--cfg-options', option, status=1)
+    assert error.endswith(f'error: {message}\n')
+
+
 def test_control_c_reports_what_there_is(call, monkeypatch, tmp_path):
     real, calls = benchmark.timed_call, []
 

@@ -76,6 +76,18 @@ def test_file_is_refused(demo, tmp_path):
     )
 
 
+def test_misspelt_option(call, demo, tmp_path, monkeypatch):
+    """Of what the runner builds only when it trains."""
+    monkeypatch.setattr(demo, 'make_data', lambda cfg: None)
+    monkeypatch.chdir(tmp_path)
+    options = ('--cfg-options', 'train_dataloader.dataset.type=CocoDatset')
+    message = call('demo', '--work-dir', tmp_path / 'demo', *options, status=1)
+    assert message.endswith(
+        'error: the config names CocoDatset, which is no registered dataset. Did you mean CocoDataset?\n'
+        'One of your own is registered by its module: name that in custom_imports.\n'
+    )
+
+
 @pytest.mark.parametrize('kind', ['new', 'empty', 'link'])
 def test_new_and_empty_folders_are_taken(demo, tmp_path, kind):
     folder = tmp_path / kind

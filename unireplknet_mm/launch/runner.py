@@ -104,14 +104,14 @@ def _handle_log_error(handler: logging.FileHandler, record: logging.LogRecord) -
     logging.FileHandler.handleError(handler, record)
 
 
-def test(runner: Runner) -> None:
-    """Test with the runner of `build_runner`.
+def test(runner: Runner) -> dict[str, float]:
+    """Test with the runner of `build_runner`; its scores.
 
     Raises:
         UserError: the config misspells a type or an argument.
     """
     with explain_mistakes(runner.cfg):
-        runner.test()
+        return runner.test()
 
 
 def train(cfg: Config) -> Runner:
