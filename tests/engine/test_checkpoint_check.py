@@ -107,6 +107,44 @@ def test_resuming_refuses_the_checkpoint_of_another_model(tmp_path):
     )
 
 
+class RenamingDetector(ToyDetector):
+    """Like parts of the toolboxes, it takes the weights of an earlier version by their names then."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        for name in [name for name in state_dict if name.startswith(f'{prefix}head.')]:
+            state_dict[f'{prefix}bbox_{name.removeprefix(prefix)}'] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+@pytest.mark.parametrize('lost', [None, 'head.fc.bias'])
+def test_resuming_takes_the_names_of_an_earlier_version(tmp_path, lost):
+    torch.manual_seed(0)
+    model = RenamingDetector(randomise(UniRepLKNet(SMALL_ARCH)))
+    build_runner(tmp_path, model).train()
+    path = tmp_path / 'work_dir' / 'epoch_1.pth'
+    checkpoint = torch.load(path, weights_only=False)
+    weights = checkpoint['state_dict']
+    for name in [name for name in weights if name.startswith('bbox_')]:
+        weights[name.removeprefix('bbox_')] = weights.pop(name)
+    if lost:
+        del weights[lost]
+    torch.save(checkpoint, path)
+
+    again = RenamingDetector(UniRepLKNet(SMALL_ARCH))
+    runner = build_runner(tmp_path, again, load_from=str(path), resume=True, max_epochs=2)
+    if lost:
+        with pytest.raises(CheckpointError, match='it is of another model'):
+            runner.train()
+        return
+    assert (
+        runner.train_loop.max_epochs == 2
+    )  # which builds it: a runner that does not train is not asked
+    runner.load_or_resume()
+    assert runner.epoch == 1
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
 @pytest.mark.parametrize('more', [dict(), dict(meta=None), dict(meta=dict(epoch=1))])
 def test_resuming_refuses_weights_alone(tmp_path, more):
     model = ToyDetector(UniRepLKNet(SMALL_ARCH))

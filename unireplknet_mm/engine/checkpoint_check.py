@@ -59,18 +59,24 @@ class CheckpointCheckHook(Hook):
 def check_same_model(state_dict: Mapping[str, Tensor], model: nn.Module) -> None:
     """Check that names and shapes are those of the model, as the optimizer's state is for them.
 
-    With an EMAHook too the ordinary names, of the averages, are those of the model.
+    With an EMAHook too the ordinary names, of the averages, are those of the model. Where they differ, the
+    weights are loaded: parts of the toolboxes rename those of their earlier versions as they are loaded.
 
     Raises:
         CheckpointError: they are not.
     """
     model = model.module if is_model_wrapper(model) else model
-    differences = compare_weights(unwrap_names(state_dict), model.state_dict())
-    if differences:
+    weights = unwrap_names(state_dict)
+    differences = compare_weights(weights, model.state_dict())
+    if not differences:
+        return
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
         raise CheckpointError(
             f'it is of another model than the training that is to go on: {differences}.\n'
             'To start a new training from its weights, set load_from instead of resuming.'
-        )
+        ) from None
 
 
 def check_has_progress(checkpoint: Mapping[str, Any]) -> None:
