@@ -107,6 +107,7 @@ def test(args: argparse.Namespace) -> None:
         launch.create_folder(args.show_dir, '--show-dir')
     if args.out:
         launch.create_folder(Path(args.out).parent, '--out')
+    launch.check_content(cfg, cfg.load_from)
     folders = [cfg.work_dir, args.show_dir] if args.show_dir else [cfg.work_dir]
     with naming_disks(*folders):
         evaluate(cfg, args.out)

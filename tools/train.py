@@ -56,6 +56,8 @@ def train(args: argparse.Namespace) -> None:
         next_step = launch.use_demo_data(cfg, args.cfg_options)
     launch.check_data(cfg, 'train', 'val')
     launch.check_pretrained(cfg)
+    if cfg.get('load_from'):
+        launch.check_content(cfg, cfg.load_from)
     launch.check_schedule(cfg)
     launch.make_resumable(cfg)
     launch.create_work_dir(cfg)

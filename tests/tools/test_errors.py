@@ -15,6 +15,7 @@ import torch
 import two_encoders  # noqa: F401  (registers its model)
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from mmengine.runner import FlexibleRunner
 from tool_runs import CONFIGS, ROOT, TOOLS, command, environment, run
 from torch import nn
 
@@ -500,6 +501,39 @@ def test_amp_of_an_unknown_optimizer_wrapper(monkeypatch, raises):
     monkeypatch.setattr(arguments, 'get_device', lambda: 'cpu')
     with raises('mixed precision on CPU is bfloat16; float16 needs a GPU.'):
         launch.enable_amp(cfg, 'float16')
+
+
+def test_checkpoints_are_looked_into_before_anything_is_built(call, monkeypatch, empty_folder):
+    monkeypatch.setattr(launch.runner, 'build_runner', None)
+    monkeypatch.setattr(launch, 'build_runner', None)
+
+    def error(tool, *more):
+        arguments = (CONFIGS / 'cls_small.py', *more, '--demo-data', '--work-dir', 'work')
+        return error_of(call(tool, *arguments, status=1))
+
+    torch.save(dict(state_dict={'layer1.0.conv1.weight': torch.zeros(1)}), 'foreign.pth')
+    message = (
+        "checkpoint foreign.pth: the weights are not of a UniRepLKNet: they look like a ResNet's "
+        '(layer1.0.conv1.weight)'
+    )
+    assert error('test', 'foreign.pth') == message
+    assert error('train', '--resume', 'foreign.pth') == message
+    assert error('train', '--cfg-options', 'load_from=foreign.pth') == message
+
+    weights = MODELS.build(Config.fromfile(CONFIGS / 'cls_small.py').model.backbone).state_dict()
+    torch.save(dict(state_dict=weights), 'weights.pth')
+    assert error('train', '--resume', 'weights.pth') == (
+        'checkpoint weights.pth: it does not say how far a training was (meta.epoch, meta.iter), so none '
+        'can go on from it.\n'
+        'To start a new training from its weights, set load_from instead of resuming.'
+    )
+    torch.save(dict(meta=dict(epoch=1, iter=2)), 'empty.pth')
+    assert error('test', 'empty.pth') == (
+        'checkpoint empty.pth: no weights in the checkpoint: it holds meta'
+    )
+    for runner_type in ('FlexibleRunner', FlexibleRunner):  # whose shards are another matter
+        cfg = Config(dict(runner_type=runner_type, model=dict(type='UniRepLKNet')))
+        launch.check_content(cfg, 'empty.pth')
 
 
 @pytest.mark.parametrize('tool', ['test', 'reparameterize'])

@@ -21,6 +21,7 @@ from unireplknet_mm.launch.mistakes import explain_mistakes
 from unireplknet_mm.launch.preflight import (
     check_checkpoint,
     check_complete,
+    check_content,
     check_data,
     check_pretrained,
     check_schedule,
@@ -43,6 +44,7 @@ __all__ = [
     'build_runner',
     'check_checkpoint',
     'check_complete',
+    'check_content',
     'check_data',
     'check_pretrained',
     'check_schedule',

@@ -8,11 +8,13 @@ from torch import nn
 
 from unireplknet_mm.configuration import drop_pretrained, find_dicts, find_pretrained, type_name
 from unireplknet_mm.datasets.layouts import layout_of
+from unireplknet_mm.engine.checkpoint_check import check_has_progress
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.files import create_folder
+from unireplknet_mm.models.state_dict import find_state_dict, require_prefix
 from unireplknet_mm.models.whole_model import find_backbones
 from unireplknet_mm.weights.published import is_remote, local_path, where_to_get
-from unireplknet_mm.weights.reading import check_address
+from unireplknet_mm.weights.reading import CheckpointError, check_address, open_checkpoint
 
 # What each tool needs of a config.
 NEEDED = dict(
@@ -167,6 +169,29 @@ def check_checkpoint(path: str) -> None:
     check_address(path)
     if not is_remote(path) and not local_path(path).exists():
         raise UserError(f'checkpoint {_absolute(path)} does not exist{where_to_get(path)}')
+
+
+def check_content(cfg: Config, checkpoint: str) -> None:
+    """See that a checkpoint holds what it is given for, before the time for building a model is spent.
+
+    It has weights, those of a UniRepLKNet where the config names one, and for `cfg.resume` how far a training
+    was. Whether they fit the model is seen when there is one, by `CheckpointCheckHook`, which leaves
+    FlexibleRunner's checkpoints alone as well.
+
+    Raises:
+        UserError: it does not, or it cannot be read.
+    """
+    if type_name(dict(type=cfg.get('runner_type'))) == 'FlexibleRunner':
+        return
+    content = open_checkpoint(checkpoint)
+    try:
+        state_dict = find_state_dict(content)
+        if any(type_name(config) == 'UniRepLKNet' for config in find_dicts(cfg.model)):
+            require_prefix(state_dict)
+        if cfg.get('resume'):
+            check_has_progress(content)
+    except CheckpointError as error:
+        raise CheckpointError(f'checkpoint {checkpoint}: {error}') from None
 
 
 def _absolute(path: str) -> str:
