@@ -3,6 +3,7 @@
 import argparse
 import collections
 import errno
+import importlib.util
 import os
 import re
 import zipfile
@@ -20,10 +21,10 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import load_checkpoint as mmengine_load_checkpoint
 from torch import nn
 
-from unireplknet_mm.errors import UserError
+from unireplknet_mm.errors import MissingPackageError, UserError
 from unireplknet_mm.launch import check_checkpoint
 from unireplknet_mm.models import UniRepLKNet
-from unireplknet_mm.weights import PUBLISHED, CheckpointError, load_checkpoint_file
+from unireplknet_mm.weights import PUBLISHED, CheckpointError, load_checkpoint_file, reading
 from unireplknet_mm.weights.reading import load_checkpoint, read_meta
 
 
@@ -316,6 +317,19 @@ def test_downloads_are_read_safely_and_once(tmp_path, monkeypatch, web_server):
     assert sorted(path.name for path in cache.iterdir()) == sorted(names)
 
 
+@pytest.mark.parametrize('local_rank', [0, 1])
+def test_one_process_a_machine_downloads(tmp_path, monkeypatch, web_server, local_rank):
+    folder, address, asked = web_server
+    save(folder / 'x.pth', dict(a=torch.ones(2)))
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setenv('LOCAL_RANK', str(local_rank))
+    monkeypatch.setattr(reading, 'get_rank', lambda: 8 + local_rank)
+    asked_before = []
+    monkeypatch.setattr(reading, 'barrier', lambda: asked_before.extend(asked))
+    load_checkpoint(f'{address}/x.pth')
+    assert len(asked_before) == 1 - local_rank and len(asked) == 1
+
+
 def test_files_of_one_name_from_two_urls(tmp_path, monkeypatch, web_server):
     folder, address, asked = web_server
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
@@ -410,3 +424,22 @@ def test_mmengine_load_checkpoint_also_reads_safely(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with raises(CheckpointError, damage(path)):
         mmengine_load_checkpoint(again, str(path))
+
+
+def test_safetensors(tmp_path, monkeypatch):
+    safetensors = pytest.importorskip('safetensors.torch', reason='safetensors is not installed')
+    path = tmp_path / 'x.safetensors'
+    safetensors.save_file(dict(a=torch.arange(3.0)), path, metadata=dict(title='a'))
+    for load in (load_checkpoint, load_checkpoint_file, CheckpointLoader.load_checkpoint):
+        loaded = load(str(path))
+        assert loaded['state_dict']['a'].tolist() == [0, 1, 2]
+        assert loaded['meta'] == read_meta(path) == dict(title='a')
+    assert load_checkpoint(path, 'meta')['state_dict']['a'].is_meta
+    content = path.read_bytes()
+    for damaged in (b'', content[:4], content[:-2], b'<html>' * 9):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match='no safetensors file, or a truncated or corrupt'):
+            load_checkpoint_file(path)
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(MissingPackageError, match='pip install safetensors'):
+        load_checkpoint_file(path)

@@ -29,8 +29,15 @@ from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
-from unireplknet_mm.errors import MissingPackageError, UserError
+from unireplknet_mm.errors import MissingPackageError
 from unireplknet_mm.files import NO_SPACE, no_space_error
+from unireplknet_mm.weights import hub
+from unireplknet_mm.weights.errors import (
+    CheckpointError,
+    CheckpointIsFolderError,
+    DownloadError,
+    MissingCheckpointError,
+)
 from unireplknet_mm.weights.published import (
     PUBLISHED,
     find_published,
@@ -42,24 +49,9 @@ from unireplknet_mm.weights.published import (
 # torch's own switch; torch.load heeds it only where the caller leaves weights_only open.
 RUN_CODE_SWITCH = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 WEB = ('http://', 'https://')
+SAFETENSORS = '.safetensors'
 # What MMEngine's own loaders of these schemes import.
 BACKEND_PACKAGES = dict(s3='petrel_client', petrel='petrel_client', pavi='pavi')
-
-
-class CheckpointError(UserError, ValueError):
-    """A file that is no checkpoint, or weights that do not fit the model. The message says which."""
-
-
-class MissingCheckpointError(UserError, FileNotFoundError):
-    """There is no such file."""
-
-
-class CheckpointIsFolderError(UserError, IsADirectoryError):
-    """The path is one of a folder."""
-
-
-class DownloadError(UserError, OSError):
-    """A URL could not be fetched."""
 
 
 def load_checkpoint_file(
@@ -68,7 +60,7 @@ def load_checkpoint_file(
     *,
     lazily: bool = False,
 ) -> dict[str, Any]:
-    """Read a checkpoint without running code from it.
+    """Read a checkpoint, also a safetensors file, without running code from it.
 
     Tensors, plain Python values and what MMEngine's checkpoints hold beside them (its log history,
     NumPy arrays and scalars, parsed arguments, configs) are read. With the environment variable
@@ -80,12 +72,14 @@ def load_checkpoint_file(
         lazily: leave the tensors on the disk until they are looked at, where the file's format allows.
 
     Returns:
-        The checkpoint, a dict.
+        The checkpoint, a dict; of a safetensors file, its tensors as `state_dict` and the strings of its
+        header as `meta`.
 
     Raises:
         MissingCheckpointError, CheckpointIsFolderError: there is no such file.
         CheckpointError: the file is truncated or corrupt, is no checkpoint, or needs more than
             the above.
+        MissingPackageError: it is a safetensors file, and that package is not installed.
     """
     path = local_path(path)
     if path.is_dir():
@@ -94,6 +88,8 @@ def load_checkpoint_file(
         raise CheckpointIsFolderError(f'checkpoint {path} is a directory{hint}')
     if not path.is_file():
         raise MissingCheckpointError(f'checkpoint {path} does not exist{where_to_get(path)}')
+    if path.suffix == SAFETENSORS:
+        return _read_safetensors(path, map_location)
     _check_beginning(path)
     run_code = os.environ.get(RUN_CODE_SWITCH, '0').lower() in ('1', 'y', 'yes', 'true')
     if run_code:
@@ -123,6 +119,30 @@ def load_checkpoint_file(
             'torch.save(model.state_dict(), path)'
         )
     return checkpoint
+
+
+def _read_safetensors(
+    path: Path, map_location: str | torch.device | Callable | None
+) -> dict[str, Any]:
+    if importlib.util.find_spec('safetensors') is None:
+        raise MissingPackageError(
+            f'checkpoint {path}: safetensors, which reads it, is not installed: pip install safetensors'
+        )
+    from safetensors import SafetensorError, safe_open
+
+    device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
+    try:
+        with safe_open(path, framework='pt') as file:
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).to(device) for name in names}
+            return dict(state_dict=tensors, meta=file.metadata() or {})
+    except SafetensorError as error:
+        raise CheckpointError(
+            f'checkpoint {path} is no safetensors file, or a truncated or corrupt one ({error}): get or '
+            'write it again'
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f'checkpoint {path} cannot be read: {error.strerror}') from error
 
 
 def _check_beginning(path: Path) -> None:
@@ -236,11 +256,21 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     return load_checkpoint_file(filename, map_location)
 
 
+@CheckpointLoader.register_scheme(prefixes=hub.HUB_URL, force=True)
+def load_from_hub(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """MMEngine's loader of `hf://OWNER/NAME[@REVISION]/FILE`, read by `load_checkpoint_file`.
+
+    Raises:
+        UserError: as in `hub.download` and `load_checkpoint_file`.
+    """
+    return _load_hub_file(filename, map_location)
+
+
 @CheckpointLoader.register_scheme(prefixes=WEB, force=True)
 def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
     """MMEngine's loader of URLs: download once into torch's cache, read by `load_checkpoint_file`.
 
-    The first process downloads; the others wait, and find the file or, on other machines, download it.
+    The first process of each machine downloads; the others wait, and find the file.
 
     Raises:
         DownloadError: the download failed.
@@ -259,6 +289,10 @@ def check_address(source: str | os.PathLike) -> None:
     """
     source = str(source)
     if '://' not in source or not is_remote(source):
+        return
+    if source.startswith(hub.HUB_URL):
+        hub.parse_address(source)
+        hub.check_installed(source)
         return
     scheme = source.partition('://')[0].rpartition(':')[2]
     if source.startswith(WEB):
@@ -301,7 +335,7 @@ def _cached_name(url: str) -> str:
 def _load_download(url: str, map_location: Any = 'cpu', *, lazily: bool = False) -> dict[str, Any]:
     check_address(url)
     path = Path(torch.hub.get_dir()) / 'checkpoints' / _cached_name(url)
-    if get_rank() == 0:
+    if int(os.environ.get('LOCAL_RANK', get_rank())) == 0:  # the first process of each machine
         _download(url, path)
     barrier()
     _download(url, path)
@@ -309,6 +343,17 @@ def _load_download(url: str, map_location: Any = 'cpu', *, lazily: bool = False)
         return load_checkpoint_file(path, map_location, lazily=lazily)
     except CheckpointError as error:
         raise CheckpointError(f'{error}.\nTo download {url} again, delete {path}') from None
+
+
+def _load_hub_file(
+    address: str, map_location: Any = 'cpu', *, lazily: bool = False
+) -> dict[str, Any]:
+    path = hub.download(hub.parse_address(address))
+    try:
+        return load_checkpoint_file(path, map_location, lazily=lazily)
+    except CheckpointError as error:
+        blob = os.path.realpath(path)  # its link comes back by itself
+        raise CheckpointError(f'{error}.\nTo download {address} again, delete {blob}') from None
 
 
 def _download(url: str, path: Path) -> None:
@@ -332,7 +377,7 @@ def _download(url: str, path: Path) -> None:
 def load_checkpoint(
     source: str | os.PathLike, map_location: str | torch.device | Callable | None = 'cpu'
 ) -> dict[str, Any]:
-    """Read a checkpoint from a file, a URL, by a published name, or from where else MMEngine reads.
+    """Read a checkpoint from a file, a URL, the hub, by a published name, or from where else MMEngine reads.
 
     Raises:
         UserError: as in `load_checkpoint_file`, or it could not be downloaded.
@@ -344,7 +389,8 @@ def load_checkpoint(
 def open_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
     """A checkpoint to look into: its tensors stay on the disk until they are used.
 
-    Those of torch's old format, and of a store that MMEngine reads from, are read all the same.
+    Those of torch's old format, of safetensors, and of a store that MMEngine reads from, are read all the
+    same.
 
     Args, errors: as in `load_checkpoint`.
     """
@@ -352,6 +398,8 @@ def open_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
     url = str(source) if published is None else published.url
     if url.startswith(WEB):
         return _load_download(url, lazily=True)
+    if url.startswith(hub.HUB_URL):
+        return _load_hub_file(url, lazily=True)
     if is_remote(source):
         return load_checkpoint(source)
     return load_checkpoint_file(source, lazily=True)
