@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unireplknet_ops import feed_forward, feed_forward_takes_op
 from unireplknet_ops.errors import ArgumentError, OpUnavailableError
-from unireplknet_ops.feedforward import functional, naive
+from unireplknet_ops.feedforward import choice, naive
 
 pytestmark = pytest.mark.skipif(
     reason_to_skip('cpu') is not None, reason='no compiled op: the operator is not defined'
@@ -283,8 +283,8 @@ def taken(given: dict[str, Tensor]) -> str:
 
 @pytest.fixture(autouse=True)
 def processor_that_was_measured(monkeypatch):
-    monkeypatch.delenv(functional.FORCE_VARIABLE, raising=False)
-    monkeypatch.setattr(functional, '_instruction_set', lambda: 'avx2')
+    monkeypatch.delenv(choice.FORCE_VARIABLE, raising=False)
+    monkeypatch.setattr(choice, 'instruction_set', lambda: 'avx2')
 
 
 def test_auto_takes_the_op_where_it_was_measured(monkeypatch):
@@ -297,12 +297,12 @@ def test_auto_takes_the_op_where_it_was_measured(monkeypatch):
     with torch.no_grad():
         assert taken(large(weight1=weight)) == 'op'
     assert taken(large(weight1=weight.requires_grad_(False))) == 'op'
-    monkeypatch.setattr(functional, '_instruction_set', lambda: 'portable')
+    monkeypatch.setattr(choice, 'instruction_set', lambda: 'portable')
     assert taken(large()) == 'native'
 
 
 def test_auto_is_native_without_the_library(monkeypatch):
-    monkeypatch.setattr(functional, '_missing_library', lambda: 'not built')
+    monkeypatch.setattr(choice, 'missing_library', lambda: 'not built')
     assert not feed_forward_takes_op(large()['x'])
     output = feed_forward(**large())
     assert relative_error(output, naive.feed_forward(**large(torch.float64))) < 1e-6
@@ -320,7 +320,7 @@ def test_auto_is_native_under_transforms():
 
 @pytest.mark.parametrize('forced', ['native', 'op'])
 def test_environment_forces(monkeypatch, forced):
-    monkeypatch.setenv(functional.FORCE_VARIABLE, forced)
+    monkeypatch.setenv(choice.FORCE_VARIABLE, forced)
     small = as_dtype(inputs_of((4, 33, 3, 3, 130)), torch.float32)
     assert taken(small) == taken(large()) == forced
 
@@ -332,7 +332,7 @@ def test_unknown_values_are_errors(monkeypatch):
         feed_forward(**large(), implementation='fast')
     with pytest.raises(ArgumentError, match=r'bias2 must have the shape \(40,\), got \(41,\)'):
         feed_forward(**large(bias2=torch.zeros(41)))
-    monkeypatch.setenv(functional.FORCE_VARIABLE, 'fast')
+    monkeypatch.setenv(choice.FORCE_VARIABLE, 'fast')
     with pytest.raises(ArgumentError, match='UNIREPLKNET_FEED_FORWARD=fast is not known'):
         feed_forward(**large())
 

@@ -1,7 +1,7 @@
 """Operators of large-kernel networks; see README.md.
 
 Depthwise convolution: forward and both gradients, on CPU and CUDA. The feed-forward part of a block: for
-inference on the CPU.
+inference on the CPU, and its GELU and GRN for training there.
 """
 
 from unireplknet_ops import library
@@ -13,7 +13,12 @@ from unireplknet_ops.depthwise import (
 )
 from unireplknet_ops.dispatch import choose_implementation, explain
 from unireplknet_ops.errors import UserError
-from unireplknet_ops.feedforward import feed_forward, feed_forward_takes_op
+from unireplknet_ops.feedforward import (
+    feed_forward,
+    feed_forward_takes_op,
+    gelu_grn,
+    gelu_grn_takes_op,
+)
 from unireplknet_ops.feedforward import operators as feed_forward_operators
 from unireplknet_ops.library import is_available
 from unireplknet_ops.version import __version__
@@ -28,6 +33,8 @@ __all__ = [
     'explain',
     'feed_forward',
     'feed_forward_takes_op',
+    'gelu_grn',
+    'gelu_grn_takes_op',
     'is_available',
     'library',
 ]

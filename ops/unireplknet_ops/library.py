@@ -22,6 +22,8 @@ OPERATORS = (
     'depthwise_conv2d_backward_input',
     'depthwise_conv2d_backward_weight',
     'feed_forward',
+    'gelu_grn',
+    'gelu_grn_backward',
     'cpu_isa',
 )
 

@@ -5,6 +5,9 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "../checks.h"
 #include "types.h"
@@ -34,6 +37,27 @@ inline Strides strides_of(const Tensor& map) {
 
 inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// A dense tensor of float32 after a check of its shape; none for none.
+inline std::optional<Tensor> float32_tensor(const char* op, const char* name,
+                                            const std::optional<Tensor>& tensor,
+                                            const std::vector<int64_t>& shape) {
+  if (!tensor) return std::nullopt;
+  bool fits = tensor->dim() == static_cast<int64_t>(shape.size());
+  std::string wanted;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    fits = fits && tensor->size(static_cast<int64_t>(i)) == shape[i];
+    wanted += (i ? ", " : "") + std::to_string(shape[i]);
+  }
+  check(fits, op, ": ", name, " must have the shape (", wanted, "), got ", to_text(*tensor));
+  check(tensor->scalar_type() == ScalarType::Float, op, ": ", name, " has dtype ",
+        torch::headeronly::toString(tensor->scalar_type()), ", not float32");
+  return dense(*tensor);
+}
+
+inline const float* float32_data(const std::optional<Tensor>& tensor) {
+  return tensor ? static_cast<const float*>(tensor->const_data_ptr()) : nullptr;
 }
 
 // Is a ParallelFor.

@@ -1,5 +1,10 @@
-"""The feed-forward part of a block as one operator, for inference on the CPU."""
+"""The feed-forward part of a block: as one operator for inference, its middle for training, on the CPU."""
 
-from unireplknet_ops.feedforward.functional import feed_forward, feed_forward_takes_op
+from unireplknet_ops.feedforward.functional import (
+    feed_forward,
+    feed_forward_takes_op,
+    gelu_grn,
+    gelu_grn_takes_op,
+)
 
-__all__ = ['feed_forward', 'feed_forward_takes_op']
+__all__ = ['feed_forward', 'feed_forward_takes_op', 'gelu_grn', 'gelu_grn_takes_op']

@@ -1,32 +1,22 @@
-"""`feed_forward`: one function for the compiled operator and for PyTorch's own."""
+"""`feed_forward` and `gelu_grn`: one function each for the compiled operator and for PyTorch's own."""
 
-import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unireplknet_ops import library
 from unireplknet_ops.convolution_rules import is_channels_last
-from unireplknet_ops.dispatch import (
-    IMPLEMENTATIONS,
-    PLAIN_TYPES,
-    computing_dtype,
-    unknown_implementation,
-)
-from unireplknet_ops.errors import ArgumentError, OpUnavailableError
-from unireplknet_ops.feedforward.operators import DTYPES, check_shapes
-from unireplknet_ops.torch_internals import (
-    constant_in_graphs,
-    is_fake,
-    is_transformed,
-)
+from unireplknet_ops.dispatch import IMPLEMENTATIONS, computing_dtype, unknown_implementation
+from unireplknet_ops.errors import OpUnavailableError
+from unireplknet_ops.feedforward import choice, operators
+from unireplknet_ops.feedforward.operators import check_rows, check_shapes, native_gelu_grn
+from unireplknet_ops.torch_internals import below_autograd
 
-FORCE_VARIABLE = 'UNIREPLKNET_FEED_FORWARD'
-# From a sweep with AVX-512-BF16: below, packing the weights costs more than it saves.
+# From sweeps with AVX-512-BF16. Below, packing the weights costs more than it saves.
 MINIMUM_ROWS = 49  # N * H * W
 MINIMUM_CHANNELS = 16
-INSTRUCTION_SETS = ('avx2', 'avx512', 'avx512_bf16')
 
 
 def feed_forward(
@@ -70,20 +60,12 @@ def feed_forward(
         ArgumentError: shapes that do not fit each other, an unknown implementation.
         OpUnavailableError: the operator was asked for and cannot run.
     """
-    if implementation not in IMPLEMENTATIONS:
-        raise unknown_implementation(implementation)
     if not torch.jit.is_tracing():  # which would record the sizes
         check_shapes(
             x, input_scale, weight1, bias1, gamma, beta, weight2, output_scale, bias2, residual
         )
     tensors = (input_scale, weight1, bias1, gamma, beta, weight2, output_scale, bias2, residual)
-    origin = f'implementation={implementation!r}'
-    if implementation == 'auto' and (forced := forced_implementation()):
-        implementation, origin = forced, f'{FORCE_VARIABLE}={forced}'
-    if implementation == 'op' and (obstacle := _obstacle(x, tensors)) is not None:
-        raise OpUnavailableError(
-            f"{origin}, but the op cannot run here: {obstacle}. Choose native to run PyTorch's operators"
-        )
+    implementation = _resolve(implementation, lambda: _obstacle(x, tensors))
     if implementation == 'op' or (implementation == 'auto' and _is_faster(x, tensors)):
         return _run_op(x, *tensors)
     return _run_native(x, *tensors)
@@ -99,29 +81,14 @@ def feed_forward_takes_op(x: Tensor, *tensors: Tensor | None) -> bool:
     Raises:
         ArgumentError: UNIREPLKNET_FEED_FORWARD is neither empty, native nor op.
     """
-    forced = forced_implementation()
+    forced = choice.forced_implementation()
     if forced is not None:
         return forced == 'op' and _obstacle(x, tensors) is None
     return _is_faster(x, tensors)
 
 
-@constant_in_graphs
-def forced_implementation() -> str | None:
-    """What UNIREPLKNET_FEED_FORWARD forces, None if it is not set; ArgumentError if it is not known."""
-    forced = os.environ.get(FORCE_VARIABLE) or None
-    if forced not in (None, 'native', 'op'):
-        raise ArgumentError(f'{FORCE_VARIABLE}={forced} is not known: choose native or op')
-    return forced
-
-
 def _is_faster(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
-    if (
-        x.device.type != 'cpu'
-        or _is_left_to_native(x, tensors)
-        or _obstacle(x, tensors) is not None
-    ):
-        return False
-    if x.dim() != 4 or _instruction_set() not in INSTRUCTION_SETS:
+    if choice.is_left_to_native(x, tensors) or _obstacle(x, tensors) is not None or x.dim() != 4:
         return False
     batch, channels, height, width = x.shape
     return channels >= MINIMUM_CHANNELS and batch * height * width >= MINIMUM_ROWS
@@ -129,45 +96,107 @@ def _is_faster(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
 
 def _obstacle(x: Tensor, tensors: tuple[Tensor | None, ...]) -> str | None:
     """Why the operator cannot run, None if it can."""
-    if x.device.type not in ('cpu', 'meta'):
-        return f'there is no kernel for {x.device.type} tensors, only for cpu'
-    if (missing := _missing_library()) is not None:
-        return missing
-    dtype = computing_dtype(x)
-    if dtype not in DTYPES:
-        return f'it does not compute in {dtype}'
-    given = [x, *(tensor for tensor in tensors if tensor is not None)]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
-        return 'it has no derivative, and a tensor requires one'
-    if any(tensor.layout is not torch.strided for tensor in given):
-        return 'a tensor is not strided'
-    if is_transformed():
-        return 'torch.func and forward-mode differentiation do not know it'
-    return None
-
-
-def _is_left_to_native(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
-    """Whether 'auto' leaves graphs and tensors of this kind to PyTorch."""
-    if (
-        torch.compiler._is_exporting_flag
-        or torch.jit.is_tracing()
-        or torch.onnx.is_in_onnx_export()
+    if torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (x, *tensors)
     ):
-        return True
-    return any(
-        tensor is not None and type(tensor) not in PLAIN_TYPES and not is_fake(tensor)
-        for tensor in (x, *tensors)
-    )
+        return 'it has no derivative, and a tensor requires one'
+    return choice.obstacle(x, tensors, computing_dtype(x))
 
 
-@constant_in_graphs
-def _missing_library() -> str | None:
-    return library.missing('cpu')
+def gelu_grn(
+    x: Tensor,
+    bias: Tensor | None,
+    gamma: Tensor,
+    beta: Tensor | None,
+    *,
+    implementation: str = 'auto',
+) -> Tensor:
+    """Bias -> GELU -> Global Response Normalization: what stands between `feed_forward`'s linear layers.
+
+    For training: the operator has a derivative, and keeps x and the norms for it where modules keep x and
+    GELU's output. The formulas are in `naive.py`.
+
+    Args:
+        x: (N, H, W, C) or (N, positions, C), the first linear layer's product.
+        bias: (C,), of that layer.
+        gamma, beta: (C,), of GRN; its norm is taken over the positions of each image, in float32 for
+            16-bit dtypes, and divided by its mean over channels + 1e-6.
+        implementation: 'native' runs PyTorch's operators, 'op' the compiled operator: on the CPU, in
+            float32, bfloat16 and float16. 'auto' takes the operator where `gelu_grn_takes_op` says so.
+            The environment variable UNIREPLKNET_FEED_FORWARD=native|op takes the place of 'auto'.
+
+    Returns:
+        As x, contiguous.
+
+    Raises:
+        ArgumentError: shapes that do not fit each other, an unknown implementation.
+        OpUnavailableError: the operator was asked for and cannot run.
+    """
+    if not torch.jit.is_tracing():
+        check_rows(x, bias, gamma, beta)
+    tensors = (bias, gamma, beta)
+    implementation = _resolve(implementation, lambda: choice.obstacle(x, tensors, x.dtype))
+    if implementation == 'native' or (
+        implementation == 'auto' and not _is_middle_faster(x, tensors)
+    ):
+        return native_gelu_grn(x, bias, gamma, beta)
+    vectors = (vector if vector is None else vector.float() for vector in tensors)
+    if torch.compiler.is_compiling():
+        return torch.ops.unireplknet.gelu_grn(x, *vectors)[0]
+    return _GeluGrn.apply(x, *vectors)
 
 
-@constant_in_graphs
-def _instruction_set() -> str:
-    return torch.ops.unireplknet.cpu_isa()
+def gelu_grn_takes_op(x: Tensor, *tensors: Tensor | None) -> bool:
+    """Whether `gelu_grn` of x and these other tensors, in any order, runs the compiled operator.
+
+    It does where a sweep found it faster, on x86 CPUs with AVX2; not where `feed_forward_takes_op` names
+    other graphs and tensors.
+
+    Raises:
+        ArgumentError: UNIREPLKNET_FEED_FORWARD is neither empty, native nor op.
+    """
+    forced = choice.forced_implementation()
+    if forced is not None:
+        return forced == 'op' and choice.obstacle(x, tensors, x.dtype) is None
+    return _is_middle_faster(x, tensors)
+
+
+def _is_middle_faster(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
+    return not choice.is_left_to_native(x, tensors) and choice.obstacle(x, tensors, x.dtype) is None
+
+
+def _resolve(implementation: str, obstacle: Callable[[], str | None]) -> str:
+    """What was asked for, by argument or variable; 'auto' if nobody has.
+
+    Raises:
+        ArgumentError: it is not known.
+        OpUnavailableError: the operator was asked for, and `obstacle` says why it cannot run.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise unknown_implementation(implementation)
+    origin = f'implementation={implementation!r}'
+    if implementation == 'auto' and (forced := choice.forced_implementation()):
+        implementation, origin = forced, f'{choice.FORCE_VARIABLE}={forced}'
+    if implementation == 'op' and (reason := obstacle()) is not None:
+        raise OpUnavailableError(
+            f"{origin}, but the op cannot run here: {reason}. Choose native to run PyTorch's operators"
+        )
+    return implementation
+
+
+class _GeluGrn(torch.autograd.Function):
+    """The operator with its derivative, without a detour by the dispatcher to Python."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor | None):
+        with below_autograd():
+            output, norm = torch.ops.unireplknet.gelu_grn(x, bias, gamma, beta)
+        ctx.save_for_backward(x, bias, gamma, beta, norm)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return operators.backward_of_gelu_grn(ctx, grad_output)
 
 
 def _run_op(
@@ -219,13 +248,8 @@ def _run_native(
     """PyTorch's operators, each in the dtype that modules of the same layers would run it in."""
     if input_scale is not None:
         x = x * input_scale[:, :, None, None]
-    hidden = F.gelu(F.linear(x.permute(0, 2, 3, 1).contiguous(), weight1, bias1))
-    norm_dtype = torch.float32 if hidden.dtype in (torch.bfloat16, torch.float16) else hidden.dtype
-    norm = torch.linalg.vector_norm(hidden, dim=(1, 2), keepdim=True, dtype=norm_dtype)
-    response = norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)
-    hidden = (gamma * response + 1).to(hidden.dtype) * hidden
-    if beta is not None:
-        hidden = hidden + beta.to(hidden.dtype)
+    hidden = F.linear(x.permute(0, 2, 3, 1).contiguous(), weight1, bias1)
+    hidden = native_gelu_grn(hidden, None, gamma, beta)
     if output_scale is None:
         output = F.linear(hidden, weight2, bias2)
     else:

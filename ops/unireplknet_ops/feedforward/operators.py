@@ -1,12 +1,14 @@
-"""What PyTorch needs to know about `torch.ops.unireplknet.feed_forward` beside its kernel.
+"""What PyTorch needs to know about `torch.ops.unireplknet.feed_forward` and `.gelu_grn` beside their kernels.
 
-A fake (meta) function, a FLOP formula and autocast. The operator has no derivative: where one is needed,
-`feed_forward` runs on PyTorch's own operators.
+Fake (meta) functions, and a FLOP formula and autocast of the first. It has no derivative: where one is
+needed, `feed_forward` runs on PyTorch's own operators. `gelu_grn` has one, in its own operator.
 """
 
 import functools
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unireplknet_ops.convolution_rules import is_channels_last
@@ -21,6 +23,11 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def register() -> None:
     """Register everything for the operator that the CPU library has defined; once a process."""
     torch.library.register_fake('unireplknet::feed_forward', _fake_feed_forward)
+    torch.library.register_fake('unireplknet::gelu_grn', _fake_gelu_grn)
+    torch.library.register_fake('unireplknet::gelu_grn_backward', _fake_gelu_grn_backward)
+    torch.library.register_autograd(
+        'unireplknet::gelu_grn', _backward_of_operator, setup_context=_setup_context
+    )
     _library.impl('feed_forward', _autocast_kernel, 'AutocastCPU')
     when_imported('torch.utils.flop_counter', _register_flop_formula)
 
@@ -113,3 +120,79 @@ def _flops(x_shape, input_scale_shape, weight1_shape, *args, out_shape=None, **k
     """Of the two products, as PyTorch counts linear layers."""
     batch, channels, height, width = x_shape
     return 4 * batch * height * width * channels * weight1_shape[0]
+
+
+# GELU and GRN.
+
+
+def check_rows(x: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor | None) -> None:
+    """Check that the shapes of `gelu_grn` fit each other.
+
+    Raises:
+        ArgumentError: they do not; the message names the first that does not fit.
+    """
+    if x.dim() < 3:
+        raise ArgumentError(
+            f'x must have the shape (N, H, W, C) or (N, positions, C), got {tuple(x.shape)}'
+        )
+    shape = (x.shape[-1],)
+    for name, tensor in (('bias', bias), ('gamma', gamma), ('beta', beta)):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ArgumentError(f'{name} must have the shape {shape}, got {tuple(tensor.shape)}')
+
+
+def native_gelu_grn(x: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor | None) -> Tensor:
+    """PyTorch's operators, each in the dtype that modules of the same layers would run it in."""
+    hidden = F.gelu(x if bias is None else x + bias.to(x.dtype))
+    norm_dtype = torch.float32 if hidden.dtype in (torch.bfloat16, torch.float16) else hidden.dtype
+    positions = tuple(range(1, x.dim() - 1))
+    norm = torch.linalg.vector_norm(hidden, dim=positions, keepdim=True, dtype=norm_dtype)
+    response = norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)
+    hidden = (gamma * response + 1).to(hidden.dtype) * hidden
+    return hidden if beta is None else hidden + beta.to(hidden.dtype)
+
+
+def _fake_gelu_grn(x, bias, gamma, beta) -> tuple[Tensor, Tensor]:
+    check_rows(x, bias, gamma, beta)
+    torch._check(x.dtype in DTYPES, lambda: f'{x.dtype} is not supported: use float32')
+    for tensor in (bias, gamma, beta):
+        torch._check(
+            tensor is None or tensor.dtype == torch.float32, lambda: 'vectors must be float32'
+        )
+    output = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return output, x.new_empty((x.shape[0], x.shape[-1]), dtype=torch.float32)
+
+
+def _fake_gelu_grn_backward(
+    grad_output, x, bias, gamma, norm
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch._check(grad_output.shape == x.shape, lambda: 'grad_output must have the shape of x')
+    torch._check(grad_output.dtype == x.dtype, lambda: 'grad_output must have the dtype of x')
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return grad_x, *(torch.empty_like(gamma) for _ in range(3))
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*inputs, output[1])
+
+
+def _backward_of_operator(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return backward_of_gelu_grn(ctx, grad_output)
+
+
+def backward_of_gelu_grn(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of x, bias, gamma and beta, None for those that are not asked for.
+
+    Derivatives of higher order are those of PyTorch's operators.
+    """
+    *inputs, norm = ctx.saved_tensors
+    needed = ctx.needs_input_grad
+    if torch.is_grad_enabled():
+        output = native_gelu_grn(*inputs)
+        wanted = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
+        found = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True))
+        return tuple(next(found) if is_needed else None for is_needed in needed)
+    x, bias, gamma, _ = inputs
+    grads = torch.ops.unireplknet.gelu_grn_backward(grad_output, x, bias, gamma, norm)
+    return tuple(grad if is_needed else None for grad, is_needed in zip(grads, needed, strict=True))

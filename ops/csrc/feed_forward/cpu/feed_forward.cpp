@@ -35,26 +35,6 @@ FeedForwardKernel kernel() {
 
 constexpr const char* kOp = "feed_forward";
 
-// A vector or matrix of float32 of this shape.
-std::optional<Tensor> checked(const char* name, const std::optional<Tensor>& tensor,
-                              const std::vector<int64_t>& shape) {
-  if (!tensor) return std::nullopt;
-  bool fits = tensor->dim() == static_cast<int64_t>(shape.size());
-  std::string wanted;
-  for (size_t i = 0; i < shape.size(); ++i) {
-    fits = fits && tensor->size(static_cast<int64_t>(i)) == shape[i];
-    wanted += (i ? ", " : "") + std::to_string(shape[i]);
-  }
-  check(fits, kOp, ": ", name, " must have the shape (", wanted, "), got ", to_text(*tensor));
-  check(tensor->scalar_type() == ScalarType::Float, kOp, ": ", name, " has dtype ",
-        torch::headeronly::toString(tensor->scalar_type()), ", not float32");
-  return dense(*tensor);
-}
-
-const float* data_of(const std::optional<Tensor>& tensor) {
-  return tensor ? static_cast<const float*>(tensor->const_data_ptr()) : nullptr;
-}
-
 MapStrides dense_strides(const Tensor& map, bool channels_last) {
   const int64_t channels = map.size(1), positions = map.size(2) * map.size(3);
   return {channels * positions, channels_last ? 1 : positions, channels_last ? channels : 1};
@@ -90,12 +70,12 @@ Tensor feed_forward(const Tensor& x, const std::optional<Tensor>& input_scale,
           to_text(*residual));
     check_same(kOp, "residual", *residual, "x", x);
   }
-  const auto scale = checked("input_scale", input_scale, {x.size(0), channels});
-  const auto dense_bias1 = checked("bias1", bias1, {hidden});
-  const auto dense_gamma = checked("gamma", gamma, {hidden});
-  const auto dense_beta = checked("beta", beta, {hidden});
-  const auto dense_output_scale = checked("output_scale", output_scale, {channels});
-  const auto dense_bias2 = checked("bias2", bias2, {channels});
+  const auto scale = float32_tensor(kOp, "input_scale", input_scale, {x.size(0), channels});
+  const auto dense_bias1 = float32_tensor(kOp, "bias1", bias1, {hidden});
+  const auto dense_gamma = float32_tensor(kOp, "gamma", gamma, {hidden});
+  const auto dense_beta = float32_tensor(kOp, "beta", beta, {hidden});
+  const auto dense_output_scale = float32_tensor(kOp, "output_scale", output_scale, {channels});
+  const auto dense_bias2 = float32_tensor(kOp, "bias2", bias2, {channels});
 
   const bool channels_last = is_channels_last(x);
   Tensor out =
@@ -126,14 +106,14 @@ Tensor feed_forward(const Tensor& x, const std::optional<Tensor>& input_scale,
             hidden,
             dtype,
             {map.const_data_ptr(), dense_strides(x, channels_last)},
-            data_of(scale),
+            float32_data(scale),
             matrix1.const_data_ptr(),
-            data_of(dense_bias1),
-            data_of(dense_gamma),
-            data_of(dense_beta),
+            float32_data(dense_bias1),
+            float32_data(dense_gamma),
+            float32_data(dense_beta),
             matrix2.const_data_ptr(),
-            data_of(dense_output_scale),
-            data_of(dense_bias2),
+            float32_data(dense_output_scale),
+            float32_data(dense_bias2),
             residual_view,
             out.mutable_data_ptr()},
            parallel_for);

@@ -14,6 +14,7 @@
 // columns; the split depends on the shape only, so that results do not depend on the threads.
 #pragma once
 
+#include "../../cpu/tasks.h"
 #include "kernels.h"
 #include "product.h"
 
@@ -23,12 +24,6 @@ namespace UNIREPLKNET_ISA {
 constexpr int64_t kChunkBytes = 320 << 10;  // packed rows of a task, for the second cache
 constexpr int64_t kGroupBytes = 8 << 20;    // hidden maps of a group, for the third
 constexpr int64_t kMinimumTasks = 8;        // of a phase, for the threads
-
-// Splits total into parts that differ by at most one; part i begins at begin(i).
-struct Split {
-  int64_t total, parts;
-  int64_t begin(int64_t i) const { return total * i / parts; }
-};
 
 // The tasks of one phase.
 struct Tasks {
@@ -162,13 +157,13 @@ class FeedForwardRun {
   }
 
   void run() {
-    if (weight1_.shared) run_tasks(vectors1_, &FeedForwardRun::pack_weight1);
-    if (weight2_.shared) run_tasks(vectors2_, &FeedForwardRun::pack_weight2);
+    if (weight1_.shared) run_all(vectors1_, &FeedForwardRun::pack_weight1);
+    if (weight2_.shared) run_all(vectors2_, &FeedForwardRun::pack_weight2);
     for (first_ = 0; first_ < problem_.batch; first_ += group_) {
       const int64_t images = minimum(group_, problem_.batch - first_);
-      run_tasks(images * tasks1_.an_image(), &FeedForwardRun::expand);
-      run_tasks(images, &FeedForwardRun::normalize);
-      run_tasks(images * tasks2_.an_image(), &FeedForwardRun::contract);
+      run_all(images * tasks1_.an_image(), &FeedForwardRun::expand);
+      run_all(images, &FeedForwardRun::normalize);
+      run_all(images * tasks2_.an_image(), &FeedForwardRun::contract);
     }
   }
 
@@ -177,18 +172,8 @@ class FeedForwardRun {
     return blocks * kPanelBlock * static_cast<int64_t>(sizeof(Element));
   }
 
-  void run_tasks(int64_t tasks, void (FeedForwardRun::*body)(int64_t)) {
-    struct Call {
-      FeedForwardRun* run;
-      void (FeedForwardRun::*body)(int64_t);
-    } call{this, body};
-    parallel_for_(
-        tasks,
-        [](int64_t task, void* context) {
-          const Call& call = *static_cast<Call*>(context);
-          (call.run->*call.body)(task);
-        },
-        &call);
+  void run_all(int64_t tasks, void (FeedForwardRun::*body)(int64_t)) {
+    run_tasks(parallel_for_, tasks, this, body);
   }
 
   void pack_weight1(int64_t vector) { weight1_.pack_in_place(vector); }

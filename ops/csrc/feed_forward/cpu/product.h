@@ -10,8 +10,8 @@
 // form of pack.h.
 #pragma once
 
+#include "../../cpu/gelu.h"
 #include "../../cpu/pack.h"
-#include "gelu.h"
 
 namespace unireplknet {
 namespace UNIREPLKNET_ISA {

@@ -1,0 +1,71 @@
+"""When the operators of the feed-forward part take the place of PyTorch's: what both rest on."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from unireplknet_ops import library
+from unireplknet_ops.dispatch import PLAIN_TYPES
+from unireplknet_ops.errors import ArgumentError
+from unireplknet_ops.feedforward.operators import DTYPES
+from unireplknet_ops.torch_internals import (
+    constant_in_graphs,
+    is_exporting,
+    is_fake,
+    is_transformed,
+)
+
+FORCE_VARIABLE = 'UNIREPLKNET_FEED_FORWARD'
+INSTRUCTION_SETS = ('avx2', 'avx512', 'avx512_bf16')  # in which they were measured to be faster
+
+
+@constant_in_graphs
+def forced_implementation() -> str | None:
+    """What UNIREPLKNET_FEED_FORWARD forces, None if it is not set; ArgumentError if it is not known."""
+    forced = os.environ.get(FORCE_VARIABLE) or None
+    if forced not in (None, 'native', 'op'):
+        raise ArgumentError(f'{FORCE_VARIABLE}={forced} is not known: choose native or op')
+    return forced
+
+
+def obstacle(x: Tensor, tensors: tuple[Tensor | None, ...], dtype: torch.dtype) -> str | None:
+    """Why no operator can compute with these in `dtype`, None if one can."""
+    if x.device.type not in ('cpu', 'meta'):
+        return f'there is no kernel for {x.device.type} tensors, only for cpu'
+    if (missing := missing_library()) is not None:
+        return missing
+    if dtype not in DTYPES:
+        return f'it does not compute in {dtype}'
+    if any(tensor is not None and tensor.layout is not torch.strided for tensor in (x, *tensors)):
+        return 'a tensor is not strided'
+    if is_transformed():
+        return 'torch.func and forward-mode differentiation do not know it'
+    return None
+
+
+def is_left_to_native(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether 'auto' leaves this machine, graphs or tensors of this kind to PyTorch."""
+    if (
+        x.device.type != 'cpu'
+        or is_exporting()
+        or torch.jit.is_tracing()
+        or torch.onnx.is_in_onnx_export()
+    ):
+        return True
+    if any(
+        tensor is not None and type(tensor) not in PLAIN_TYPES and not is_fake(tensor)
+        for tensor in (x, *tensors)
+    ):
+        return True
+    return missing_library() is not None or instruction_set() not in INSTRUCTION_SETS
+
+
+@constant_in_graphs
+def missing_library() -> str | None:
+    return library.missing('cpu')
+
+
+@constant_in_graphs
+def instruction_set() -> str:
+    return torch.ops.unireplknet.cpu_isa()
