@@ -1,6 +1,7 @@
 """The blocks by themselves: which operators they run, and the op that takes the modules' place."""
 
 import contextlib
+import copy
 
 import pytest
 import torch
@@ -204,6 +205,8 @@ def test_hooks_are_called(name, kind, monkeypatch):
     [
         nn.modules.module.register_module_forward_hook,
         nn.modules.module.register_module_forward_pre_hook,
+        nn.modules.module.register_module_full_backward_hook,
+        nn.modules.module.register_module_full_backward_pre_hook,
     ],
 )
 def test_hooks_of_every_module_touch_every_module(register):
@@ -230,6 +233,134 @@ def test_fused_block_compiles_as_one_graph(deploy, monkeypatch):
     compiled = torch.compile(block, backend=backend, fullgraph=True)
     assert torch.equal(compiled(x), block(x))
     assert len(graphs) == 1 and 'unireplknet.feed_forward' in graphs[0]
+
+
+# GELU and GRN in training.
+
+
+def is_joined(block: UniRepLKNetBlock, x: torch.Tensor) -> bool:
+    return 'unireplknet::gelu_grn' in operators_of(block, x)
+
+
+def step_of(block: UniRepLKNetBlock, x: torch.Tensor) -> list[torch.Tensor]:
+    """The output, the gradients of the input and of the parameters, and the running statistics."""
+    torch.manual_seed(0)  # of drop path
+    block.zero_grad()
+    leaf = x.clone().requires_grad_()
+    output = block(leaf)
+    output.backward(torch.randn(x.shape).to(output.dtype))
+    grads = {name: parameter.grad for name, parameter in block.named_parameters()}
+    if (
+        block.training and not block.deploy
+    ):  # the next BatchNorm takes it out: what is left is rounding
+        del grads['act.1.beta']
+    return [output, leaf.grad, *grads.values(), *(b + 1.0 for b in block.buffers())]
+
+
+def steps_of(block, x, monkeypatch) -> zip:
+    """Pairs of what a training step gives with the op and with the modules."""
+    steps = []
+    state = {name: tensor.clone() for name, tensor in block.state_dict().items()}
+    for forced in ('op', 'native'):
+        monkeypatch.setenv(FORCE_VARIABLE, forced)
+        block.load_state_dict(state)
+        steps.append(step_of(block, x))
+        assert is_joined(block, x) == (forced == 'op')
+    return zip(*steps, strict=True)
+
+
+@needs_op
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ('shape', 'kwargs'),
+    [
+        ((2, 24, 9, 11), dict()),
+        ((1, 1, 7, 8), dict()),
+        ((5, 33, 4, 4), dict(drop_path_rate=0.4)),
+        ((3, 24, 1, 9), dict(layer_scale_init_value=0)),
+        ((2, 24, 6, 5), dict(with_cp=True, ffn_ratio=3)),
+        ((2, 24, 6, 5), dict(deploy=True)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('training', [False, True])
+def test_a_step_is_that_of_the_modules(shape, kwargs, training, memory_format, monkeypatch):
+    x = torch.randn(shape).to(memory_format=memory_format)
+    block = make_block(shape[1], 13 if shape[1] > 1 else 5, **kwargs).train(training)
+    # Of what the next BatchNorm takes out when it trains, rounding is left.
+    slack = 2e-4 if training else 0
+    for joined, plain in steps_of(block, x, monkeypatch):
+        assert joined.dtype == plain.dtype and joined.stride() == plain.stride()
+        assert (joined - plain).norm() <= 1e-5 * plain.norm() + slack
+
+
+@needs_op
+@pytest.mark.parametrize('autocast', [False, True])
+def test_a_step_in_bfloat16(autocast, monkeypatch):
+    exact = make_block()
+    x = torch.randn(3, 24, 9, 8).bfloat16().float()
+    monkeypatch.setenv(FORCE_VARIABLE, 'native')
+    expected = step_of(exact, x)
+    block = copy.deepcopy(exact) if autocast else copy.deepcopy(exact).bfloat16()
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        steps = list(steps_of(block, x if autocast else x.bfloat16(), monkeypatch))
+    for (joined, plain), reference in zip(steps, expected, strict=True):
+        assert joined.dtype == plain.dtype
+        assert relative_error(joined, reference) <= 1.2 * relative_error(plain, reference) + 1e-3
+
+
+@needs_op
+def test_frozen_parts_are_joined(monkeypatch):
+    """What needs no gradient gets none, and the others get theirs."""
+    for part in ('pwconv1', 'act', 'pwconv2', 'dwconv'):
+        block = make_block()
+        block.get_submodule(part).requires_grad_(False)
+        x = torch.randn(2, 24, 5, 7)
+        grads = []
+        for forced in ('op', 'native'):
+            monkeypatch.setenv(FORCE_VARIABLE, forced)
+            block.zero_grad()
+            assert is_joined(block, x) == (forced == 'op')
+            block(x).square().sum().backward()
+            grads.append({n: p.grad for n, p in block.named_parameters() if p.grad is not None})
+        joined, plain = grads
+        assert joined.keys() == plain.keys()
+        assert not any(name.startswith(part) for name in joined)
+        assert all(relative_error(joined[name], plain[name]) <= 1e-5 for name in plain)
+
+
+@needs_op
+@pytest.mark.parametrize('touch', sorted(TOUCHES))
+def test_what_users_change_is_run_in_training(touch, monkeypatch):
+    monkeypatch.setenv(FORCE_VARIABLE, 'op')
+    block, x = make_block(), torch.randn(2, 24, 5, 7)
+    assert is_joined(block, x)
+    TOUCHES[touch](block)
+    is_in_between = touch in (
+        *('another linear layer', 'another activation', 'another GELU', 'one layer less'),
+        *('a parametrization', 'a replaced forward'),
+    )
+    assert is_joined(block, x) == (not is_in_between)
+
+
+@needs_op
+@pytest.mark.parametrize('name', ['pwconv1', 'pwconv1.0', 'pwconv1.1', 'act', 'act.0', 'act.1'])
+@pytest.mark.parametrize(
+    'kind',
+    [
+        *('register_forward_hook', 'register_forward_pre_hook'),
+        *('register_full_backward_hook', 'register_full_backward_pre_hook'),
+    ],
+)
+def test_hooks_are_called_in_training(name, kind, monkeypatch):
+    monkeypatch.setenv(FORCE_VARIABLE, 'op')
+    block, x = make_block(), torch.randn(2, 24, 5, 7)
+    calls = []
+    handle = getattr(block.get_submodule(name), kind)(lambda *args: calls.append(args))
+    block(x).sum().backward()
+    assert len(calls) == 1
+    handle.remove()
+    assert is_joined(block, x)
 
 
 @needs_op

@@ -6,7 +6,8 @@ Paper: §3.2.1 and §3.2.2, Fig. 3 and 6 (arXiv 2410.08049). What differs from t
   and works in every floating dtype and on every device;
 - activation checkpointing is non-reentrant and updates BatchNorm's running statistics once, not twice;
 - the depthwise convolutions run on the compiled op where it is faster (`unireplknet_mm.ops`);
-- in inference, what follows them in a block runs as one compiled op where that is faster (`fused`);
+- in inference, what follows them in a block runs as one compiled op where that is faster (`fused`), in
+  training GELU and GRN (`expanded`);
 - kernel sizes from 19 up have default branches (see `default_branches`), and a user may pass others.
 """
 
@@ -25,7 +26,7 @@ from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import reparameterize as rep
 from unireplknet_mm.models.architecture import check_branches, default_branches
 from unireplknet_mm.models.layers import DropPath, build_conv_layer, build_norm_layer, is_untouched
-from unireplknet_ops import feed_forward, feed_forward_takes_op
+from unireplknet_ops import feed_forward, feed_forward_takes_op, gelu_grn, gelu_grn_takes_op
 from unireplknet_ops.convolution_rules import same_padding
 
 
@@ -190,17 +191,13 @@ class DilatedReparamBlock(nn.Module):
             self.replace_by(conv_like(self.lk_origin, *self.merged_kernel(dtype), self.conv_cfg))
 
 
-# What `UniRepLKNetBlock.fused` computes in one: SE with its two layers, pwconv1, act and pwconv2.
+# Layers of pwconv1 and act, which `UniRepLKNetBlock.expanded` computes in two steps.
+EXPANDING_LAYERS = ((ToChannelsLast,), (nn.Linear,), (nn.GELU,), (GlobalResponseNorm,))
+# What `fused` computes in one: SE with its two layers, pwconv1, act and pwconv2.
 FUSED_LAYERS = (
-    (SqueezeExcitation,),
-    (nn.Conv2d,),
-    (nn.Conv2d,),
-    (ToChannelsLast,),
-    (nn.Linear,),
-    (nn.GELU,),
-    (GlobalResponseNorm,),
-    (nn.Linear,),
-    (ToChannelsFirst,),
+    *((SqueezeExcitation,), (nn.Conv2d,), (nn.Conv2d,)),
+    *EXPANDING_LAYERS,
+    *((nn.Linear,), (ToChannelsFirst,)),
 )
 
 
@@ -261,10 +258,23 @@ class UniRepLKNetBlock(nn.Module):
 
     def residual(self, x: Tensor) -> Tensor:
         x = self.se(self.norm(self.dwconv(x)))
-        x = self.pwconv2(self.act(self.pwconv1(x)))
+        x = self.act(self.pwconv1(x)) if torch.jit.is_scripting() else self.expanded(x)
+        x = self.pwconv2(x)
         if self.gamma is not None:
             x = x * self.gamma.reshape(-1, 1, 1)
         return self.drop_path(x)
+
+    @torch.jit.unused
+    def expanded(self, x: Tensor) -> Tensor:
+        """Linear ×4 -> GELU -> GRN: (N, C, H, W) -> [N, H, W, ffn_ratio C]."""
+        layers = [*self.pwconv1, *self.act]
+        if not is_plain((self.pwconv1, self.act), layers, EXPANDING_LAYERS):
+            return self.act(self.pwconv1(x))
+        to_channels_last, linear, gelu, grn = layers
+        vectors = [grn.gamma.flatten(), None if grn.beta is None else grn.beta.flatten()]
+        if gelu.approximate != 'none' or not gelu_grn_takes_op(x, linear.bias, *vectors):
+            return self.act(self.pwconv1(x))
+        return gelu_grn(F.linear(to_channels_last(x), linear.weight), linear.bias, *vectors)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -301,9 +311,7 @@ class UniRepLKNetBlock(nn.Module):
         if not self.deploy:
             kinds.append((nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm))
         return (
-            len(layers) == len(kinds)
-            and all(is_untouched(sequence, nn.Sequential) for sequence in sequences)
-            and all(is_untouched(layer, *kind) for layer, kind in zip(layers, kinds, strict=True))
+            is_plain(sequences, layers, kinds)
             and self.act[0].approximate == 'none'
             and not (self.drop_path.training and isinstance(self.drop_path, DropPath))
             and not any(norm.training or norm.running_mean is None for norm in self.pwconv2[2:])
@@ -368,6 +376,19 @@ class UniRepLKNetBlock(nn.Module):
         grn.beta = None
         self.gamma = None
         self.deploy = True
+
+
+def is_plain(
+    sequences: Sequence[nn.Module],
+    layers: Sequence[nn.Module],
+    kinds: Sequence[tuple[type[nn.Module], ...]],
+) -> bool:
+    """Whether nobody replaced or hooked into the sequences or their layers, which are of these kinds."""
+    return (
+        len(layers) == len(kinds)
+        and all(is_untouched(sequence, nn.Sequential) for sequence in sequences)
+        and all(is_untouched(layer, *kind) for layer, kind in zip(layers, kinds, strict=True))
+    )
 
 
 def build_depthwise_conv(

@@ -93,9 +93,13 @@ def is_untouched(module: nn.Module, *kinds: type[nn.Module]) -> bool:
         type(module) in kinds
         and not module._forward_hooks
         and not module._forward_pre_hooks
+        and not module._backward_hooks
+        and not module._backward_pre_hooks
         and 'forward' not in module.__dict__
         and not torch_module._global_forward_hooks
         and not torch_module._global_forward_pre_hooks
+        and not torch_module._global_backward_hooks
+        and not torch_module._global_backward_pre_hooks
     )
 
 
