@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,6 +89,80 @@ def test_training_starts_from_a_raw_file_and_from_a_detector_of_other_classes(tm
         runner.train()
         assert_body_loaded(model.backbone, published_weights('a'))
         assert model.bbox_head.fc.weight.shape == head
+
+
+def log_of(runner: Runner) -> list[str]:
+    lines = [path.read_text() for path in sorted(Path(runner.log_dir).glob('*.log'))]
+    return ''.join(lines).splitlines()
+
+
+def test_a_table_says_what_was_loaded(tmp_path):
+    weights = detector_weights('a')
+    del weights['backbone.norm2.weight']
+    weights['rpn_head.conv.weight'] = torch.ones(1)
+    path = save(tmp_path / 'det.pth', dict(state_dict=weights))
+    model = ToyDetector(UniRepLKNet('a', frozen_stages=4, norm_eval=True), num_classes=5)
+    runner = build_runner(tmp_path, model, [dict(type='EMAHook')], load_from=str(path))
+    runner.train()
+    log = log_of(runner)
+    start = next(i for i, line in enumerate(log) if 'Weights of the checkpoint' in line)
+    table = log[start : start + 9]
+    count = sum(not n.endswith('num_batches_tracked') for n in model.backbone.state_dict())
+    assert [row.split() for row in table[1:6]] == [
+        ['part', 'loaded', 'missing', 'other', 'shape', 'not', 'used'],
+        ['backbone', str(count - 1), '1', '0', '0'],
+        ['neck', '1', '0', '0', '0'],
+        ['bbox_head', '0', '1', '1', '0'],
+        ['rpn_head', '0', '0', '0', '1'],
+    ]
+    assert table[6:] == [
+        'Not in the file, initialised anew: backbone.norm2.weight, bbox_head.fc.bias.',
+        'Of another shape, initialised anew: bbox_head.fc.weight (3, 2) in the file, (5, 2) in the model.',
+        'In the file, not in the model: rpn_head.conv.weight.',
+    ]
+    assert not any('do not match exactly' in line for line in log)
+
+
+def test_nothing_is_said_where_everything_fits(tmp_path):
+    model = ToyDetector(randomise(UniRepLKNet(SMALL_ARCH)))
+    path = save(tmp_path / 'x.pth', dict(state_dict=model.state_dict()))
+    other = ToyDetector(UniRepLKNet(SMALL_ARCH))
+    runner = build_runner(tmp_path, other, load_from=str(path))
+    runner.test()
+    assert_body_loaded(other.backbone, model.backbone.state_dict())
+    log = log_of(runner)
+    assert any('Load checkpoint from' in line for line in log)
+    assert not any('Weights of the checkpoint' in line for line in log)
+
+
+def test_a_test_refuses_a_head_of_other_classes(tmp_path):
+    weights = ToyDetector(UniRepLKNet(SMALL_ARCH), num_classes=80).state_dict()
+    path = save(tmp_path / 'x.pth', dict(state_dict=weights))
+    runner = build_runner(tmp_path, ToyDetector(UniRepLKNet(SMALL_ARCH)), load_from=str(path))
+    with pytest.raises(CheckpointError) as info:
+        runner.test()
+    assert str(info.value) == (
+        f'checkpoint {path}: weights have another shape: bbox_head.fc.weight (80, 2) in the file, (3, 2) in '
+        'the model, bbox_head.fc.bias (80,) in the file, (3,) in the model.\n'
+        'Test with the config that it was trained with, or set num_classes of the heads to its number of '
+        'classes. To fine-tune it on other classes, train with load_from.'
+    )
+
+
+def test_former_names_count_as_loaded(tmp_path, capsys):
+    model = RenamingDetector(randomise(UniRepLKNet(SMALL_ARCH)))
+    weights = {n.removeprefix('bbox_'): value for n, value in model.state_dict().items()}
+    del weights['head.fc.bias']
+    path = save(tmp_path / 'x.pth', dict(state_dict=weights))
+    again = RenamingDetector(UniRepLKNet(SMALL_ARCH))
+    runner = build_runner(tmp_path, again, load_from=str(path))
+    runner.test()
+    assert torch.equal(again.bbox_head.fc.weight, model.bbox_head.fc.weight)
+    last = 'Not in the file, initialised anew: bbox_head.fc.bias.'
+    assert last in log_of(runner)
+    save(path, dict(state_dict=weights | {'head.fc.bias': torch.ones(9)}))
+    build_runner(tmp_path, again, load_from=str(path)).test()
+    assert 'size mismatch for bbox_head.fc.bias' in capsys.readouterr().out  # MMEngine prints it
 
 
 def test_resuming_refuses_the_checkpoint_of_another_model(tmp_path):

@@ -8,17 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import Tensor, nn
 
 from unireplknet_mm.models.state_dict import compare_weights, find_state_dict, unwrap_names
+from unireplknet_mm.models.weight_report import load_what_fits
 from unireplknet_mm.models.whole_model import (
     adapt_state_dict,
     check_not_only_backbone,
     holds_deploy_form,
     switch_to_deploy,
+    unwrap_model,
 )
 from unireplknet_mm.weights.reading import CheckpointError
 
@@ -29,7 +32,8 @@ class CheckpointCheckHook(Hook):
 
     A model that is only tested takes the form of the weights: re-parameterized ones fold it first. A
     training takes the form that its config builds, and weights of the other one are an error. A training
-    that is resumed takes nothing but a checkpoint of its very model.
+    that is resumed takes nothing but a checkpoint of its very model. Where model and file differ, a table
+    in the log says what was loaded and what was not; a test refuses weights of another shape.
     With FlexibleRunner it does nothing: its strategies may hold and read shards, which do not compare.
     """
 
@@ -44,16 +48,46 @@ class CheckpointCheckHook(Hook):
             if not is_training and holds_deploy_form(state_dict):
                 take_deploy_form(runner)
             state_dict = adapt_state_dict(state_dict, runner.model)
-            if not is_training:
-                check_not_only_backbone(state_dict, runner.model)
-            elif runner._resume:
+            if is_training and runner._resume:
                 check_same_model(state_dict, runner.model)
                 check_has_progress(checkpoint)
+            else:
+                if not is_training:
+                    check_not_only_backbone(state_dict, runner.model)
+                state_dict = load_and_report(state_dict, unwrap_model(runner.model), is_training)
         except CheckpointError as error:
             if runner._load_from is None:  # one that a user's own code has read
                 raise
             raise CheckpointError(f'checkpoint {runner._load_from}: {error}') from None
         checkpoint['state_dict'] = state_dict
+
+
+def load_and_report(
+    state_dict: Mapping[str, Tensor], model: nn.Module, is_training: bool
+) -> Mapping[str, Tensor]:
+    """Load what fits, and where that is not everything, log a table of it.
+
+    Returns:
+        What MMEngine is to load: the model's state after that, about which it has nothing to say, or
+        `state_dict` where everything fits.
+
+    Raises:
+        CheckpointError: a model that is only tested would keep random weights for those of another shape.
+    """
+    try:
+        report = load_what_fits(model, state_dict)
+    except RuntimeError:  # MMEngine loads the rest and says which
+        return state_dict
+    if report.is_complete:
+        return state_dict
+    if report.reshaped and not is_training:
+        raise CheckpointError(
+            f'weights have another shape: {report.describe_reshaped()}.\n'
+            'Test with the config that it was trained with, or set num_classes of the heads to its number '
+            'of classes. To fine-tune it on other classes, train with load_from.'
+        )
+    print_log(f'Weights of the checkpoint in the model:\n{report.table()}', logger='current')
+    return model.state_dict()
 
 
 def check_same_model(state_dict: Mapping[str, Tensor], model: nn.Module) -> None:

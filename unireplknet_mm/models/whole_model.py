@@ -30,7 +30,7 @@ def find_backbones(model: nn.Module) -> dict[str, UniRepLKNet]:
     """
     return {
         f'{name}.' if name else '': module
-        for name, module in _unwrap(model).named_modules()
+        for name, module in unwrap_model(model).named_modules()
         if isinstance(module, UniRepLKNet)
     }
 
@@ -49,7 +49,7 @@ def adapt_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapp
 
     Raw ImageNet weights get the names of a classifier (`backbone.*`, `head.fc.*`) or, in other models,
     of the backbone alone. A classifier, detector or segmenter is returned as it is. Heads are not
-    checked: MMEngine skips those of another shape with a warning, as fine-tuning needs it.
+    checked.
 
     Args:
         state_dict: names and tensors, as `find_state_dict` returns them.
@@ -58,7 +58,7 @@ def adapt_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapp
     Raises:
         CheckpointError: the weights have no UniRepLKNet, or not one that fits.
     """
-    model = _unwrap(model)
+    model = unwrap_model(model)
     backbones = find_backbones(model)
     if not backbones:
         return state_dict
@@ -100,7 +100,8 @@ def _rename_raw(
     return renamed
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """A model without wrappers for distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
@@ -112,7 +113,7 @@ def check_not_only_backbone(state_dict: Mapping[str, Tensor], model: nn.Module) 
     Raises:
         CheckpointError: no part with parameters beside the backbone is in the state dict.
     """
-    model = _unwrap(model)
+    model = unwrap_model(model)
     parts = list(_parts_beside_backbones(model))
     has_weights = any(name.startswith(f'{part}.') for part in parts for name in state_dict)
     if find_backbones(model) and parts and not has_weights:
