@@ -24,9 +24,10 @@ from unireplknet_mm import launch  # noqa: E402
 from unireplknet_mm.errors import MissingPackageError  # noqa: E402
 from unireplknet_mm.files import NoSpaceError  # noqa: E402
 from unireplknet_mm.models import UniRepLKNet  # noqa: E402
-from unireplknet_mm.weights import CheckpointError, hub  # noqa: E402
+from unireplknet_mm.weights import PUBLISHED, CheckpointError, hub  # noqa: E402
 from unireplknet_mm.weights.errors import DownloadError  # noqa: E402
 from unireplknet_mm.weights.hub import HubFile, parse_address  # noqa: E402
+from unireplknet_mm.weights.published import REPOSITORY  # noqa: E402
 from unireplknet_mm.weights.reading import load_checkpoint, read_meta  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +143,20 @@ def test_a_file_is_fetched_once_and_found_offline(site, checkpoint, monkeypatch)
         assert read_meta(address) == dict(seed=5)
         monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
     assert site.downloads == ['/me/net/resolve/main/x.pth', '/me/net/resolve/v2/sub/x.pth']
+
+
+def test_a_published_name_goes_through_the_hub(site, checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    weights = PUBLISHED['unireplknet_a_in1k']
+    site.put(weights.file_name, checkpoint, repository=REPOSITORY)
+    for load in (load_checkpoint, CheckpointLoader.load_checkpoint):
+        assert load('unireplknet_a_in1k')['meta'] == dict(seed=5)
+    assert read_meta('unireplknet_a_in1k') == dict(seed=5)
+    assert site.downloads == [f'/{REPOSITORY}/resolve/main/{weights.file_name}']
+    # What was put into torch's cache by hand comes first.
+    (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
+    save(tmp_path / 'hub' / 'checkpoints' / weights.file_name, dict(meta=dict(seed=6)))
+    assert read_meta('unireplknet_a_in1k') == dict(seed=6)
 
 
 def test_one_process_downloads_and_the_others_wait(site, checkpoint):

@@ -12,7 +12,7 @@ from mmengine.runner import CheckpointLoader
 
 from unireplknet_mm import launch
 from unireplknet_mm.configuration import find_pretrained
-from unireplknet_mm.weights import published
+from unireplknet_mm.weights import hub, published
 from unireplknet_mm.weights.reading import MissingCheckpointError, load_checkpoint, read_meta
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -21,7 +21,11 @@ NAME = 'unireplknet_a_in1k'
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A stand-in for the page of the published weights, with one file on it, and an empty cache."""
+    """A stand-in for the page of the published weights, with one file on it, and an empty cache.
+
+    The package of the hub, which would be asked first, is not there.
+    """
+    monkeypatch.setattr(hub, 'is_installed', lambda: False)
     folder = tmp_path / 'site' / 'resolve' / 'main'
     folder.mkdir(parents=True)
     checkpoint = dict(state_dict=dict(x=torch.arange(3.0)), meta=dict(seed=5))

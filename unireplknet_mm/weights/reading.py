@@ -40,6 +40,8 @@ from unireplknet_mm.weights.errors import (
 )
 from unireplknet_mm.weights.published import (
     PUBLISHED,
+    REPOSITORY,
+    PublishedWeights,
     find_published,
     is_remote,
     local_path,
@@ -251,7 +253,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """MMEngine's loader of local files, by `load_checkpoint_file`, and of names of `PUBLISHED`."""
     published = find_published(filename)
     if published is not None:
-        return _load_download(published.url, map_location)
+        return _load_published(published, map_location)
     check_address(filename)
     return load_checkpoint_file(filename, map_location)
 
@@ -332,13 +334,37 @@ def _cached_name(url: str) -> str:
     return f'{stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{extension}'
 
 
+def _cached_path(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / 'checkpoints' / _cached_name(url)
+
+
+def _load_published(
+    weights: PublishedWeights, map_location: Any = 'cpu', *, lazily: bool = False
+) -> dict[str, Any]:
+    """From torch's cache, where earlier downloads and users put it, or else through the hub's package.
+
+    Without that package, from the file's URL.
+    """
+    if not hub.is_installed():
+        return _load_download(weights.url, map_location, lazily=lazily)
+    path = _cached_path(weights.url)
+    if path.is_file():
+        return _read_cached(weights.url, path, map_location, lazily)
+    address = str(hub.HubFile(REPOSITORY, weights.file_name))
+    return _load_hub_file(address, map_location, lazily=lazily)
+
+
 def _load_download(url: str, map_location: Any = 'cpu', *, lazily: bool = False) -> dict[str, Any]:
     check_address(url)
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / _cached_name(url)
+    path = _cached_path(url)
     if int(os.environ.get('LOCAL_RANK', get_rank())) == 0:  # the first process of each machine
         _download(url, path)
     barrier()
     _download(url, path)
+    return _read_cached(url, path, map_location, lazily)
+
+
+def _read_cached(url: str, path: Path, map_location: Any, lazily: bool) -> dict[str, Any]:
     try:
         return load_checkpoint_file(path, map_location, lazily=lazily)
     except CheckpointError as error:
@@ -395,11 +421,12 @@ def open_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
     Args, errors: as in `load_checkpoint`.
     """
     published = find_published(source)
-    url = str(source) if published is None else published.url
-    if url.startswith(WEB):
-        return _load_download(url, lazily=True)
-    if url.startswith(hub.HUB_URL):
-        return _load_hub_file(url, lazily=True)
+    if published is not None:
+        return _load_published(published, lazily=True)
+    if str(source).startswith(WEB):
+        return _load_download(str(source), lazily=True)
+    if str(source).startswith(hub.HUB_URL):
+        return _load_hub_file(str(source), lazily=True)
     if is_remote(source):
         return load_checkpoint(source)
     return load_checkpoint_file(source, lazily=True)
