@@ -12,6 +12,7 @@
 #   call 1  small_set   every kernel family on small shapes, also the direct kernels in 16 bits
 #           tests       the tests of the op that run on a GPU (pytest -m gpu)
 #           quick       a short benchmark, K = 13 first
+#           variants    the kernels' variants that nothing chooses yet, beside the default (time_variants.py)
 #           plans       every division of the tensor-core kernels' work on four shapes, timed
 #   call 2  tune        the tuning table of this GPU
 #           choice      what the dispatch chooses with that table, and why
@@ -25,8 +26,8 @@
 # loads, which shortens what comes last) and a first convolution. A call ends there if the machine has no
 # GPU or the first convolution does not come back; a wrong number is reported and the stages go on.
 #
-# Results are in DIR (default: work_dirs/gpu_check): summary.txt, log.txt, then quick.json and plans.txt;
-# tuning/*.json, benchmark.json and benchmark.md; counters.txt. To let the dispatch use the table, copy it
+# Results are in DIR (default: work_dirs/gpu_check): summary.txt, log.txt, then quick.json, variants.txt and
+# plans.txt; tuning/*.json, benchmark.json and benchmark.md; counters.txt. To let the dispatch use the table, copy it
 # to ops/unireplknet_ops/tuning/. The exit status is 0 only if every stage passed; 'skipped' is said of a
 # tool that is not installed. --device cpu goes through calls 1 and 2 without a GPU, to try the script.
 #
@@ -230,6 +231,8 @@ call_1() {
     stage quick 90 "$python" -m unireplknet_ops.benchmark --device "$device" --quick --minutes 1.2 \
         --output "$output/quick.json"
     if [ "$device" = cpu ]; then return; fi
+    stage variants 20 "$python" "$ops/tests/time_variants.py"
+    $dry_run || cp "$stage_output" "$output/variants.txt"
     if [ -x "$carried/time_plans" ]; then
         plans=$carried/time_plans
     elif command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || $dry_run; then

@@ -1,5 +1,6 @@
 // Times every plan of the tensor-core kernels on a GPU, beside what the cost model expects and what
-// it chooses: the ground for changing the constants in tensor_core_plan.cuh.
+// it chooses, for each of the variants (shape.cuh): the ground for changing the constants in
+// tensor_core_plan.cuh, and for taking a variant by default.
 //
 //   nvcc -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a -I ops/csrc/depthwise_conv2d/cuda
 //        ops/time_tensor_core_plans.cu -o time_plans
@@ -76,16 +77,19 @@ double time(void* flush, Body body) {
   return 1e3 * times[4];
 }
 
-void run(bool forward, const Shape& shape, double cycles_per_microsecond, void* flush) {
+void run(bool forward, const Shape& shape, const Variants& variants, double cycles_per_microsecond,
+         void* flush) {
   using T = __nv_bfloat16;
   const size_t elements = shape.planes() * shape.height * shape.width;
   const size_t taps = shape.channels * shape.kernel_height * shape.kernel_width;
   T* x = allocate_random(elements);
   T* y = allocate_random(elements);
   T* filter = allocate_random(taps);
-  std::printf("%s, %ld x %ld x %d x %d, kernel %d x %d\n", forward ? "forward" : "backward_weight",
-              static_cast<long>(shape.batch), static_cast<long>(shape.channels), shape.height,
-              shape.width, shape.kernel_height, shape.kernel_width);
+  std::printf("%s%s%s, %ld x %ld x %d x %d, kernel %d x %d\n",
+              forward ? "forward" : "backward_weight", variants.seven_rows ? ", seven rows" : "",
+              variants.prefetch ? ", prefetch" : "", static_cast<long>(shape.batch),
+              static_cast<long>(shape.channels), shape.height, shape.width, shape.kernel_height,
+              shape.kernel_width);
   double least = 1e30, least_expected = 1e30, chosen = 0;
   auto report = [&](const char* text, double expected, double measured) {
     std::printf("  %-90s expected %8.1f measured %8.1f us\n", text, expected, measured);
@@ -97,16 +101,16 @@ void run(bool forward, const Shape& shape, double cycles_per_microsecond, void* 
   };
   char text[128];
   if (forward) {
-    visit_forward_plans(shape, [&](ForwardPlan plan) {
+    visit_forward_plans(shape, variants, [&](ForwardPlan plan) {
       complete_plan(plan, x, y, false);
-      std::snprintf(text, sizeof(text), "%d blocks, %2d images, %d x %d rows, %d x %d columns",
-                    plan.blocks, plan.images, plan.tile_rows, plan.row_tiles, plan.tile_columns,
-                    plan.column_tiles);
+      std::snprintf(text, sizeof(text), "%d blocks, %d x %2d images, %d x %d rows, %d x %d columns",
+                    plan.blocks, plan.groups_per_block, plan.images, plan.tile_rows, plan.row_tiles,
+                    plan.tile_columns, plan.column_tiles);
       report(text, forward_cycles(shape, plan) / cycles_per_microsecond,
              time(flush, [&] { return launch_forward<T>(plan, x, filter, nullptr, y, nullptr); }));
     });
   } else {
-    visit_backward_weight_plans(shape, [&](BackwardWeightPlan plan) {
+    visit_backward_weight_plans(shape, variants, [&](BackwardWeightPlan plan) {
       complete_plan(plan, y, x);
       float* workspace = allocate<float>(backward_weight_workspace(shape, plan) / sizeof(float));
       std::snprintf(text, sizeof(text),
@@ -119,7 +123,7 @@ void run(bool forward, const Shape& shape, double cycles_per_microsecond, void* 
       check(cudaFree(workspace));
     });
   }
-  std::printf("  best %.1f us, chosen %.1f us\n", least, chosen);
+  if (least_expected < 1e30) std::printf("  best %.1f us, chosen %.1f us\n", least, chosen);
   check(cudaFree(x));
   check(cudaFree(y));
   check(cudaFree(filter));
@@ -133,6 +137,7 @@ int main(int count, char** arguments) {
     std::fprintf(stderr, "usage: %s quick|all|N C H W Kh Kw\n", arguments[0]);
     return 2;
   }
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // what is printed stays if a time limit ends it
   int kilohertz = 0;
   check(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, 0));
   std::vector<Shape> shapes = {{64, 384, 32, 32, 13, 13, 1},
@@ -153,7 +158,12 @@ int main(int count, char** arguments) {
   }
   void* flush = allocate<unsigned char>(kFlushBytes);
   for (const Shape& shape : shapes) {
-    for (bool forward : {true, false}) run(forward, shape, kilohertz / 1e3, flush);
+    for (bool prefetch : {false, true}) {
+      run(true, shape, {false, prefetch}, kilohertz / 1e3, flush);
+      for (bool seven_rows : {false, true}) {
+        run(false, shape, {seven_rows, prefetch}, kilohertz / 1e3, flush);
+      }
+    }
   }
   check(cudaFree(flush));
   return 0;

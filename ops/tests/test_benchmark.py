@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import time_variants
 import torch
 import torch.nn.functional as F
 from op_cases import reason_to_skip
@@ -501,8 +502,35 @@ def check_gpu(*arguments, cwd=None, **environment):
     )
 
 
+@pytest.mark.parametrize('layout', time_variants.SETTINGS)
+def test_the_variants_are_timed_under_their_names(monkeypatch, capsys, layout):
+    """On the CPU, which has none: what is asked for, what is printed, and that a wrong result shows."""
+    asked = []
+    monkeypatch.setenv(time_variants.VARIABLE, '')
+    monkeypatch.setattr(Tensors, 'op', record_variants(asked))
+    tensors = Tensors(SMALL, make_pool([SMALL], SMALL.dtype, 'cpu'), layout == 'channels_last')
+    timer = Timer('cpu', budget=1e-9)
+    assert time_variants.time_settings(timer, tensors, layout, 'forward')
+    settings = time_variants.SETTINGS[layout]
+    assert list(dict.fromkeys(asked)) == list(settings)
+    printed = capsys.readouterr().out
+    assert all(f'{setting} ' in printed for setting in settings if setting)
+    assert f'{layout}: default ' in printed
+    monkeypatch.setattr(Tensors, 'op', lambda self, name: torch.ones_like(self.x))
+    assert not time_variants.time_settings(timer, tensors, layout, 'forward')
+    assert 'default is WRONG' in capsys.readouterr().out
+
+
+def record_variants(asked):
+    def op(self, name):
+        asked.append(os.environ[time_variants.VARIABLE])
+        return self.native(name)
+
+    return op
+
+
 GPU_STAGES = {
-    1: ['small_set', 'tests', 'quick', 'compile', 'plans'],
+    1: ['small_set', 'tests', 'quick', 'variants', 'compile', 'plans'],
     2: ['tune', 'choice', 'benchmark'],
     3: ['memcheck', 'racecheck', 'counters', 'initcheck'],
 }

@@ -44,6 +44,8 @@ KERNELS = [
     *(('tensor_core', dtype) for dtype in ('float16', 'bfloat16')),
 ]
 OPERATIONS = ('forward', 'backward_input', 'backward_weight')
+# Ways to compute NCHW maps that are not chosen by default (UNIREPLKNET_CUDA_VARIANTS).
+VARIANTS = ('seven_rows', 'prefetch', 'seven_rows,prefetch')
 # Beside the shapes that every implementation is tested with, but for the widest, which are there for
 # the CPU kernels and take the emulator long: maps of several tiles, filters of every width that is
 # compiled on its own, and enough planes that a block takes several of them, of one channel or of
@@ -190,7 +192,9 @@ def supported(kernels: str, case: Case) -> bool:
     return kernels == 'direct' or (case.dilation == 1 and max(case.kh, case.kw) <= 31)
 
 
-def check_kernels(driver, directory, kernels, dtype, cases, operations=OPERATIONS) -> None:
+def check_kernels(
+    driver, directory, kernels, dtype, cases, operations=OPERATIONS, variants=''
+) -> None:
     """Compare with the reference, and expect the same bits whichever thread runs first."""
     lines, expectations = [], []
     for case in cases:
@@ -211,7 +215,9 @@ def check_kernels(driver, directory, kernels, dtype, cases, operations=OPERATION
     text = '\n'.join(lines) + '\n'
     results = {}
     for order in ('ascending', 'descending'):
-        done = run_program(driver, text=text, CUDA_EMULATOR_ORDER=order)
+        done = run_program(
+            driver, text=text, CUDA_EMULATOR_ORDER=order, UNIREPLKNET_CUDA_VARIANTS=variants
+        )
         answers = done.stdout.split()
         if done.returncode != 0:
             pytest.fail(f'{lines[len(answers)]}\n{done.stderr[:5000]}')
@@ -230,14 +236,31 @@ def test_kernels_match_the_reference(driver, tmp_path, kernels, dtype):
     check_kernels(driver, tmp_path, kernels, dtype, cases)
 
 
+@pytest.mark.parametrize('variants', VARIANTS)
+@pytest.mark.parametrize(('kernels', 'dtype'), [('direct', 'float32'), ('tensor_core', 'bfloat16')])
+def test_variants_match_the_reference(driver, tmp_path, kernels, dtype, variants):
+    """On small maps with kernels 13 wide, which all variants take, and on one that none does."""
+    cases = [
+        *(case for case in EMULATED_CASES if case.kw == 13 and case.n * case.c * case.h < 1000),
+        Case(1, 3, 10, 21, 31, 31),
+    ]
+    check_kernels(driver, tmp_path, kernels, dtype, cases, variants=variants)
+    several_units_in_a_block = [Case(257, 1030, 1, 2, 1, 13)]
+    check_kernels(
+        *(driver, tmp_path, kernels, dtype, several_units_in_a_block, ['backward_weight']),
+        variants=variants,
+    )
+
+
 def test_backward_weight_over_many_images(driver, tmp_path):
     """So many channels that a block takes several items one after the other."""
     case = Case(257, 1030, 1, 2, 1, 3)
     check_kernels(driver, tmp_path, 'direct', 'float32', [case], ['backward_weight'])
 
 
+@pytest.mark.parametrize('variants', ['', 'seven_rows,prefetch', 'channels_last'])
 @pytest.mark.parametrize(('kernels', 'dtype'), KERNELS)
-def test_launch_configurations(driver, kernels, dtype):
+def test_launch_configurations(driver, kernels, dtype, variants):
     """Grid and shared memory stay within the limits of every GPU, whatever the shape."""
     sizes = (1, 3, 7, 14, 28, 56, 63, 100, 168, 336, 1000)
     maps = [
@@ -260,7 +283,12 @@ def test_launch_configurations(driver, kernels, dtype):
         for kh, kw, dilation in filters
         if supported(kernels, Case(n, c, h, w, kh, kw, dilation))
     ]
-    done = run_program(driver, text='\n'.join(lines) + '\n', CUDA_EMULATOR_DRY_RUN='1')
+    done = run_program(
+        driver,
+        text='\n'.join(lines) + '\n',
+        CUDA_EMULATOR_DRY_RUN='1',
+        UNIREPLKNET_CUDA_VARIANTS=variants,
+    )
     assert done.returncode == 0, done.stderr
     answers = done.stdout.split()
     assert len(answers) == len(lines)

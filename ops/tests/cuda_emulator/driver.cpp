@@ -8,7 +8,8 @@
 // (backward_weight: x), the bias if there is one, and the output to write. Without files nothing
 // but the launch configuration is checked. Prints a line "done" or "refused" for each case. Every
 // tensor lies in an allocation of its own size, so that AddressSanitizer sees accesses beyond it;
-// outputs and workspace begin as NaN.
+// outputs and workspace begin as NaN. UNIREPLKNET_CUDA_VARIANTS is read as by the library;
+// with channels_last the maps are taken to lie so where the kernels for it can run.
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -51,6 +52,7 @@ class Buffer {
 
 struct Case {
   std::string operation, kernels, dtype;
+  Variants variants;
   Shape shape;
   bool bias;
   int offset;
@@ -65,7 +67,10 @@ cudaError_t forward(const Case& c, const T* x, const T* weight, const T* bias, T
   }
   if constexpr (sizeof(T) == 2) {
     if (c.kernels == "tensor_core" && tensor_core_supported(c.shape)) {
-      return tensor_core_forward(c.shape, x, weight, bias, flip, out, nullptr);
+      if (c.variants.channels_last && tensor_core_channels_last_supported(c.shape, x, out)) {
+        return tensor_core_channels_last(c.shape, x, weight, bias, flip, out, nullptr);
+      }
+      return tensor_core_forward(c.shape, x, weight, bias, flip, out, nullptr, c.variants);
     }
   }
   return cudaErrorInvalidValue;
@@ -73,19 +78,21 @@ cudaError_t forward(const Case& c, const T* x, const T* weight, const T* bias, T
 
 template <class T>
 size_t workspace_bytes(const Case& c) {
-  if (c.kernels == "direct") return direct_backward_weight_workspace<T>(c.shape);
-  return tensor_core_backward_weight_workspace(c.shape);
+  if (c.kernels == "direct") return direct_backward_weight_workspace<T>(c.shape, c.variants);
+  return tensor_core_backward_weight_workspace(c.shape, c.variants);
 }
 
 template <class T>
 cudaError_t backward_weight(const Case& c, const T* grad_output, const T* x, T* grad_weight,
                             float* workspace) {
   if (c.kernels == "direct") {
-    return direct_backward_weight(c.shape, grad_output, x, grad_weight, workspace, nullptr);
+    return direct_backward_weight(c.shape, grad_output, x, grad_weight, workspace, nullptr,
+                                  c.variants);
   }
   if constexpr (sizeof(T) == 2) {
     if (c.kernels == "tensor_core" && tensor_core_supported(c.shape)) {
-      return tensor_core_backward_weight(c.shape, grad_output, x, grad_weight, workspace, nullptr);
+      return tensor_core_backward_weight(c.shape, grad_output, x, grad_weight, workspace, nullptr,
+                                         c.variants);
     }
   }
   return cudaErrorInvalidValue;
@@ -127,6 +134,8 @@ int main() {
   while (std::getline(std::cin, line)) {
     std::istringstream fields(line);
     Case c{};
+    const char* variants = std::getenv("UNIREPLKNET_CUDA_VARIANTS");
+    if (!parse_variants(variants ? variants : "", c.variants)) return 2;
     Shape& s = c.shape;
     fields >> c.operation >> c.kernels >> c.dtype >> s.batch >> s.channels >> s.height >> s.width >>
         s.kernel_height >> s.kernel_width >> s.dilation >> c.bias >> c.offset;

@@ -2,10 +2,11 @@
 // definition says.
 //
 // Usage: tensor_core_test forward|backward_input|backward_weight float16|bfloat16 N C H W Kh Kw
-//                         [elements of misalignment [all]]
-// With `all` every plan that fits is tried, and not only the one that the library would choose.
-// Ends with status 1 if an element is wrong; prints the first wrong element of each plan, or the
-// greatest error as a fraction of what is allowed.
+//                         [elements of misalignment [all|chosen [variants]]]
+// With `all` every plan that fits is tried, and not only the one that the library would choose; of
+// the variants named, as in UNIREPLKNET_CUDA_VARIANTS. Ends with status 1 if an element is wrong;
+// prints the first wrong element of each plan, or the greatest error as a fraction of what is
+// allowed.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -14,7 +15,7 @@
 #include <vector>
 
 #include "tensor_core_backward_weight.cuh"
-#include "tensor_core_forward.cuh"
+#include "tensor_core_channels_last.cuh"
 
 using namespace unireplknet::cuda;
 
@@ -103,7 +104,8 @@ void for_products(const Shape& shape, Body body) {
 enum class Plans { kChosen, kAll };
 
 template <class T>
-int run(const std::string& what, const Shape& shape, int misalignment, Plans plans) {
+int run(const std::string& what, const Shape& shape, int misalignment, Plans plans,
+        const Variants& variants) {
   using namespace tensor_core;
   const size_t plane_size = size_t(shape.height) * shape.width;
   const size_t elements = shape.planes() * plane_size;
@@ -125,18 +127,20 @@ int run(const std::string& what, const Shape& shape, int misalignment, Plans pla
       Array<float> workspace(backward_weight_workspace(shape, plan) / sizeof(float), 0);
       complete_plan(plan, grad_output.data(), x.data());
       char name[160];
-      std::snprintf(name, sizeof(name), "%s, %d images, %d x %d rows, %d x %d columns, %d splits",
-                    what.c_str(), plan.images, plan.tile_rows, plan.row_tiles, plan.tile_columns,
-                    plan.column_tiles, plan.splits);
+      std::snprintf(
+          name, sizeof(name),
+          "%s, %d images, %d x %d rows, %d x %d columns, %d splits, %d tap rows, %d stages",
+          what.c_str(), plan.images, plan.tile_rows, plan.row_tiles, plan.tile_columns,
+          plan.column_tiles, plan.splits, plan.tap_rows, plan.stages);
       const cudaError_t error = launch_backward_weight(plan, grad_output.data(), x.data(),
                                                        result.data(), workspace.data(), nullptr);
       failures += error != cudaSuccess || compare(name, result, expected);
       ++count;
     };
     if (plans == Plans::kChosen) {
-      check(remembered_plan(shape, choose_backward_weight_plan));
+      check(remembered_plan(shape, variants, choose_backward_weight_plan));
     } else {
-      visit_backward_weight_plans(shape, [&](BackwardWeightPlan plan) {
+      visit_backward_weight_plans(shape, variants, [&](BackwardWeightPlan plan) {
         check(plan);
         // Few channels have a block for every unit; let blocks have two and more as well.
         if (plan.splits == 1) return;
@@ -150,17 +154,26 @@ int run(const std::string& what, const Shape& shape, int misalignment, Plans pla
     weight.randomize(2);
     bias.randomize(3);
     std::vector<Sum> expected(elements);
+    // Where an element of a plane lies in the map.
+    auto at = [&](int64_t plane, size_t position) {
+      const int64_t image = plane / shape.channels, channel = plane % shape.channels;
+      return variants.channels_last ? (image * plane_size + position) * shape.channels + channel
+                                    : plane * plane_size + position;
+    };
     for_products(shape, [&](int64_t plane, int to, int tap, int from) {
-      const size_t filter = plane % shape.channels * taps, start = plane * plane_size;
+      const size_t filter = plane % shape.channels * taps;
       // Of the gradient, the element that the tap reads in the forward direction.
       if (flip) {
-        expected[start + from].add(x[start + to] * weight[filter + tap]);
+        expected[at(plane, from)].add(x[at(plane, to)] * weight[filter + tap]);
       } else {
-        expected[start + to].add(x[start + from] * weight[filter + tap]);
+        expected[at(plane, to)].add(x[at(plane, from)] * weight[filter + tap]);
       }
     });
-    for (size_t i = 0; !flip && i < elements; ++i)
-      expected[i].add(bias[i / plane_size % shape.channels]);
+    for (int64_t plane = 0; !flip && plane < shape.planes(); ++plane) {
+      for (size_t i = 0; i < plane_size; ++i) {
+        expected[at(plane, i)].add(bias[plane % shape.channels]);
+      }
+    }
     auto check = [&](ForwardPlan plan) {
       Array<T> result(elements, misalignment);
       complete_plan(plan, x.data(), result.data(), flip);
@@ -168,15 +181,20 @@ int run(const std::string& what, const Shape& shape, int misalignment, Plans pla
       std::snprintf(name, sizeof(name), "%s, %d blocks, %d images, %d x %d rows, %d x %d columns",
                     what.c_str(), plan.blocks, plan.images, plan.tile_rows, plan.row_tiles,
                     plan.tile_columns, plan.column_tiles);
-      const cudaError_t error = launch_forward(
-          plan, x.data(), weight.data(), flip ? nullptr : bias.data(), result.data(), nullptr);
+      const auto launch = variants.channels_last ? launch_channels_last<T> : launch_forward<T>;
+      const cudaError_t error = launch(plan, x.data(), weight.data(), flip ? nullptr : bias.data(),
+                                       result.data(), nullptr);
       failures += error != cudaSuccess || compare(name, result, expected);
       ++count;
     };
     if (plans == Plans::kChosen) {
-      check(remembered_plan(shape, choose_forward_plan));
+      check(remembered_plan(
+          shape, variants,
+          variants.channels_last ? choose_channels_last_plan : choose_forward_plan));
+    } else if (variants.channels_last) {
+      visit_channels_last_plans(shape, check);
     } else {
-      visit_forward_plans(shape, check);
+      visit_forward_plans(shape, variants, check);
     }
   }
   std::printf("%d plans, %d wrong\n", count, failures);
@@ -190,7 +208,10 @@ int main(int count, char** arguments) {
   auto number = [&](int i) { return i < count ? std::atoi(arguments[i]) : 0; };
   const Shape shape{number(3), number(4), number(5), number(6), number(7), number(8), 1};
   const std::string what = arguments[1], type = arguments[2];
-  const Plans plans = count > 10 ? Plans::kAll : Plans::kChosen;
-  return type == "float16" ? run<__half>(what, shape, number(9), plans)
-                           : run<__nv_bfloat16>(what, shape, number(9), plans);
+  const Plans plans =
+      count > 10 && std::string(arguments[10]) == "all" ? Plans::kAll : Plans::kChosen;
+  Variants variants;
+  if (!parse_variants(count > 11 ? arguments[11] : "", variants)) return 2;
+  return type == "float16" ? run<__half>(what, shape, number(9), plans, variants)
+                           : run<__nv_bfloat16>(what, shape, number(9), plans, variants);
 }

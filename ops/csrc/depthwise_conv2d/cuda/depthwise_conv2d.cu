@@ -1,10 +1,12 @@
 // CUDA host functions: checks, device guard, allocation, choice of the kernels.
 //
 // fp32 runs on the direct kernels, fp16 and bf16 on the tensor cores for the sizes that those serve
-// and on the direct kernels otherwise; UNIREPLKNET_CUDA_KERNEL=direct|tensor_core forces one. All
-// kernels work on NCHW maps: what is laid out otherwise is copied first, and the output of a
-// channels_last map is brought back to channels_last. Nothing here waits for the GPU or allocates
-// but through torch, so the calls can be captured in a CUDA graph.
+// and on the direct kernels otherwise; UNIREPLKNET_CUDA_KERNEL=direct|tensor_core forces one, and
+// UNIREPLKNET_CUDA_VARIANTS=seven_rows,prefetch,channels_last asks for ways to compute that nothing
+// chooses yet (Variants in shape.cuh). All kernels but those of the variant channels_last work on
+// NCHW maps: what is laid out otherwise is copied first, and the output of a channels_last map is
+// brought back to channels_last. Nothing here waits for the GPU or allocates but through torch, so
+// the calls can be captured in a CUDA graph.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
@@ -77,6 +79,16 @@ bool use_tensor_cores(const char* op, const Shape& shape) {
   return possible;
 }
 
+Variants wanted_variants(const char* op) {
+  const char* variable = std::getenv("UNIREPLKNET_CUDA_VARIANTS");
+  const std::string names = variable ? variable : "";
+  Variants variants;
+  check(parse_variants(names, variants), op, ": UNIREPLKNET_CUDA_VARIANTS=", names,
+        ": set it to names among seven_rows, prefetch and channels_last with commas between, or "
+        "leave it unset");
+  return variants;
+}
+
 template <class T>
 void run_forward(const char* op, const Shape& shape, const Tensor& map, const Tensor& weight,
                  const std::optional<Tensor>& bias, bool flip, Tensor& out) {
@@ -87,7 +99,8 @@ void run_forward(const char* op, const Shape& shape, const Tensor& map, const Te
   const cudaStream_t stream = current_stream(map);
   if constexpr (sizeof(T) == 2) {
     if (use_tensor_cores<T>(op, shape)) {
-      return check_launch(op, tensor_core_forward(shape, x, filter, offset, flip, target, stream));
+      return check_launch(op, tensor_core_forward(shape, x, filter, offset, flip, target, stream,
+                                                  wanted_variants(op)));
     }
   } else {
     use_tensor_cores<T>(op, shape);  // for its checks
@@ -103,17 +116,19 @@ void run_backward_weight(const char* op, const Shape& shape, const Tensor& grad_
   auto* target = static_cast<T*>(grad_weight.mutable_data_ptr());
   const cudaStream_t stream = current_stream(map);
   const bool tensor_cores = use_tensor_cores<T>(op, shape);
-  const size_t bytes = tensor_cores ? tensor_core_backward_weight_workspace(shape)
-                                    : direct_backward_weight_workspace<T>(shape);
+  const Variants variants = wanted_variants(op);
+  const size_t bytes = tensor_cores ? tensor_core_backward_weight_workspace(shape, variants)
+                                    : direct_backward_weight_workspace<T>(shape, variants);
   Tensor workspace = torch::stable::new_empty(map, {static_cast<int64_t>(bytes / sizeof(float))},
                                               ScalarType::Float);
   auto* sums = static_cast<float*>(workspace.mutable_data_ptr());
   if constexpr (sizeof(T) == 2) {
     if (tensor_cores) {
-      return check_launch(op, tensor_core_backward_weight(shape, grad, x, target, sums, stream));
+      return check_launch(
+          op, tensor_core_backward_weight(shape, grad, x, target, sums, stream, variants));
     }
   }
-  check_launch(op, direct_backward_weight(shape, grad, x, target, sums, stream));
+  check_launch(op, direct_backward_weight(shape, grad, x, target, sums, stream, variants));
 }
 
 // Calls use(T{}) for the element type; T is only a tag.
@@ -132,15 +147,59 @@ void with_dtype(const char* op, ScalarType type, const Use& use) {
   }
 }
 
+// Whether the elements lie one after the other in the order N, H, W, C.
+bool is_dense_channels_last(const Tensor& map) {
+  int64_t expected = 1;
+  for (int64_t dimension : {1, 3, 2, 0}) {
+    if (map.size(dimension) != 1 && map.stride(dimension) != expected) return false;
+    expected *= map.size(dimension);
+  }
+  return is_channels_last(map);
+}
+
+// The convolution of a channels_last map without a copy of it in another layout, which is a
+// variant; nothing where it does not suit the call.
+template <class T>
+std::optional<Tensor> convolve_channels_last(const char* op, const Shape& shape, const Tensor& map,
+                                             const Tensor& filter,
+                                             const std::optional<Tensor>& bias, bool flip) {
+  if constexpr (sizeof(T) == 2) {
+    if (!wanted_variants(op).channels_last || !use_tensor_cores<T>(op, shape) ||
+        !is_dense_channels_last(map) || map.numel() == 0) {
+      return std::nullopt;
+    }
+    Tensor out = torch::stable::empty(map.sizes(), map.scalar_type(), std::nullopt, map.device(),
+                                      std::nullopt, MemoryFormat::ChannelsLast);
+    const auto* x = static_cast<const T*>(map.const_data_ptr());
+    auto* target = static_cast<T*>(out.mutable_data_ptr());
+    if (!tensor_core_channels_last_supported(shape, x, target)) return std::nullopt;
+    const auto* offset = bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr;
+    check_launch(op,
+                 tensor_core_channels_last(shape, x, static_cast<const T*>(filter.const_data_ptr()),
+                                           offset, flip, target, current_stream(map)));
+    return out;
+  } else {
+    return std::nullopt;
+  }
+}
+
 Tensor convolve(const char* op, const char* map_name, const Tensor& map, const Tensor& weight,
                 const std::optional<Tensor>& bias, int64_t dilation, bool flip) {
   check_arguments(op, map_name, map, weight, bias, dilation);
   const Shape shape = make_shape(op, map, weight.size(2), weight.size(3), dilation);
   const torch::stable::accelerator::DeviceGuard guard(map.get_device_index());
   const bool channels_last = is_channels_last(map);
-  const Tensor x = dense(map), filter = dense(weight);
+  const Tensor filter = dense(weight);
   std::optional<Tensor> dense_bias;
   if (bias) dense_bias = dense(*bias);
+  if (channels_last) {
+    std::optional<Tensor> done;
+    with_dtype(op, map.scalar_type(), [&](auto tag) {
+      done = convolve_channels_last<decltype(tag)>(op, shape, map, filter, dense_bias, flip);
+    });
+    if (done) return *done;
+  }
+  const Tensor x = dense(map);
   Tensor out = torch::stable::new_empty(map, map.sizes());
   with_dtype(op, map.scalar_type(), [&](auto tag) {
     if (out.numel() != 0) run_forward<decltype(tag)>(op, shape, x, filter, dense_bias, flip, out);

@@ -13,12 +13,13 @@ cudaError_t direct_forward(const Shape& shape, const T* x, const T* weight, cons
                            bool flip, T* out, cudaStream_t stream);
 
 // Bytes of fp32 partial sums that direct_backward_weight needs; they depend on the shape and T
-// only.
+// and the variants only.
 template <class T>
-size_t direct_backward_weight_workspace(const Shape& shape);
+size_t direct_backward_weight_workspace(const Shape& shape, Variants variants = {});
 
 template <class T>
 cudaError_t direct_backward_weight(const Shape& shape, const T* grad_output, const T* x,
-                                   T* grad_weight, float* workspace, cudaStream_t stream);
+                                   T* grad_weight, float* workspace, cudaStream_t stream,
+                                   Variants variants = {});
 
 }  // namespace unireplknet::cuda

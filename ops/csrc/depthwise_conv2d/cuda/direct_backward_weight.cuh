@@ -31,15 +31,16 @@ struct BackwardWeightPlan {
   int column_ranges, tiles_x, tiles;
   int items, items_per_block, parts;  // an item is a tile of images_per_block images; parts blocks
                                       // share a channel's items
-  int x_pitch, x_plane_pitch, grad_pitch, grad_plane_pitch;
+  int x_pitch, x_plane_pitch, grad_pitch, grad_plane_pitch, stage_floats;
   RowCopy x_load, grad_load;
   int threads;
   int64_t blocks;
   size_t shared_bytes;
 };
 
+// `stages` items of a block are in shared memory at a time.
 inline BackwardWeightPlan plan_backward_weight(const Shape& shape, int filter_rows, int columns,
-                                               const void* grad_output = nullptr,
+                                               int stages, const void* grad_output = nullptr,
                                                const void* x = nullptr, size_t element_bytes = 4) {
   BackwardWeightPlan plan{};
   plan.shape = shape;
@@ -66,7 +67,8 @@ inline BackwardWeightPlan plan_backward_weight(const Shape& shape, int filter_ro
     const int grad_rows = std::min(shape.height, plan.groups * kMapRows + shape.kernel_height - 1);
     plan.x_plane_pitch = skewed_pitch(rows * plan.x_pitch);
     plan.grad_plane_pitch = skewed_pitch(grad_rows * plan.grad_pitch);
-    const size_t tiles = sizeof(float) * images * (plan.x_plane_pitch + plan.grad_plane_pitch);
+    plan.stage_floats = images * (plan.x_plane_pitch + plan.grad_plane_pitch);
+    const size_t tiles = sizeof(float) * stages * plan.stage_floats;
     const size_t sums = sizeof(float) * plan.filter_groups * columns * plan.positions.value();
     plan.shared_bytes = (images + images % 2) * sizeof(int64_t) + std::max(tiles, sums);
   };
@@ -100,7 +102,7 @@ inline BackwardWeightPlan plan_backward_weight(const Shape& shape, int filter_ro
   return plan;
 }
 
-template <class T, int kFilterRows, int kColumns>
+template <class T, int kFilterRows, int kColumns, int kStages>
 __global__ void __launch_bounds__(kDirectThreads,
                                   resident_blocks(kFilterRows* kColumns + 4 * kStrip + kColumns))
     direct_backward_weight_kernel(const T* __restrict__ grad_output, const T* __restrict__ x,
@@ -108,8 +110,6 @@ __global__ void __launch_bounds__(kDirectThreads,
   UNIREPLKNET_DYNAMIC_SHARED(int64_t, starts);
   const int images_per_block = plan.images_per_block.value(), strips = plan.strips.value();
   float* shared = reinterpret_cast<float*>(starts + images_per_block + images_per_block % 2);
-  float* x_tile = shared;
-  float* grad_tile = x_tile + images_per_block * plan.x_plane_pitch;
   const Shape& shape = plan.shape;
 
   const int part = blockIdx.x % plan.parts, range = blockIdx.x / plan.parts % plan.column_ranges;
@@ -122,32 +122,58 @@ __global__ void __launch_bounds__(kDirectThreads,
   const int rest = plan.strips.divide(position), strip = position - rest * strips;
   const int group = plan.images_per_block.divide(rest), image = rest - group * images_per_block;
 
+  // What is known of an item: which images, and which rows of the map and of grad_output.
+  struct Item {
+    int tile, first_image, images, y_begin, rows, grad_begin, grad_rows;
+  };
+  auto find_item = [&](int index) {
+    Item item;
+    item.tile = index % plan.tiles;
+    item.first_image = index / plan.tiles * images_per_block;
+    item.images = min(images_per_block, static_cast<int>(shape.batch) - item.first_image);
+    item.y_begin = item.tile / plan.tiles_x * plan.groups * kMapRows;
+    item.rows = min(plan.groups * kMapRows, shape.height - item.y_begin);
+    item.grad_begin = max(0, item.y_begin - shape.padding_height());
+    item.grad_rows =
+        min(shape.height, item.y_begin + item.rows + shape.padding_height()) - item.grad_begin;
+    return item;
+  };
+
   float sums[kFilterRows][kColumns] = {};
-  const int last_item = min(plan.items, (part + 1) * plan.items_per_block);
-  for (int item = part * plan.items_per_block; item < last_item; ++item) {
-    const int tile = item % plan.tiles, first_image = item / plan.tiles * images_per_block;
-    const int y_begin = tile / plan.tiles_x * plan.groups * kMapRows;
-    const int x_begin = tile % plan.tiles_x * strips * kStrip;
-    const int images = min(images_per_block, static_cast<int>(shape.batch) - first_image);
-    __syncthreads();
-    for (int i = threadIdx.x; i < images; i += blockDim.x) {
-      starts[i] = ((first_image + i) * shape.channels + channel) * shape.height * shape.width;
+  const int filter_rows = shape.kernel_height - filter_group * kFilterRows;
+  const int first_item = part * plan.items_per_block;
+  const int last_item = min(plan.items, first_item + plan.items_per_block);
+  // With two stages an item is on its way while the block computes on the one before.
+  for (int next = first_item; next < last_item + kStages - 1; ++next) {
+    if (next < last_item) {
+      const Item item = find_item(next);
+      float* x_tile = shared + (next - first_item) % kStages * plan.stage_floats;
+      __syncthreads();
+      for (int i = threadIdx.x; i < item.images; i += blockDim.x) {
+        starts[i] =
+            ((item.first_image + i) * shape.channels + channel) * shape.height * shape.width;
+      }
+      __syncthreads();
+      const int x_begin = item.tile % plan.tiles_x * strips * kStrip;
+      const Planes x_held{starts, item.images, shape.width, plan.x_pitch, plan.x_plane_pitch};
+      const Planes grad_held{starts, item.images, shape.width, plan.grad_pitch,
+                             plan.grad_plane_pitch};
+      load_tile(x_tile, x, x_held, item.y_begin, item.rows,
+                x_begin - shape.padding_width() - kShift + first_column, plan.x_load);
+      load_tile(x_tile + images_per_block * plan.x_plane_pitch, grad_output, grad_held,
+                item.grad_begin, item.grad_rows, x_begin, plan.grad_load);
     }
-    __syncthreads();
-    const int rows = min(plan.groups * kMapRows, shape.height - y_begin);
-    const int grad_begin = max(0, y_begin - shape.padding_height());
-    const int grad_rows = min(shape.height, y_begin + rows + shape.padding_height()) - grad_begin;
-    const Planes x_held{starts, images, shape.width, plan.x_pitch, plan.x_plane_pitch};
-    const Planes grad_held{starts, images, shape.width, plan.grad_pitch, plan.grad_plane_pitch};
-    load_tile(x_tile, x, x_held, y_begin, rows,
-              x_begin - shape.padding_width() - kShift + first_column, plan.x_load);
-    load_tile(grad_tile, grad_output, grad_held, grad_begin, grad_rows, x_begin, plan.grad_load);
     cp_async_commit();
-    cp_async_wait<0>();
+    const int current = next - (kStages - 1);
+    if (current < first_item) continue;
+    cp_async_wait<kStages - 1>();
     __syncthreads();
 
-    if (filter_group < plan.filter_groups && image < images) {
-      for (int row = group * kMapRows; row < min(rows, (group + 1) * kMapRows); ++row) {
+    const Item item = find_item(current);
+    const float* x_tile = shared + (current - first_item) % kStages * plan.stage_floats;
+    const float* grad_tile = x_tile + images_per_block * plan.x_plane_pitch;
+    if (filter_group < plan.filter_groups && image < item.images) {
+      for (int row = group * kMapRows; row < min(item.rows, (group + 1) * kMapRows); ++row) {
         constexpr int kStrips = (kShift + kColumns + kStrip - 1 + kStrip - 1) / kStrip;
         float window[kStrips * kStrip];
         const float* x_row = x_tile + image * plan.x_plane_pitch + row * plan.x_pitch;
@@ -156,11 +182,14 @@ __global__ void __launch_bounds__(kDirectThreads,
           load_strip(window + i * kStrip, x_row + strip_offset(strip + i));
         const float* grad_column = grad_tile + image * plan.grad_plane_pitch + strip_offset(strip);
         // The stored row of grad_output that meets this map row under the group's first filter row.
-        const int top =
-            y_begin + row + shape.padding_height() - filter_group * kFilterRows - grad_begin;
+        const int top = item.y_begin + row + shape.padding_height() - filter_group * kFilterRows -
+                        item.grad_begin;
 #pragma unroll
         for (int i = 0; i < kFilterRows; ++i) {
-          if (static_cast<unsigned>(top - i) >= static_cast<unsigned>(grad_rows)) continue;
+          // The last group may have fewer filter rows.
+          if (i >= filter_rows ||
+              static_cast<unsigned>(top - i) >= static_cast<unsigned>(item.grad_rows))
+            continue;
           float grad[kStrip];
           load_strip(grad, grad_column + (top - i) * plan.grad_pitch);
 #pragma unroll
@@ -181,12 +210,19 @@ __global__ void __launch_bounds__(kDirectThreads,
 }
 
 // The sums that a thread keeps, by the filter's width: few taps beyond the filter, and at most
-// about 64 registers.
+// about 64 registers. Variants are compiled for float32 and the width 13; the other copies to
+// shared memory are not asynchronous.
 template <class T, class Use>
-auto with_backward_weight_kernel(int width, const Use& use) {
-#define UNIREPLKNET_USE(rows, columns) \
-  return use(direct_backward_weight_kernel<T, rows, columns>, rows, columns)
+auto with_backward_weight_kernel(int width, const Variants& variants, const Use& use) {
+#define UNIREPLKNET_USE_STAGES(rows, columns, stages) \
+  return use(direct_backward_weight_kernel<T, rows, columns, stages>, rows, columns, stages)
+#define UNIREPLKNET_USE(rows, columns) UNIREPLKNET_USE_STAGES(rows, columns, 1)
   if constexpr (std::is_same_v<T, float>) {
+    if (width == 13) {
+      if (variants.seven_rows && variants.prefetch) UNIREPLKNET_USE_STAGES(7, 13, 2);
+      if (variants.seven_rows) UNIREPLKNET_USE_STAGES(7, 13, 1);
+      if (variants.prefetch) UNIREPLKNET_USE_STAGES(5, 13, 2);
+    }
     switch (width) {
       case 9:
       case 17:
@@ -207,6 +243,7 @@ auto with_backward_weight_kernel(int width, const Use& use) {
   if (width == 7 || width == 21) UNIREPLKNET_USE(7, 7);
   UNIREPLKNET_USE(8, 8);
 #undef UNIREPLKNET_USE
+#undef UNIREPLKNET_USE_STAGES
 }
 
 }  // namespace unireplknet::cuda

@@ -53,18 +53,19 @@ cudaError_t direct_forward(const Shape& shape, const T* x, const T* weight, cons
 }
 
 template <class T>
-size_t direct_backward_weight_workspace(const Shape& shape) {
+size_t direct_backward_weight_workspace(const Shape& shape, Variants variants) {
   const size_t bytes = sizeof(float) * shape.channels * shape.kernel_height * shape.kernel_width;
   if (shape.dilation > 1) return bytes * plan_column_backward_weight(shape).parts;
-  return bytes *
-         with_backward_weight_kernel<T>(shape.kernel_width, [&](auto, int rows, int columns) {
-           return plan_backward_weight(shape, rows, columns).parts;
-         });
+  return bytes * with_backward_weight_kernel<T>(
+                     shape.kernel_width, variants, [&](auto, int rows, int columns, int stages) {
+                       return plan_backward_weight(shape, rows, columns, stages).parts;
+                     });
 }
 
 template <class T>
 cudaError_t direct_backward_weight(const Shape& shape, const T* grad_output, const T* x,
-                                   T* grad_weight, float* workspace, cudaStream_t stream) {
+                                   T* grad_weight, float* workspace, cudaStream_t stream,
+                                   Variants variants) {
   int parts = 0;
   cudaError_t error = cudaErrorInvalidConfiguration;
   if (shape.dilation > 1) {
@@ -79,10 +80,10 @@ cudaError_t direct_backward_weight(const Shape& shape, const T* grad_output, con
                     plan);
     });
   } else {
-    error =
-        with_backward_weight_kernel<T>(shape.kernel_width, [&](auto kernel, int rows, int columns) {
+    error = with_backward_weight_kernel<T>(
+        shape.kernel_width, variants, [&](auto kernel, int rows, int columns, int stages) {
           const BackwardWeightPlan plan =
-              plan_backward_weight(shape, rows, columns, grad_output, x, sizeof(T));
+              plan_backward_weight(shape, rows, columns, stages, grad_output, x, sizeof(T));
           parts = plan.parts;
           if (plan.blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
           return launch(kernel, dim3(static_cast<unsigned>(plan.blocks)), dim3(plan.threads),

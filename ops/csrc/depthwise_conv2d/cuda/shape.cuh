@@ -2,6 +2,9 @@
 // kernel family.
 #pragma once
 
+#include <algorithm>
+#include <string>
+
 #include "ptx.cuh"
 
 namespace unireplknet::cuda {
@@ -19,5 +22,37 @@ struct Shape {
   __host__ __device__ int padding_height() const { return dilation * (kernel_height - 1) / 2; }
   __host__ __device__ int padding_width() const { return dilation * (kernel_width - 1) / 2; }
 };
+
+// Ways to compute that no GPU has been timed with. A call takes those that it is asked to take,
+// where they suit its shape.
+struct Variants {
+  bool seven_rows = false;     // gradient of the filter: a warp or thread has 7 filter rows
+  bool prefetch = false;       // a block loads a tile while it computes on the one before
+  bool channels_last = false;  // 16-bit maps in that layout are not copied to NCHW and back
+
+  bool operator==(const Variants& other) const {
+    return seven_rows == other.seven_rows && prefetch == other.prefetch &&
+           channels_last == other.channels_last;
+  }
+};
+
+// Reads their names, separated by commas; false if one is unknown.
+inline bool parse_variants(const std::string& names, Variants& variants) {
+  variants = {};
+  for (size_t begin = 0, end; begin < names.size(); begin = end + 1) {
+    end = std::min(names.find(',', begin), names.size());
+    const std::string name = names.substr(begin, end - begin);
+    if (name == "seven_rows") {
+      variants.seven_rows = true;
+    } else if (name == "prefetch") {
+      variants.prefetch = true;
+    } else if (name == "channels_last") {
+      variants.channels_last = true;
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
 
 }  // namespace unireplknet::cuda

@@ -27,6 +27,8 @@ inline bool tensor_core_supported(const Shape& shape) {
          shape.kernel_width <= kTensorCoreMaxKernel;
 }
 
+// Which of the variants a call takes depends on its shape alone, and they add in other orders.
+
 // out = conv(x, weight) + bias, accumulated in fp32 and rounded once. `flip` turns the filter by
 // 180 degrees: the gradient of the input for x = grad_output. `bias` may be null. T is __half or
 // __nv_bfloat16. A value that is not finite reaches, beyond the outputs whose window holds it,
@@ -34,16 +36,24 @@ inline bool tensor_core_supported(const Shape& shape) {
 // band are computed.
 template <class T>
 cudaError_t tensor_core_forward(const Shape& shape, const T* x, const T* weight, const T* bias,
-                                bool flip, T* out, cudaStream_t stream);
+                                bool flip, T* out, cudaStream_t stream, Variants variants = {});
+
+// The same for x and out that lie dense in channels_last, where tensor_core_channels_last_supported
+// says that their shape and addresses allow it.
+bool tensor_core_channels_last_supported(const Shape& shape, const void* x, const void* out);
+template <class T>
+cudaError_t tensor_core_channels_last(const Shape& shape, const T* x, const T* weight,
+                                      const T* bias, bool flip, T* out, cudaStream_t stream);
 
 // Bytes of fp32 partial sums that tensor_core_backward_weight needs.
-size_t tensor_core_backward_weight_workspace(const Shape& shape);
+size_t tensor_core_backward_weight_workspace(const Shape& shape, Variants variants = {});
 
 // grad_weight (channels, kernel_height, kernel_width), summed in fp32 in an order that depends on
 // the shape alone.
 template <class T>
 cudaError_t tensor_core_backward_weight(const Shape& shape, const T* grad_output, const T* x,
-                                        T* grad_weight, float* workspace, cudaStream_t stream);
+                                        T* grad_weight, float* workspace, cudaStream_t stream,
+                                        Variants variants = {});
 
 // --- shared by the two kernels ---
 

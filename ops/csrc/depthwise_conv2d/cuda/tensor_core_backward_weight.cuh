@@ -12,9 +12,9 @@
 // Only the distance m - n says to which tap a product belongs, so all columns, rows and images add
 // to the same accumulators, and the diagonals of D are summed once at the end: grad_weight[i, j] =
 // sum_n D[j + n + shift, n]. Both operands are read from row-major rows by ldmatrix.trans. A warp
-// has up to kTapRows kernel rows; an input row, read once, meets the rows of grad_output that these
-// kernel rows pair it with, which are in registers. Blocks share the images among them; each writes
-// fp32 sums, and a second kernel adds them in a fixed order.
+// has up to kTapRows kernel rows (4, or 7 as a variant); an input row, read once, meets the rows of
+// grad_output that these kernel rows pair it with, which are in registers. Blocks share the images
+// among them; each writes fp32 sums, and a second kernel adds them in a fixed order.
 #pragma once
 
 #include "reduction.cuh"
@@ -24,8 +24,8 @@ namespace unireplknet::cuda {
 
 namespace tensor_core {
 
-template <class T, int kChunks>
-__global__ void __launch_bounds__(32 * kMaxWarps, 2)
+template <class T, int kChunks, int kTapRows, int kStages>
+__global__ void __launch_bounds__(32 * max_warps(kTapRows), least_blocks(kTapRows))
     backward_weight_kernel(const T* __restrict__ grad_output, const T* __restrict__ x,
                            T* __restrict__ grad_weight, float* __restrict__ partial,
                            const BackwardWeightPlan plan) {
@@ -57,54 +57,68 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
 
   float sums[kTapRows][kTiles][4] = {};
   const int64_t units = plan.units();
+  const int first_unit = static_cast<int>(units * split / plan.splits);
   const int last_unit = static_cast<int>(units * (split + 1) / plan.splits);
-  for (int unit = static_cast<int>(units * split / plan.splits); unit < last_unit; ++unit) {
-    const int left = unit % plan.column_tiles * plan.tile_columns;
-    const int top = unit / plan.column_tiles % plan.row_tiles * plan.tile_rows;
-    const int image = unit / plan.column_tiles / plan.row_tiles * plan.images;
-    const int64_t first_plane = image * image_elements + channel * plane;
+  // With two stages a unit is on its way while the block computes on the one before.
+  for (int next = first_unit; next < last_unit + kStages - 1; ++next) {
+    if (next < last_unit) {
+      const int left = next % plan.column_tiles * plan.tile_columns;
+      const int top = next / plan.column_tiles % plan.row_tiles * plan.tile_rows;
+      const int image = next / plan.column_tiles / plan.row_tiles * plan.images;
+      const int64_t first_plane = image * image_elements + channel * plane;
+      unsigned char* target = shared + (next - first_unit) % kStages * plan.stage_bytes;
 
-    TileBounds bounds;
-    bounds.images = min(plan.images, plan.batch - image);
-    bounds.width = plan.width;
-    bounds.first_row = top;
-    bounds.first_index = 0;
-    bounds.rows = min(plan.height, top + plan.tile_rows) - top;
-    bounds.first_column = left;
-    copy_tile<0>(plan.grad_vector, grad_output + first_plane, image_elements, plan.grad_layout,
-                 bounds, shared + plan.grad_offset);
-    const int groups = (bounds.rows + group_rows - 1) / group_rows;
-    bounds.first_row = top > padding ? top - padding : 0;
-    bounds.first_index = bounds.first_row - (top - padding);
-    bounds.rows = min(plan.height, top + plan.tile_rows + padding) - bounds.first_row;
-    bounds.first_column = left - plan.x_layout.margin;
-    copy_tile<0>(plan.x_vector, x + first_plane, image_elements, plan.x_layout, bounds, shared);
+      TileBounds bounds;
+      bounds.images = min(plan.images, plan.batch - image);
+      bounds.width = plan.width;
+      bounds.first_row = top;
+      bounds.first_index = 0;
+      bounds.rows = min(plan.height, top + plan.tile_rows) - top;
+      bounds.first_column = left;
+      copy_tile<0>(plan.grad_vector, grad_output + first_plane, image_elements, plan.grad_layout,
+                   bounds, target + plan.grad_offset);
+      bounds.first_row = top > padding ? top - padding : 0;
+      bounds.first_index = bounds.first_row - (top - padding);
+      bounds.rows = min(plan.height, top + plan.tile_rows + padding) - bounds.first_row;
+      bounds.first_column = left - plan.x_layout.margin;
+      copy_tile<0>(plan.x_vector, x + first_plane, image_elements, plan.x_layout, bounds, target);
+    }
     cp_async_commit();
-    cp_async_wait<0>();
+    const int unit = next - (kStages - 1);
+    if (unit < first_unit) continue;
+    cp_async_wait<kStages - 1>();
     __syncthreads();
 
+    const int left = unit % plan.column_tiles * plan.tile_columns;
+    const int top = unit / plan.column_tiles % plan.row_tiles * plan.tile_rows;
+    const int images =
+        min(plan.images, plan.batch - unit / plan.column_tiles / plan.row_tiles * plan.images);
+    const int rows = min(plan.height, top + plan.tile_rows) - top;
+    const int groups = (rows + group_rows - 1) / group_rows;
+    const int first_index = max(0, padding - top);
+    const SharedAddress held =
+        shared_address(shared + (unit - first_unit) % kStages * plan.stage_bytes);
     const int tile_width = min(plan.tile_columns, plan.width - left);
     const int runs = (tile_width + 8 * kWeightBlocks - 1) / (8 * kWeightBlocks);
-    const int segments = bounds.images * groups * runs;
-    const float per_images = 1.f / bounds.images, per_groups = 1.f / groups;
+    const int segments = images * groups * runs;
+    const float per_images = 1.f / images, per_groups = 1.f / groups;
     for (int first = 16 * position; first < segments; first += 16 * plan.positions) {
       // Lanes give addresses in the order of an operand's registers: segments 0 to 7 with the first
       // and with the second of two chunks, then segments 8 to 15. Without a segment all rows are
       // zeros.
       const int segment = first + lane % 8 + lane / 16 * 8;
       const int row_of_all = divide(segment, per_images);
-      const int segment_image = segment - row_of_all * bounds.images;
+      const int segment_image = segment - row_of_all * images;
       const int run = divide(row_of_all, per_groups);
       const int group = row_of_all - run * groups;
       const int lane_row = segment < segments ? top + group * group_rows : 1 << 24;
       const SharedAddress lane_column = run * 16 * kWeightBlocks + lane / 8 % 2 * 16;
-      const SharedAddress grad_address = shared_address(shared + plan.grad_offset) +
+      const SharedAddress grad_address = held + plan.grad_offset +
                                          segment_image * plan.grad_layout.image_stride +
                                          group * plan.grad_layout.group_stride + lane_column;
-      const SharedAddress x_address =
-          shared_address(shared) + segment_image * plan.x_layout.image_stride +
-          group * plan.x_layout.group_stride -
-          plan.x_layout.template offset<0>(bounds.first_index) + lane_column;
+      const SharedAddress x_address = held + segment_image * plan.x_layout.image_stride +
+                                      group * plan.x_layout.group_stride -
+                                      plan.x_layout.template offset<0>(first_index) + lane_column;
 
       // What at least one of the segments needs.
       const int first_row = divide(first, per_images);
@@ -240,11 +254,20 @@ template <class T, int kChunks>
 cudaError_t launch_backward_weight_as(const BackwardWeightPlan& plan, const T* grad_output,
                                       const T* x, T* grad_weight, float* workspace,
                                       cudaStream_t stream) {
+  auto kernel = backward_weight_kernel<T, kChunks, kDefaultTapRows, 1>;
+  if constexpr (kChunks <= kMostVariedChunks) {
+    const bool seven = plan.tap_rows == kSevenTapRows;
+    if (seven) kernel = backward_weight_kernel<T, kChunks, kSevenTapRows, 1>;
+    if (plan.stages == 2) {
+      kernel = seven ? backward_weight_kernel<T, kChunks, kSevenTapRows, 2>
+                     : backward_weight_kernel<T, kChunks, kDefaultTapRows, 2>;
+    }
+  }
   const int64_t count = plan.grid_size();
   if (count > kMaxBlocks) return cudaErrorInvalidConfiguration;
-  const cudaError_t error = launch(
-      backward_weight_kernel<T, kChunks>, dim3(static_cast<unsigned>(count)), dim3(plan.threads()),
-      plan.shared_bytes, stream, grad_output, x, grad_weight, workspace, plan);
+  const cudaError_t error =
+      launch(kernel, dim3(static_cast<unsigned>(count)), dim3(plan.threads()), plan.shared_bytes,
+             stream, grad_output, x, grad_weight, workspace, plan);
   if (error != cudaSuccess || plan.splits == 1) return error;
   const int64_t taps = int64_t{plan.channels} * plan.kernel_height * plan.kernel_width;
   return launch_add_partials(workspace, grad_weight, taps, plan.splits, stream);
@@ -269,9 +292,10 @@ cudaError_t launch_backward_weight(const BackwardWeightPlan& plan, const T* grad
 
 template <class T>
 cudaError_t tensor_core_backward_weight(const Shape& shape, const T* grad_output, const T* x,
-                                        T* grad_weight, float* workspace, cudaStream_t stream) {
+                                        T* grad_weight, float* workspace, cudaStream_t stream,
+                                        Variants variants) {
   using namespace tensor_core;
-  BackwardWeightPlan plan = remembered_plan(shape, choose_backward_weight_plan);
+  BackwardWeightPlan plan = remembered_plan(shape, variants, choose_backward_weight_plan);
   complete_plan(plan, grad_output, x);
   return launch_backward_weight(plan, grad_output, x, grad_weight, workspace, stream);
 }

@@ -4,8 +4,9 @@
 namespace unireplknet::cuda {
 
 template cudaError_t tensor_core_forward(const Shape&, const __half*, const __half*, const __half*,
-                                         bool, __half*, cudaStream_t);
+                                         bool, __half*, cudaStream_t, Variants);
 template cudaError_t tensor_core_forward(const Shape&, const __nv_bfloat16*, const __nv_bfloat16*,
-                                         const __nv_bfloat16*, bool, __nv_bfloat16*, cudaStream_t);
+                                         const __nv_bfloat16*, bool, __nv_bfloat16*, cudaStream_t,
+                                         Variants);
 
 }  // namespace unireplknet::cuda

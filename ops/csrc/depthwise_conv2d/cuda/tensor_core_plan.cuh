@@ -33,6 +33,9 @@ constexpr int64_t kMaxBlocks = 0x7fffffff;
 // Images of a tile at most; more than the 16 that a warp takes at a time are for small maps.
 constexpr int kMaxImages = 64;
 
+// Variants are compiled for kernel widths to 17, which is up to so many chunks under 8 outputs.
+constexpr int kMostVariedChunks = 3;
+
 // What a part of a launch needs.
 struct Work {
   double tensor = 0;        // cycles of the tensor cores
@@ -77,11 +80,13 @@ inline double launch_cycles(int64_t count, const Work& block, double bytes, doub
 
 constexpr int kThreads = 128;
 constexpr int kRows = 4;
+constexpr int kForwardResident = 4;  // blocks that a multiprocessor's registers hold
 
 struct ForwardPlan {
   TileLayout layout;
   int blocks;                      // of 8 columns in a segment: 1, 2 or 4
-  int batch_groups, images;        // images of a block
+  int batch_groups, images;        // images that a block has in shared memory at a time
+  int groups_per_block, stages;    // batch groups of a block, and of them in shared memory: 1 or 2
   int row_tiles, tile_rows;        // output rows of a block, a multiple of kRows
   int column_tiles, tile_columns;  // output columns of a block, a multiple of the segment's width
                                    // unless the tile is as wide as the map
@@ -89,9 +94,12 @@ struct ForwardPlan {
   int vector;        // elements of a copy from global memory
   int store_vector;  // elements of a store
   bool flip;
-  int zero_offset, filter_offset, shared_bytes;
+  int stage_bytes, zero_offset, filter_offset, shared_bytes;
 
-  int64_t grid_size() const { return int64_t{batch_groups} * channels * row_tiles * column_tiles; }
+  int64_t grid_size() const {
+    return divide_up(int64_t{batch_groups}, int64_t{groups_per_block}) * channels * row_tiles *
+           column_tiles;
+  }
 };
 
 // Words of 2 taps in one of the two copies of a filter row.
@@ -152,29 +160,34 @@ inline double forward_cycles(const Shape& shape, const ForwardPlan& plan) {
   if (runs > 1) row.add(forward_row(shape, plan.blocks, (runs - 1) * 8 * plan.blocks), 1. / runs);
   if (runs > 2) row.add(forward_row(shape, plan.blocks, 8 * plan.blocks), double(runs - 2) / runs);
 
+  const int rounds = plan.groups_per_block;
   Work block;
-  block.tensor = tiles * pairs * row.tensor;
+  block.tensor = rounds * tiles * pairs * row.tensor;
   const int rows = std::min(plan.tile_rows + shape.kernel_height - 1, shape.height);
   const double loaded = 2. * images * rows * plan.layout.columns;
   const double stored = 2. * images * std::min(plan.tile_rows, shape.height) *
                         std::min(plan.tile_columns, shape.width);
-  block.shared = tiles * steps * row.shared + 2 * stored / 128;
-  block.instructions = tiles * (pairs * row.instructions + steps * 16 + 200 + 50 * plan.blocks) +
-                       600 + 2 * shape.kernel_height * filter_words(chunks_of(shape.kernel_width));
-  block.add_copy(double(images) * rows, std::min(plan.layout.columns, shape.width),
+  block.shared = rounds * (tiles * steps * row.shared + 2 * stored / 128);
+  block.instructions =
+      rounds * tiles * (pairs * row.instructions + steps * 16 + 200 + 50 * plan.blocks) + 600 +
+      2 * shape.kernel_height * filter_words(chunks_of(shape.kernel_width));
+  block.add_copy(double(rounds) * images * rows, std::min(plan.layout.columns, shape.width),
                  copy_vector(shape.width, plan.layout.margin, nullptr));
-  block.steps = divide_up(tiles, kThreads / 32) * steps;
+  block.steps = rounds * divide_up(tiles, kThreads / 32) * steps;
   const int64_t count = plan.grid_size();
   const double map = 2. * shape.planes() * shape.height * shape.width;
-  return launch_cycles(count, block, 2 * map, count * (loaded + stored), kThreads,
+  return launch_cycles(count, block, 2 * map, count * rounds * (loaded + stored), kThreads,
                        plan.shared_bytes, plan.blocks == 4 ? 168 : 128);
 }
 
-// Calls visit(plan) for every plan that fits, complete but for what complete_plan adds.
+// Calls visit(plan) for every plan of these variants that fits, complete but for what complete_plan
+// adds.
 template <class Visit>
-void visit_forward_plans(const Shape& shape, Visit visit) {
+void visit_forward_plans(const Shape& shape, const Variants& variants, Visit visit) {
   const int chunks = chunks_of(shape.kernel_width), margin = margin_of(shape.kernel_width);
+  if (variants.prefetch && chunks > kMostVariedChunks) return;
   ForwardPlan plan{};
+  plan.stages = variants.prefetch ? 2 : 1;
   plan.batch = static_cast<int>(shape.batch);
   plan.channels = static_cast<int>(shape.channels);
   plan.height = shape.height;
@@ -202,12 +215,26 @@ void visit_forward_plans(const Shape& shape, Visit visit) {
           // The bound keeps sizes within 32 bits.
           if (int64_t{plan.images} * rows * columns > int64_t{1} << 24) continue;
           plan.layout = make_layout(margin, columns, rows, kRows, plan.images);
-          plan.zero_offset = plan.images * plan.layout.image_stride;
+          plan.stage_bytes = plan.images * plan.layout.image_stride;
+          plan.zero_offset = plan.stages * plan.stage_bytes;
           plan.filter_offset = plan.zero_offset + zero_bytes(chunks, plan.blocks);
           plan.shared_bytes = plan.filter_offset + shape.kernel_height * 8 * filter_words(chunks);
           if (plan.shared_bytes > static_cast<int>(kMaxSharedBytes)) continue;
+          plan.groups_per_block = 1;
           if (plan.grid_size() > kMaxBlocks) continue;
-          visit(plan);
+          if (!variants.prefetch) visit(plan);
+          // One to three blocks for each place on the device, each with a group to fetch ahead.
+          const int resident = std::max(
+              1, std::min(kProcessorSharedBytes / (plan.shared_bytes + 1024), kForwardResident));
+          const int64_t batch_groups = plan.batch_groups, tiles = plan.grid_size() / batch_groups;
+          for (int waves = 1; variants.prefetch && batch_groups > 1 && waves <= 3; ++waves) {
+            const int64_t wanted = divide_up(int64_t{waves} * kProcessors * resident, tiles);
+            const int64_t share = divide_up(batch_groups, std::min(batch_groups, wanted));
+            const int groups = std::max(2, static_cast<int>(share));
+            if (groups == plan.groups_per_block) continue;
+            plan.groups_per_block = groups;
+            visit(plan);
+          }
           break;
         }
       }
@@ -222,23 +249,31 @@ inline void complete_plan(ForwardPlan& plan, const void* x, const void* out, boo
   plan.flip = flip;
 }
 
-inline ForwardPlan choose_forward_plan(const Shape& shape) {
+// Without the variants for which no plan fits.
+inline ForwardPlan choose_forward_plan(const Shape& shape, Variants variants) {
   ForwardPlan best{};
   double least = 0;
-  visit_forward_plans(shape, [&](const ForwardPlan& plan) {
+  visit_forward_plans(shape, variants, [&](const ForwardPlan& plan) {
     const double cycles = forward_cycles(shape, plan);
     if (best.images != 0 && cycles >= least) return;
     best = plan;
     least = cycles;
   });
-  return best;
+  if (best.images != 0 || !variants.prefetch) return best;
+  variants.prefetch = false;
+  return choose_forward_plan(shape, variants);
 }
 
 // --- gradient of the filter ---
 
-constexpr int kTapRows = 4;
+constexpr int kDefaultTapRows = 4;
+constexpr int kSevenTapRows = 7;
 constexpr int kWeightBlocks = 2;
-constexpr int kMaxWarps = 8;
+// Warps of a block at most, and the registers of a thread that follow from the blocks of that size
+// which should fit on a multiprocessor: 2 and, with seven rows of sums, 3.
+constexpr int max_warps(int tap_rows) { return tap_rows == kDefaultTapRows ? 8 : 4; }
+constexpr int least_blocks(int tap_rows) { return tap_rows == kDefaultTapRows ? 2 : 3; }
+constexpr int weight_registers(int tap_rows) { return tap_rows == kDefaultTapRows ? 128 : 168; }
 constexpr int kDiagonalPitch = 9;
 
 struct BackwardWeightPlan {
@@ -247,10 +282,12 @@ struct BackwardWeightPlan {
   int row_tiles, tile_rows;        // rows of grad_output in a unit, a multiple of group_rows
   int column_tiles, tile_columns;  // columns of grad_output in a unit, a multiple of a segment's
   int splits;                      // blocks that share the units of a channel
+  int stages;                      // units in shared memory at a time: 1 or 2
+  int tap_rows;                    // kernel rows of a warp: kDefaultTapRows or kSevenTapRows
   int tap_groups, positions;       // warps: groups of kernel rows, and shares of the segments
   int batch, channels, height, width, kernel_height, kernel_width;
   int x_vector, grad_vector;  // elements of a copy from global memory
-  int grad_offset, zero_offset, shared_bytes;
+  int grad_offset, stage_bytes, zero_offset, shared_bytes;
 
   int threads() const { return 32 * tap_groups * positions; }
   int64_t grid_size() const { return int64_t{splits} * channels; }
@@ -290,8 +327,8 @@ inline double backward_weight_cycles(const Shape& shape, const BackwardWeightPla
   int samples = 0;
   for (int group = 0; group < groups; group += span, ++samples) {
     const int last_group = std::min(group + span, groups) - 1;
-    for (int tap = 0; tap < shape.kernel_height; tap += kTapRows) {
-      const int tap_rows = std::min(kTapRows, shape.kernel_height - tap);
+    for (int tap = 0; tap < shape.kernel_height; tap += plan.tap_rows) {
+      const int tap_rows = std::min(plan.tap_rows, shape.kernel_height - tap);
       const int begin = std::max(0, padding - tap - group_rows * last_group);
       const int end =
           std::min(group_rows + tap_rows - 1, shape.height + padding - tap - group_rows * group);
@@ -325,36 +362,40 @@ inline double backward_weight_cycles(const Shape& shape, const BackwardWeightPla
                  copy_vector(shape.width, plan.x_layout.margin, nullptr));
   block.add_copy(units * images * std::min(plan.tile_rows, shape.height),
                  std::min(plan.tile_columns, shape.width), copy_vector(shape.width, 8, nullptr));
-  // Between units nothing of the block is under way.
-  block.steps = units * (rounds * longest + kBlockLatency / 60);
+  // Between units nothing of the block is under way, unless it prefetches.
+  block.steps = units * (rounds * longest + (plan.stages == 1 ? kBlockLatency / 60 : 0));
   const int64_t count = plan.grid_size();
   const double map = 2. * shape.planes() * shape.height * shape.width;
   return launch_cycles(count, block, 2 * map, count * units * loaded, plan.threads(),
-                       plan.shared_bytes, 128) +
+                       plan.shared_bytes, weight_registers(plan.tap_rows)) +
          (plan.splits > 1 ? 2000 : 0);
 }
 
-// Calls visit(plan) for every plan that fits, complete but for what complete_plan adds.
+// As visit_forward_plans.
 template <class Visit>
-void visit_backward_weight_plans(const Shape& shape, Visit visit) {
+void visit_backward_weight_plans(const Shape& shape, const Variants& variants, Visit visit) {
   const int chunks = chunks_of(shape.kernel_width), margin = margin_of(shape.kernel_width);
   const int taps = shape.kernel_height * shape.kernel_width;
+  if ((variants.seven_rows || variants.prefetch) && chunks > kMostVariedChunks) return;
   BackwardWeightPlan plan{};
+  plan.stages = variants.prefetch ? 2 : 1;
+  plan.tap_rows = variants.seven_rows ? kSevenTapRows : kDefaultTapRows;
   plan.batch = static_cast<int>(shape.batch);
   plan.channels = static_cast<int>(shape.channels);
   plan.height = shape.height;
   plan.width = shape.width;
   plan.kernel_height = shape.kernel_height;
   plan.kernel_width = shape.kernel_width;
-  plan.tap_groups = divide_up(shape.kernel_height, kTapRows);
-  for (plan.positions = 1; plan.positions * plan.tap_groups <= kMaxWarps; plan.positions *= 2) {
+  plan.tap_groups = divide_up(shape.kernel_height, plan.tap_rows);
+  for (plan.positions = 1; plan.positions * plan.tap_groups <= max_warps(plan.tap_rows);
+       plan.positions *= 2) {
     for (plan.images = kMaxImages; plan.images >= 1; plan.images /= 2) {
       if (plan.images > 1 && plan.images / 2 >= shape.batch) continue;
       plan.batch_groups = static_cast<int>(divide_up(shape.batch, int64_t{plan.images}));
       for (int groups = 1; groups <= 16; groups *= 2) {
-        if (groups > 1 && (groups - 1) * kTapRows >= shape.height) break;
+        if (groups > 1 && (groups - 1) * kDefaultTapRows >= shape.height) break;
         plan.tile_rows = 0;
-        for (int row_tiles = 1; row_tiles == 1 || plan.tile_rows > groups * kTapRows;
+        for (int row_tiles = 1; row_tiles == 1 || plan.tile_rows > groups * kDefaultTapRows;
              row_tiles *= 2) {
           const int group_rows = divide_up(shape.height, row_tiles * groups);
           plan.tile_rows = group_rows * groups;
@@ -372,7 +413,8 @@ void visit_backward_weight_plans(const Shape& shape, Visit visit) {
             plan.grad_layout =
                 make_layout(0, plan.tile_columns, plan.tile_rows, group_rows, plan.images);
             plan.grad_offset = plan.images * plan.x_layout.image_stride;
-            plan.zero_offset = plan.grad_offset + plan.images * plan.grad_layout.image_stride;
+            plan.stage_bytes = plan.grad_offset + plan.images * plan.grad_layout.image_stride;
+            plan.zero_offset = plan.stages * plan.stage_bytes;
             const int sum_bytes =
                 4 * (plan.threads() / 32 * 16 * ((chunks + 1) / 2) * kDiagonalPitch +
                      plan.positions * taps);
@@ -380,16 +422,18 @@ void visit_backward_weight_plans(const Shape& shape, Visit visit) {
                 std::max(plan.zero_offset + zero_bytes(chunks, kWeightBlocks), sum_bytes);
             if (plan.shared_bytes > static_cast<int>(kMaxSharedBytes)) continue;
             // One to three blocks for each place on the device, if there is so much to do.
-            const int resident = std::max(
-                1,
-                std::min(kProcessorSharedBytes / (plan.shared_bytes + 1024), 512 / plan.threads()));
+            const int most_threads = 32 * max_warps(plan.tap_rows) * least_blocks(plan.tap_rows);
+            const int resident =
+                std::max(1, std::min(kProcessorSharedBytes / (plan.shared_bytes + 1024),
+                                     most_threads / plan.threads()));
             const int64_t units = plan.units();
-            if (units > kMaxBlocks) continue;
+            if (units > kMaxBlocks || units < plan.stages) continue;
             plan.splits = 0;
             for (int waves = 1; waves <= 3; ++waves) {
               const int64_t wanted =
                   divide_up(int64_t{waves} * kProcessors * resident, shape.channels);
-              const int64_t per_block = divide_up(units, std::min(units, wanted));
+              const int64_t per_block =
+                  std::max<int64_t>(plan.stages, divide_up(units, std::min(units, wanted)));
               const int splits = static_cast<int>(divide_up(units, per_block));
               if (splits == plan.splits) continue;
               plan.splits = splits;
@@ -408,28 +452,37 @@ inline void complete_plan(BackwardWeightPlan& plan, const void* grad_output, con
   plan.x_vector = copy_vector(plan.width, plan.x_layout.margin, x);
 }
 
-inline BackwardWeightPlan choose_backward_weight_plan(const Shape& shape) {
+inline BackwardWeightPlan choose_backward_weight_plan(const Shape& shape, Variants variants) {
   BackwardWeightPlan best{};
   double least = 0;
-  visit_backward_weight_plans(shape, [&](const BackwardWeightPlan& plan) {
+  visit_backward_weight_plans(shape, variants, [&](const BackwardWeightPlan& plan) {
     const double cycles = backward_weight_cycles(shape, plan);
     if (best.images != 0 && cycles >= least) return;
     best = plan;
     least = cycles;
   });
-  return best;
+  if (best.images != 0 || variants == Variants{}) return best;
+  if (variants.prefetch) {
+    variants.prefetch = false;
+  } else {
+    variants.seven_rows = false;
+  }
+  return choose_backward_weight_plan(shape, variants);
 }
 
 inline size_t backward_weight_workspace(const Shape& shape, const BackwardWeightPlan& plan) {
   return sizeof(float) * plan.splits * shape.channels * shape.kernel_height * shape.kernel_width;
 }
 
-// choose(shape), remembered for the shapes that this thread asked for last: a choice takes some
-// microseconds, about as long as a launch.
+// choose(shape, variants), remembered for the shapes that this thread asked for last: a choice
+// takes some microseconds, about as long as a launch.
 template <class Plan>
-Plan remembered_plan(const Shape& shape, Plan (*choose)(const Shape&)) {
+Plan remembered_plan(const Shape& shape, Variants variants,
+                     Plan (*choose)(const Shape&, Variants)) {
   struct Entry {
     Shape shape;
+    Variants variants;
+    Plan (*choose)(const Shape&, Variants);
     Plan plan;
   };
   constexpr int kEntries = 64;
@@ -443,8 +496,9 @@ Plan remembered_plan(const Shape& shape, Plan (*choose)(const Shape&)) {
   const Shape& known = entry.shape;
   if (known.batch != shape.batch || known.channels != shape.channels ||
       known.height != shape.height || known.width != shape.width ||
-      known.kernel_height != shape.kernel_height || known.kernel_width != shape.kernel_width) {
-    entry = {shape, choose(shape)};
+      known.kernel_height != shape.kernel_height || known.kernel_width != shape.kernel_width ||
+      !(entry.variants == variants) || entry.choose != choose) {
+    entry = {shape, variants, choose, choose(shape, variants)};
   }
   return entry.plan;
 }
