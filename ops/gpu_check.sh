@@ -31,8 +31,8 @@
 # to ops/unireplknet_ops/tuning/. The exit status is 0 only if every stage passed; 'skipped' is said of a
 # tool that is not installed. --device cpu goes through calls 1 and 2 without a GPU, to try the script.
 #
-# Needed: Python >= 3.10 with torch >= 2.10 for CUDA, pytest and pytest-timeout (PYTHON chooses the
-# interpreter, default python3). --carried names the folder that gpu_pack.sh made elsewhere, with the
+# Needed: Python >= 3.10 with torch >= 2.10 for CUDA and pytest, better with pytest-timeout (PYTHON chooses
+# the interpreter, default python3). --carried names the folder that gpu_pack.sh made elsewhere, with the
 # libraries, the program of `plans` and perhaps wheels, which are installed to a temporary folder.
 set -uo pipefail
 
@@ -222,12 +222,13 @@ prepare() {
 # alone, and leaves room for a first compilation by Triton; what a signal cannot end, the stage's limit does.
 # Names are in the log before anything hangs; after an illegal access every other test fails too.
 call_1() {
-    local chosen=(-m gpu) parallel=() plans
+    local chosen=(-m gpu) parallel=() limits=() plans
     stage small_set 50 "$python" "$ops/tests/small_set.py" "$device"
     if [ "$device" = cpu ]; then chosen=(-k cpu); fi
     if "$python" -c 'import xdist' 2>/dev/null; then parallel=(-n 6); fi
+    if "$python" -c 'import pytest_timeout' 2>/dev/null; then limits=(--timeout=90 -o timeout_method=signal); fi
     stage tests 130 "$python" -m pytest "$ops/tests" -v "${chosen[@]}" -p no:cacheprovider \
-        --ignore-glob "$ops/tests/test_cuda_*" --maxfail=10 --timeout=90 -o timeout_method=signal "${parallel[@]}"
+        --ignore-glob "$ops/tests/test_cuda_*" --maxfail=10 "${limits[@]}" "${parallel[@]}"
     stage quick 90 "$python" -m unireplknet_ops.benchmark --device "$device" --quick --minutes 1.2 \
         --output "$output/quick.json"
     if [ "$device" = cpu ]; then return; fi

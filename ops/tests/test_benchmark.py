@@ -559,7 +559,7 @@ def test_the_gpu_script_shows_its_stages_and_their_limits(tmp_path, calls):
 
 
 def test_the_gpu_script_chooses_tests_by_what_they_run_on():
-    pytest.importorskip('pytest_timeout', reason='the script needs pytest-timeout')
+    pytest.importorskip('pytest_timeout', reason='the limit of a test needs pytest-timeout')
     chosen = re.search(r'^tests .* pytest \S+ (.*)$', check_gpu('--dry-run').stdout, re.MULTILINE)
     arguments = shlex.split(chosen[1])
     limit = int(next(a for a in arguments if a.startswith('--timeout=')).split('=')[1])
@@ -578,6 +578,13 @@ def test_the_gpu_script_chooses_tests_by_what_they_run_on():
     assert not without_device
     assert 'test_cuda_wait_for_nothing' in names
     assert not any('left_out' in name for name in names), 'tests of build.py'
+
+
+def test_the_gpu_script_does_without_pytest_timeout(tmp_path):
+    python = fake_python(tmp_path, '*"import pytest_timeout"*) exit 1 ;;')
+    shown = check_gpu('--dry-run', '--stages', '1', PYTHON=python).stdout
+    assert '--maxfail=10' in shown
+    assert '--timeout' not in shown
 
 
 def test_the_gpu_script_installs_what_is_carried(tmp_path):
