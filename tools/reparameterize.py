@@ -14,6 +14,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
     from mmengine.config import Config
     from torch import nn
@@ -99,17 +101,66 @@ def relative_difference(before: list['torch.Tensor'], after: list['torch.Tensor'
     return torch.stack(differences).max().item()
 
 
+def load_weights(
+    model: 'nn.Module', state_dict: 'Mapping[str, torch.Tensor]', checkpoint: str, config: str
+) -> None:
+    """Load all weights of a model, the state dict of a file `checkpoint`, that was built from `config`.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    from unireplknet_mm.errors import UserError
+    from unireplknet_mm.models.whole_model import adapt_state_dict
+    from unireplknet_mm.weights.reading import CheckpointError
+
+    try:
+        model.load_state_dict(adapt_state_dict(state_dict, model))
+    except CheckpointError as error:
+        raise UserError(f'checkpoint {checkpoint}: {error}') from error
+    except RuntimeError as error:
+        summary = '\n'.join(line[:200] for line in str(error).splitlines()[:3])
+        raise UserError(f'{checkpoint} was not trained with {config}.\n{summary}') from error
+
+
+def fold(
+    model: 'nn.Module', cfg: 'Config', config: str, size: 'Sequence[int] | None' = None
+) -> float:
+    """Fold the re-parameterization of a model that was built from the file `config`.
+
+    Args:
+        size: height and width of the random input that the features are compared on.
+
+    Returns:
+        How far the features changed, relative to the largest.
+
+    Raises:
+        UserError: nothing in the model folds, or it changes the features.
+    """
+    from unireplknet_mm import launch
+    from unireplknet_mm.models.whole_model import switch_to_deploy
+
+    if not any(hasattr(module, 'switch_to_deploy') for module in model.modules()):
+        raise launch.UserError(f'the model of {config} has nothing to re-parameterize.')
+    size = size or launch.input_size(cfg) or (224, 224)
+    channels = launch.input_channels(cfg, model)
+    before = extract_features(model, channels, size)
+    switch_to_deploy(model)
+    difference = relative_difference(before, extract_features(model, channels, size))
+    if not difference <= LARGEST_DIFFERENCE:
+        raise launch.UserError(
+            f'the features change by {difference:.1e} (relative) when the model is folded, more '
+            f'than {LARGEST_DIFFERENCE:.0e}.\nNothing was written. Are the weights finite?'
+        )
+    return difference
+
+
 def reparameterize(args: argparse.Namespace) -> None:
     import torch
 
     from unireplknet_mm import launch
     from unireplknet_mm.files import check_replaceable, write_bytes
     from unireplknet_mm.models.state_dict import find_state_dict
-    from unireplknet_mm.models.whole_model import (
-        adapt_state_dict,
-        holds_deploy_form,
-        switch_to_deploy,
-    )
+    from unireplknet_mm.models.whole_model import holds_deploy_form
     from unireplknet_mm.weights.published import local_path
     from unireplknet_mm.weights.reading import CheckpointError, load_checkpoint
 
@@ -124,29 +175,12 @@ def reparameterize(args: argparse.Namespace) -> None:
     model = build_model(cfg)
     try:
         state_dict = find_state_dict(checkpoint)
-        if holds_deploy_form(state_dict):
-            raise launch.UserError(f'{args.checkpoint} is in the deploy structure already.')
-        model.load_state_dict(adapt_state_dict(state_dict, model))
     except CheckpointError as error:
         raise launch.UserError(f'checkpoint {args.checkpoint}: {error}') from error
-    except RuntimeError as error:
-        summary = '\n'.join(line[:200] for line in str(error).splitlines()[:3])
-        raise launch.UserError(
-            f'{args.checkpoint} was not trained with {args.config}.\n{summary}'
-        ) from error
-
-    if not any(hasattr(module, 'switch_to_deploy') for module in model.modules()):
-        raise launch.UserError(f'the model of {args.config} has nothing to re-parameterize.')
-    size = args.input_size or launch.input_size(cfg) or (224, 224)
-    channels = launch.input_channels(cfg, model)
-    before = extract_features(model, channels, size)
-    switch_to_deploy(model)
-    difference = relative_difference(before, extract_features(model, channels, size))
-    if not difference <= LARGEST_DIFFERENCE:
-        raise launch.UserError(
-            f'the features change by {difference:.1e} (relative) when the model is folded, more '
-            f'than {LARGEST_DIFFERENCE:.0e}.\nNothing was written. Are the weights finite?'
-        )
+    if holds_deploy_form(state_dict):
+        raise launch.UserError(f'{args.checkpoint} is in the deploy structure already.')
+    load_weights(model, state_dict, args.checkpoint, args.config)
+    difference = fold(model, cfg, args.config, args.input_size)
     result = dict(
         meta={**(checkpoint.get('meta') or {}), 'deploy': True}, state_dict=model.state_dict()
     )
