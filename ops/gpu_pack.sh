@@ -45,7 +45,7 @@ python=${PYTHON:-python3}
 IN_THE_IMAGE='einops matplotlib numpy opencv-python-headless packaging pillow pyyaml regex rich scikit-image
     scipy six tqdm'
 # What the requirements leave to pip to find.
-NEEDED_BY_THEM=(model-index ordered-set platformdirs wcwidth)
+NEEDED_BY_THEM=(markdown model-index ordered-set platformdirs wcwidth)
 # With machine code inside: the wheel has to be the other machine's. All others are pure Python.
 COMPILED='pycocotools shapely wcwidth'
 
