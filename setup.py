@@ -34,7 +34,7 @@ setup(
     extras_require={
         'demo': read_requirements('demo.txt'),
         'benchmark': read_requirements('benchmark.txt'),
-        'hub': ['huggingface_hub>=0.26', 'safetensors'],
+        'hub': ['huggingface_hub>=0.34', 'safetensors'],
         'timm': ['timm>=1.0.9'],
     },
 )

@@ -21,7 +21,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='its checkpoint, a file, a URL or a name')
+    parser.add_argument(
+        'checkpoint', help='its checkpoint: a file, a URL, hf://OWNER/NAME/FILE or a name'
+    )
     parser.add_argument('dir', help='folder to write to; new or empty')
     parser.add_argument(
         '--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings that override the config'

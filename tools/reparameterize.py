@@ -29,7 +29,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='checkpoint in the training structure, a file or a URL')
+    parser.add_argument(
+        'checkpoint', help='checkpoint in the training structure: a file, a URL, ...'
+    )
     parser.add_argument('out', help='file to write')
     parser.add_argument(
         '--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings that override the config'

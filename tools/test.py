@@ -25,7 +25,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        'checkpoint', help='checkpoint: a file, a URL, hf://OWNER/NAME/FILE or a name'
+    )
     add_common_arguments(parser)
     parser.add_argument(
         '--deploy',

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from helpers import cached_name
+from helpers import cached_name, fill_hub_cache
 from tool_runs import CONFIGS, read_scores
 
 CONFIG = CONFIGS / 'two_encoders.py'
@@ -68,6 +68,28 @@ def test_a_url_is_tested_like_the_file(call, url, trained, tmp_path):
         scores.append(read_scores(tmp_path / 'work')['logit_norm'])
     assert len(asked) == 1
     assert scores[0] == scores[1] > 0
+
+
+def test_a_file_of_the_hub_is_taken_by_every_tool(call, trained, hub_cache, tmp_path):
+    fill_hub_cache(hub_cache, 'me/net', trained)
+    address = f'hf://me/net/{trained.name}'
+    output = call('train', CONFIG, '--work-dir', 'work', '--resume', address, *EPOCHS)
+    assert 'resumed epoch: 1, iter: 2' in output
+    load_from = ('--cfg-options', f'load_from={address}')
+    assert f'Load checkpoint from {address}' in call(
+        'train', CONFIG, '--work-dir', 'work', *load_from
+    )
+    scores = []
+    for checkpoint in (trained, address):
+        call('test', CONFIG, checkpoint, '--work-dir', 'work')
+        scores.append(read_scores(tmp_path / 'work')['logit_norm'])
+    assert scores[0] == scores[1] > 0
+    call('reparameterize', CONFIG, address, 'out.pth')
+    error = call('test', CONFIG, 'hf://me/net/nothing.pth', '--work-dir', 'work', status=1)
+    assert error.endswith(
+        f'hf://me/net/nothing.pth is not in the cache ({hub_cache}), and HF_HUB_OFFLINE forbids to fetch '
+        'it: unset it, or download the file elsewhere and give its path\n'
+    )
 
 
 def test_a_url_is_reparameterized_like_the_file(call, url, trained):

@@ -6,6 +6,7 @@ what the user has set for it. One process downloads a file, those beside it wait
 
 import importlib.util
 import re
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -133,7 +134,8 @@ def _explained(file: HubFile, error: Exception) -> UserError:
 
 
 def _first_line(error: BaseException) -> str:
-    return f'{type(error).__name__}: {str(error).strip()}'.partition('\n')[0]
+    line = f'{type(error).__name__}: {str(error).strip()}'.partition('\n')[0]
+    return textwrap.shorten(line, 120, placeholder=' ...')
 
 
 def _status(error: Exception) -> int | None:
