@@ -77,6 +77,36 @@ def test_timm_builds_the_model_from_the_folder(call, classifier, checkpoint, tmp
     assert other.head.fc.weight.shape == (3, 32) and other.stem[0].weight.shape[1] == 1
 
 
+def test_what_the_config_changes_of_the_backbone_comes_along(call, tmp_path):
+    timm = pytest.importorskip('timm', reason='timm is not installed')
+    import unireplknet_mm.integrations.timm  # noqa: F401
+
+    config = tmp_path / 'own.py'
+    backbone = 'branches={7: ((3, 1), (3, 3))}, layer_scale_init_value=0.0, in_channels=2'
+    config.write_text(
+        f"_base_ = '{CLS}'\n"
+        f'model = dict(backbone=dict({backbone}), head=dict(num_classes=7))\n'
+        'data_preprocessor = dict(mean=[51.0, 102.0], std=[255.0, 127.5])\n'
+        'input_shape = (2, 32, 40)\n'
+    )
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
+    classifier = randomise(MODELS.build(cfg.model)).eval()
+    path = save(tmp_path / 'x.pth', dict(state_dict=classifier.state_dict()))
+    call('publish', config, path, tmp_path / 'out')
+    model = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True).eval()
+    x = torch.randn(1, 2, 64, 64)
+    assert relative_error(model(x), logits(classifier, x)) < 1e-6
+    names = {name for name, _ in model.named_modules()}
+    assert any(name.endswith('dil_conv_k3_3') for name in names)
+    assert not any(name.endswith('dil_conv_k5_1') for name in names)
+    assert model.pretrained_cfg['mean'] == pytest.approx((0.2, 0.4))
+    assert model.pretrained_cfg['std'] == pytest.approx((1.0, 0.5))
+    bgr = ('--cfg-options', 'data_preprocessor.to_rgb=False')
+    assert 'No config.json' in call('publish', config, path, tmp_path / 'bgr', *bgr)
+    assert not (tmp_path / 'bgr' / 'config.json').exists()
+
+
 def test_timm_builds_the_model_from_the_hub(call, classifier, checkpoint, tmp_path, hub_cache):
     timm = pytest.importorskip('timm', reason='timm is not installed')
     import unireplknet_mm.integrations.timm  # noqa: F401
