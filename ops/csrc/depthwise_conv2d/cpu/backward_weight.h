@@ -33,6 +33,7 @@
 
 #include "../../cpu/pack.h"
 #include "kernels.h"
+#include "tap_sums.h"
 
 namespace unireplknet {
 namespace UNIREPLKNET_ISA {
@@ -162,87 +163,6 @@ struct ColumnPair {
 };
 #endif
 
-constexpr int greatest_common_divisor(int a, int b) {
-  return b == 0 ? a : greatest_common_divisor(b, a % b);
-}
-
-// The size of one of `parts` nearly equal parts of total.
-constexpr int64_t part_size(int64_t total, int64_t parts, int64_t part) {
-  return total / parts + (part < total % parts);
-}
-
-// One tile over neighbouring rows of x that all its kernel rows pair with a row of grad_output.
-template <class Scalar>
-struct Sweep {
-  const Scalar* grad_output;  // at the first row of x, kernel row and output column
-  const Scalar* x;            // at the first row and the input column of the first kernel column
-  Scalar* sums;               // of the first kernel row and column
-  int64_t rows, columns;      // rows of x; output columns
-  int64_t dilation;
-  int64_t grad_output_row, x_row;        // scalars from a row to the next
-  int64_t grad_output_column, x_column;  // scalars from a column to the next
-  int64_t kernel_row_sums;  // scalars from the sums of a kernel row to those of the next
-};
-
-template <class Operand, int kRows, int kColumns>
-void sweep_tile(const Sweep<typename Operand::Sum::Scalar>& s) {
-  using Sum = typename Operand::Sum;
-  using Scalar = typename Sum::Scalar;
-  constexpr int L = Sum::kLanes;
-  constexpr int kPacked = Operand::kPacked;
-  constexpr int kKept = kColumns > kPacked ? kColumns - kPacked : 0;  // of the window, a step
-  constexpr int kUnroll = kColumns / greatest_common_divisor(kColumns, kPacked);
-
-  Sum sum[kRows][kColumns];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 16
-    for (int t = 0; t < kColumns; ++t) sum[r][t] = Sum::zero();
-
-  const int64_t g_column = s.dilation * s.grad_output_column;
-  const int64_t x_column = s.dilation * s.x_column;
-  const int64_t kernel_row = s.dilation * s.grad_output_row;
-  const int64_t phases = minimum(s.dilation, s.columns);
-  for (int64_t row = 0; row < s.rows; ++row)
-    for (int64_t phase = 0; phase < phases; ++phase) {
-      const Scalar* g = s.grad_output + row * s.grad_output_row + phase * s.grad_output_column;
-      const Scalar* x = s.x + row * s.x_row + phase * s.x_column;
-      Operand window[kColumns];
-#pragma GCC unroll 16
-      for (int t = 0; t < kKept; ++t) window[t] = Operand::load(x + t * x_column);
-      x += kKept * x_column;
-      for (int64_t steps = ceil_div(s.columns - phase, s.dilation * kPacked); steps > 0;) {
-#pragma GCC unroll 16
-        for (int step = 0; step < kUnroll; ++step) {
-#pragma GCC unroll 2
-          for (int t = kKept; t < kColumns; ++t)
-            window[(step * kPacked + t) % kColumns] = Operand::load(x + (t - kKept) * x_column);
-          x += kPacked * x_column;
-#pragma GCC unroll 16
-          for (int r = 0; r < kRows; ++r) {
-            const Operand gradient = Operand::load(g - r * kernel_row);
-#pragma GCC unroll 16
-            for (int t = 0; t < kColumns; ++t)
-              gradient.multiply_into(sum[r][t], window[(step * kPacked + t) % kColumns]);
-          }
-          g += kPacked * g_column;
-          if (--steps == 0) break;
-        }
-      }
-    }
-
-  const Sum one = Sum::broadcast(1);
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 16
-    for (int t = 0; t < kColumns; ++t) {
-      Scalar* p = s.sums + r * s.kernel_row_sums + t * L;
-      Sum total = Sum::load(p);
-      total.multiply_add(sum[r][t], one);
-      total.store(p);
-    }
-}
-
 template <class Operand, class T>
 class BackwardWeight {
  public:
@@ -263,14 +183,8 @@ class BackwardWeight {
  private:
   using Sum = typename Operand::Sum;
   using Scalar = typename Sum::Scalar;
+  using Block = UNIREPLKNET_ISA::Block<Scalar>;
   static constexpr int L = Sum::kLanes;
-
-  // A tile takes its sums, the window and one vector of grad_output from the registers.
-  static constexpr int kMostColumns = Isa::kRegisters == 32 ? 7 : 5;
-  static constexpr int kMostRows = 6;
-  static constexpr int most_rows(int columns) {
-    return static_cast<int>(minimum(kMostRows, (Isa::kRegisters - 1 - columns) / columns));
-  }
 
   // Vectors of one block's maps: half of a common second-level cache.
   static constexpr int64_t kBlockVectors = (512 << 10) / (L * sizeof(Scalar));
@@ -284,12 +198,10 @@ class BackwardWeight {
       : problem_(problem),
         grad_output_(grad_output),
         x_(x),
-        grad_weight_(static_cast<T*>(grad_weight)) {
+        grad_weight_(static_cast<T*>(grad_weight)),
+        taps_(problem.kernel_height, problem.kernel_width, problem.dilation, problem.height,
+              problem.width) {
     const Problem& p = problem;
-    taps_above_ = minimum(p.kernel_height / 2, (p.height - 1) / p.dilation);
-    taps_left_ = minimum(p.kernel_width / 2, (p.width - 1) / p.dilation);
-    kernel_rows_ = 2 * taps_above_ + 1;
-    kernel_columns_ = 2 * taps_left_ + 1;
     sums_size_ = p.kernel_height * p.kernel_width * L;
     channel_blocks_ = ceil_div(p.channels, L);
 
@@ -297,12 +209,12 @@ class BackwardWeight {
     block_columns_ = ceil_div(p.width, column_blocks_);
     column_blocks_ = ceil_div(p.width, block_columns_);
     // The rows of x above and below a block's rows, which each block packs again.
-    const int64_t halo = 2 * taps_above_ * p.dilation * x_columns();
+    const int64_t halo = 2 * taps_.taps_above * p.dilation * x_columns();
     const int64_t cached_rows = (kBlockVectors - halo) / (block_columns_ + x_columns());
     // Packing a vector takes about 8 multiply-adds; packing the halo, half of the products at most.
     const int64_t worthwhile_rows =
-        maximum(4, ceil_div(16 * halo, block_columns_ * kernel_rows_ * kernel_columns_));
-    const int64_t work = p.batch * p.height * p.width * kernel_rows_ * kernel_columns_;
+        maximum(4, ceil_div(16 * halo, block_columns_ * taps_.kernel_rows * taps_.kernel_columns));
+    const int64_t work = p.batch * p.height * p.width * taps_.kernel_rows * taps_.kernel_columns;
     const int64_t wanted = maximum(1, minimum(ceil_div(kTasks, channel_blocks_), work / kTaskWork));
     const int64_t rows_of_chunk = ceil_div(p.batch * column_blocks_ * p.height, wanted);
     const int64_t rows = maximum(worthwhile_rows, minimum(cached_rows, rows_of_chunk));
@@ -313,13 +225,10 @@ class BackwardWeight {
     chunks_ = minimum(wanted, blocks_);
   }
 
-  // Zero columns that a tile can meet on one side of x.
-  int64_t padding() const { return (kMostColumns - 1) * problem_.dilation; }
-
   // The most packed columns of x for one block.
   int64_t x_columns() const {
-    return minimum(block_columns_ + 2 * taps_left_ * problem_.dilation,
-                   problem_.width + 2 * padding());
+    return minimum(block_columns_ + 2 * taps_.taps_left * problem_.dilation,
+                   problem_.width + 2 * taps_.padding());
   }
 
   static void whole_task(int64_t task, void* context) {
@@ -366,7 +275,7 @@ class BackwardWeight {
 
   int64_t scratch_bytes() const {
     const int64_t d = problem_.dilation;
-    const int64_t x_rows = minimum(problem_.height, block_rows_ + 2 * taps_above_ * d);
+    const int64_t x_rows = minimum(problem_.height, block_rows_ + 2 * taps_.taps_above * d);
     return Scratch::rounded((block_rows_ * block_columns_ + x_rows * x_columns()) * L *
                             static_cast<int64_t>(sizeof(Scalar)));
   }
@@ -378,18 +287,6 @@ class BackwardWeight {
     Scalar* packed = scratch.take<Scalar>(scratch_bytes() / static_cast<int64_t>(sizeof(Scalar)));
     for (int64_t block = begin; block < end; ++block) add_block(channel_block, block, sums, packed);
   }
-
-  // A rectangle of one image, rows [top, bottom) and columns [left, right), packed or in its map.
-  struct Block {
-    int64_t top, bottom, left, right;
-    const Scalar* data;
-    int64_t row, column;  // scalars from one to the next
-    int64_t rows() const { return bottom - top; }
-    int64_t columns() const { return right - left; }
-    const Scalar* at(int64_t h, int64_t w) const {
-      return data + (h - top) * row + (w - left) * column;
-    }
-  };
 
   const T* first(const ConstMap& map, int64_t n, int64_t channel_block, const Block& b) const {
     return static_cast<const T*>(map.data) + n * map.strides.n + channel_block * L * map.strides.c +
@@ -417,7 +314,7 @@ class BackwardWeight {
   // some kernel columns lie outside, tiles of the others take the place of zero columns. Their work
   // grows with the square of the kernel's columns.
   bool in_place(int64_t channel_block) const {
-    const int64_t others = kernel_columns_ - 1;
+    const int64_t others = taps_.kernel_columns - 1;
     return std::is_same_v<T, Scalar> && (others == 2 || others == 4) &&
            problem_.width >= others * others * problem_.dilation && lanes(channel_block) == L &&
            grad_output_.strides.c == 1 && x_.strides.c == 1;
@@ -433,140 +330,39 @@ class BackwardWeight {
     g.left = index % column_blocks_ * block_columns_;
     g.right = minimum(p.width, g.left + block_columns_);
     Block x{};
-    x.top = maximum(0, g.top - taps_above_ * d);
-    x.bottom = minimum(p.height, g.bottom + taps_above_ * d);
-    x.left = maximum(g.left - taps_left_ * d, -padding());
-    x.right = minimum(g.right + taps_left_ * d, p.width + padding());
+    x.top = maximum(0, g.top - taps_.taps_above * d);
+    x.bottom = minimum(p.height, g.bottom + taps_.taps_above * d);
+    x.left = maximum(g.left - taps_.taps_left * d, -taps_.padding());
+    x.right = minimum(g.right + taps_.taps_left * d, p.width + taps_.padding());
     // Kernel rows and columns are counted from the centre here: i, j = -2, -1, 0, 1, 2.
     if (in_place(channel_block)) {
       x.left = maximum(0, x.left);
       read_in_place(grad_output_, n, channel_block, g);
       read_in_place(x_, n, channel_block, x);
       const auto add = [&](int64_t left, int64_t right, int64_t j, int64_t columns) {
-        add_tiles(g, x, maximum(g.left, left), minimum(g.right, right), j,
-                  static_cast<int>(columns), sums);
+        taps_.add_tiles(g, x, maximum(g.left, left), minimum(g.right, right), j,
+                        static_cast<int>(columns), sums);
       };
-      for (int64_t side = 0; side < taps_left_; ++side) {
-        const int64_t columns = taps_left_ + 1 + side;
+      for (int64_t side = 0; side < taps_.taps_left; ++side) {
+        const int64_t columns = taps_.taps_left + 1 + side;
         add(side * d, (side + 1) * d, -side, columns);
-        add(p.width - (side + 1) * d, p.width - side * d, -taps_left_, columns);
+        add(p.width - (side + 1) * d, p.width - side * d, -taps_.taps_left, columns);
       }
-      add(taps_left_ * d, p.width - taps_left_ * d, -taps_left_, kernel_columns_);
+      add(taps_.taps_left * d, p.width - taps_.taps_left * d, -taps_.taps_left,
+          taps_.kernel_columns);
       return;
     }
     pack_block(grad_output_, n, channel_block, g.right, g, packed);
     pack_block(x_, n, channel_block, p.width, x, packed + g.rows() * g.row);
-    const int64_t column_tiles = ceil_div(kernel_columns_, kMostColumns);
-    int64_t j = -taps_left_;
-    for (int64_t column_tile = 0; column_tile < column_tiles; ++column_tile) {
-      const int columns = static_cast<int>(part_size(kernel_columns_, column_tiles, column_tile));
-      const int64_t left = maximum(g.left, -(j + columns - 1) * d);
-      const int64_t right = minimum(g.right, p.width - j * d);
-      add_tiles(g, x, left, right, j, columns, sums);
-      j += columns;
-    }
-  }
-
-  // All kernel rows of the kernel columns [j, j + columns) over the output columns [left, right) of
-  // a block.
-  void add_tiles(const Block& g, const Block& x, int64_t left, int64_t right, int64_t j,
-                 int columns, Scalar* sums) const {
-    if (left >= right) return;
-    const int64_t row_tiles = ceil_div(kernel_rows_, most_rows(columns));
-    int64_t i = -taps_above_;
-    for (int64_t row_tile = 0; row_tile < row_tiles; ++row_tile) {
-      const int rows = static_cast<int>(part_size(kernel_rows_, row_tiles, row_tile));
-      add_tile(g, x, left, right, i, rows, j, columns, sums);
-      i += rows;
-    }
-  }
-
-  // The tile of kernel rows [i, i + rows) and columns [j, j + columns) over the output columns
-  // [left, right) of a block.
-  void add_tile(const Block& g, const Block& x, int64_t left, int64_t right, int64_t i, int rows,
-                int64_t j, int columns, Scalar* sums) const {
-    const Problem& p = problem_;
-    const int64_t d = p.dilation;
-    Sweep<Scalar> s;
-    s.columns = right - left;
-    s.dilation = d;
-    s.grad_output_row = g.row;
-    s.x_row = x.row;
-    s.grad_output_column = g.column;
-    s.x_column = x.column;
-    s.kernel_row_sums = p.kernel_width * L;
-
-    // Row y of x meets kernel row i + r in output row y - (i + r) * d, which must lie in the block:
-    // first <= r < last. Neighbouring rows with the same range are swept together.
-    const int64_t end = minimum(x.bottom, g.bottom + (i + rows - 1) * d);
-    int64_t first = 0, last = 0;
-    for (int64_t y = maximum(x.top, g.top + i * d), next; y < end; y = next) {
-      const int64_t h = y - i * d;
-      while (h - first * d >= g.bottom) ++first;
-      while (last < rows && h - last * d >= g.top) ++last;
-      next = minimum(end, (i + first) * d + g.bottom);
-      if (last < rows) next = minimum(next, (i + last) * d + g.top);
-      if (first < last) {
-        s.rows = next - y;
-        s.grad_output = g.at(h - first * d, left);
-        s.x = x.at(y, left + j * d);
-        s.sums = sums +
-                 ((i + first + p.kernel_height / 2) * p.kernel_width + j + p.kernel_width / 2) * L;
-        sweep(static_cast<int>(last - first), columns, s);
-      }
-    }
-  }
-
-  static void sweep(int rows, int columns, const Sweep<Scalar>& s) {
-    switch (columns) {
-      case 1:
-        return sweep_rows<1>(rows, s);
-      case 2:
-        return sweep_rows<2>(rows, s);
-      case 3:
-        return sweep_rows<3>(rows, s);
-      case 4:
-        return sweep_rows<4>(rows, s);
-      case 5:
-        return sweep_rows<5>(rows, s);
-      case 6:
-        return sweep_rows<6>(rows, s);
-      case 7:
-        return sweep_rows<7>(rows, s);
-    }
-  }
-
-  template <int kColumns>
-  static void sweep_rows(int rows, const Sweep<Scalar>& s) {
-    switch (rows) {
-      case 1:
-        return sweep_if_fits<1, kColumns>(s);
-      case 2:
-        return sweep_if_fits<2, kColumns>(s);
-      case 3:
-        return sweep_if_fits<3, kColumns>(s);
-      case 4:
-        return sweep_if_fits<4, kColumns>(s);
-      case 5:
-        return sweep_if_fits<5, kColumns>(s);
-      case 6:
-        return sweep_if_fits<6, kColumns>(s);
-    }
-  }
-
-  template <int kRows, int kColumns>
-  static void sweep_if_fits(const Sweep<Scalar>& s) {
-    if constexpr (kColumns <= kMostColumns && kRows <= most_rows(kColumns))
-      sweep_tile<Operand, kRows, kColumns>(s);
+    taps_.add(g, x, p.width, sums);
   }
 
   const Problem problem_;
   const ConstMap grad_output_, x_;
   T* const grad_weight_;
-  Scalar* sums_ = nullptr;                // [channel block][chunk][kernel row][kernel column][lane]
-  int64_t taps_above_, taps_left_;        // on either side of the centre, that meet the map
-  int64_t kernel_rows_, kernel_columns_;  // that meet the map
-  int64_t sums_size_;                     // scalars of one chunk
+  const TapSums<Operand> taps_;
+  Scalar* sums_ = nullptr;  // [channel block][chunk][kernel row][kernel column][lane]
+  int64_t sums_size_;       // scalars of one chunk
   int64_t channel_blocks_, row_blocks_, column_blocks_, block_rows_, block_columns_;
   int64_t blocks_, chunks_;  // of one channel block
 };
