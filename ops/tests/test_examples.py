@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import unireplknet_ops
+from unireplknet_ops.dilatedreparam import naive as dilated_reparam_naive
 from unireplknet_ops.feedforward import naive
 
 README = (Path(__file__).parents[1] / 'README.md').read_text(encoding='utf-8')
@@ -49,5 +50,16 @@ def test_the_example_of_the_feed_forward_op():
     assert error < 1e-5
 
 
+def test_the_example_of_the_dilated_reparam_op():
+    namespace = {}
+    exec(EXAMPLES[3], namespace)
+    names = ('x', 'weights', 'dilations', 'scales', 'shifts')
+    inputs = [namespace[name] for name in names]
+    y, mean, var = dilated_reparam_naive.dilated_reparam(*inputs, [1e-5] * 6)
+    for actual, expected in ((namespace['y'], y), (namespace['var'], var)):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    assert namespace['mean'].shape == mean.shape
+
+
 def test_all_examples_are_tested():
-    assert len(EXAMPLES) == README.count('```python') == 3
+    assert len(EXAMPLES) == README.count('```python') == 4

@@ -1,7 +1,7 @@
 """Operators of large-kernel networks; see README.md.
 
-Depthwise convolution: forward and both gradients, on CPU and CUDA. The feed-forward part of a block: for
-inference on the CPU, and its GELU and GRN for training there.
+Depthwise convolution: forward and both gradients, on CPU and CUDA. On the CPU, the feed-forward part of a
+block for inference, its GELU and GRN for training, and the Dilated Reparam Block for training.
 """
 
 from unireplknet_ops import library
@@ -11,6 +11,8 @@ from unireplknet_ops.depthwise import (
     depthwise_conv2d,
     operators,
 )
+from unireplknet_ops.dilatedreparam import dilated_reparam, dilated_reparam_takes_op
+from unireplknet_ops.dilatedreparam import operators as dilated_reparam_operators
 from unireplknet_ops.dispatch import choose_implementation, explain
 from unireplknet_ops.errors import UserError
 from unireplknet_ops.feedforward import (
@@ -30,6 +32,8 @@ __all__ = [
     '__version__',
     'choose_implementation',
     'depthwise_conv2d',
+    'dilated_reparam',
+    'dilated_reparam_takes_op',
     'explain',
     'feed_forward',
     'feed_forward_takes_op',
@@ -43,3 +47,4 @@ library.load()
 if is_available('cpu'):
     operators.register()
     feed_forward_operators.register()
+    dilated_reparam_operators.register()

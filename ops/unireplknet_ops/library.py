@@ -24,6 +24,8 @@ OPERATORS = (
     'feed_forward',
     'gelu_grn',
     'gelu_grn_backward',
+    'dilated_reparam',
+    'dilated_reparam_backward',
     'cpu_isa',
 )
 

@@ -97,13 +97,13 @@ class DepthwiseConv2d(nn.Conv2d):
             return F.conv2d(
                 input, weight, bias, self.stride, self.padding, self.dilation, self.groups
             )
-        if not self._is_as_built():
+        if not self.is_as_built():
             return super()._conv_forward(input, weight, bias)
         return depthwise_conv2d(
             input, weight, bias, dilation=self.dilation[0], implementation=self.implementation
         )
 
-    def _is_as_built(self) -> bool:
+    def is_as_built(self) -> bool:
         """Whether nobody has changed what the operator takes for granted, such as the stride."""
         vertical, horizontal = self.dilation
         return (
