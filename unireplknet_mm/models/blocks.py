@@ -7,7 +7,7 @@ Paper: §3.2.1 and §3.2.2, Fig. 3 and 6 (arXiv 2410.08049). What differs from t
 - activation checkpointing is non-reentrant and updates BatchNorm's running statistics once, not twice;
 - the depthwise convolutions run on the compiled op where it is faster (`unireplknet_mm.ops`);
 - in inference, what follows them in a block runs as one compiled op where that is faster (`fused`), in
-  training GELU and GRN (`expanded`);
+  training GELU and GRN (`expanded`) and the branches of a Dilated Reparam Block (its `fused`);
 - kernel sizes from 19 up have default branches (see `default_branches`), and a user may pass others.
 """
 
@@ -26,7 +26,16 @@ from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import reparameterize as rep
 from unireplknet_mm.models.architecture import check_branches, default_branches
 from unireplknet_mm.models.layers import DropPath, build_conv_layer, build_norm_layer, is_untouched
-from unireplknet_ops import feed_forward, feed_forward_takes_op, gelu_grn, gelu_grn_takes_op
+from unireplknet_ops import (
+    DepthwiseConv2d,
+    DepthWiseConv2dImplicitGEMM,
+    dilated_reparam,
+    dilated_reparam_takes_op,
+    feed_forward,
+    feed_forward_takes_op,
+    gelu_grn,
+    gelu_grn_takes_op,
+)
 from unireplknet_ops.convolution_rules import same_padding
 
 
@@ -34,6 +43,39 @@ def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTen
     """A BatchNorm module's tensors, detached, in the dtype that folding computes in."""
     tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     return rep.BatchNormTensors(*(tensor.detach().to(dtype) for tensor in tensors), norm.eps)
+
+
+def is_plain_conv(conv: nn.Module) -> bool:
+    """Whether a branch's convolution is the one that was built, free to run where it is fastest."""
+    return (
+        is_untouched(conv, DepthwiseConv2d, DepthWiseConv2dImplicitGEMM)
+        and conv.implementation == 'auto'
+        and conv.bias is None
+        and conv.is_as_built()
+    )
+
+
+def uses_own_batch(norm: nn.Module) -> bool:
+    """Whether a norm is a BatchNorm that takes the statistics of its input, in this process alone."""
+    if not is_untouched(norm, nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm):
+        return False
+    is_alone = type(norm) is nn.BatchNorm2d or not (
+        torch.distributed.is_available() and torch.distributed.is_initialized()
+    )
+    return norm.training and norm.affine and is_alone
+
+
+def update_running_statistics(norm: _BatchNorm, mean: Tensor, var: Tensor) -> None:
+    """What a BatchNorm in training does with the mean and the unbiased variance of its batch."""
+    if not norm.track_running_stats or norm.running_mean is None:
+        return
+    momentum = norm.momentum or 0.0
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:  # the average of all batches
+            momentum = norm.num_batches_tracked.reciprocal()
+    for running, new in ((norm.running_mean, mean), (norm.running_var, var)):
+        running.lerp_(new.to(running.dtype), momentum)
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -154,6 +196,10 @@ class DilatedReparamBlock(nn.Module):
             conv = getattr(self, f'dil_conv_k{size}_{dilation}')
             yield conv, getattr(self, f'dil_bn_k{size}_{dilation}'), dilation
 
+    def layers(self) -> list[tuple[nn.Conv2d, _BatchNorm, int]]:
+        """Convolution, BatchNorm and dilation of every branch, the large kernel first."""
+        return [(self.lk_origin, self.origin_bn, 1), *self.dilated_layers()]
+
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():  # which cannot look layers up by names that it puts together
             maps = [x]
@@ -162,17 +208,46 @@ class DilatedReparamBlock(nn.Module):
             return maps[1] if len(maps) == 2 else torch.stack(maps[2::2]).sum(0)
         if self.deploy:
             return self.lk_origin(x)
+        if self.can_fuse(x):
+            return self.fused(x)
         out = self.origin_bn(self.lk_origin(x))
         for conv, norm, _ in self.dilated_layers():
             out = out + norm(conv(x))
         return out
 
+    def can_fuse(self, x: Tensor) -> bool:
+        """Whether `fused` may take the place of the modules: in training, where the op is faster."""
+        if not isinstance(x, Tensor):  # a torch.fx proxy
+            return False
+        layers = self.layers()
+        if not all(is_plain_conv(conv) and uses_own_batch(norm) for conv, norm, _ in layers):
+            return False
+        vectors = [vector for _, norm, _ in layers for vector in (norm.weight, norm.bias)]
+        return dilated_reparam_takes_op(x, [conv.weight for conv, _, _ in layers], vectors)
+
+    def fused(self, x: Tensor) -> Tensor:
+        """`forward` in training, with all branches in one op, which keeps x alone for backward."""
+        convs, norms, _ = zip(*self.layers(), strict=True)
+        out, means, variances = dilated_reparam(
+            x,
+            [conv.weight for conv in convs],
+            [conv.dilation[0] for conv in convs],
+            [norm.weight for norm in norms],
+            [norm.bias for norm in norms],
+            [norm.eps for norm in norms],
+            implementation='op',
+        )
+        values = x.numel() // x.shape[1]
+        unbiased = variances * (values / (values - 1))
+        for norm, mean, var in zip(norms, means, unbiased, strict=True):
+            update_running_statistics(norm, mean, var)
+        return out
+
     def merged_kernel(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Weight (C, 1, K, K) and bias (C,) of the one convolution that equals the block, in `dtype`."""
-        layers = [(self.lk_origin, self.origin_bn, 1), *self.dilated_layers()]
         branches = [
             rep.Branch(conv.weight.detach().to(dtype), batch_norm_tensors(norm, dtype), dilation)
-            for conv, norm, dilation in layers
+            for conv, norm, dilation in self.layers()
         ]
         return rep.merge_branches(branches, self.kernel_size)
 
