@@ -85,6 +85,15 @@ def download(file: HubFile) -> Path:
         raise _explained(file, error) from error
 
 
+def find_cached(file: HubFile) -> Path | None:
+    """Where a file is in the hub's cache, without asking the server whether there is a newer one."""
+    check_installed(file)
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(file.repository, file.name, revision=file.revision)
+    return Path(path) if isinstance(path, str) else None
+
+
 def _explained(file: HubFile, error: Exception) -> UserError:
     """What to raise in the place of an error of `hf_hub_download`."""
     from huggingface_hub import constants, errors

@@ -343,15 +343,16 @@ def _load_published(
 ) -> dict[str, Any]:
     """From torch's cache, where earlier downloads and users put it, or else through the hub's package.
 
-    Without that package, from the file's URL.
+    Without that package, from the file's URL. These files do not change: none that is there is asked for.
     """
     if not hub.is_installed():
         return _load_download(weights.url, map_location, lazily=lazily)
     path = _cached_path(weights.url)
     if path.is_file():
         return _read_cached(weights.url, path, map_location, lazily)
-    address = str(hub.HubFile(REPOSITORY, weights.file_name))
-    return _load_hub_file(address, map_location, lazily=lazily)
+    file = hub.HubFile(REPOSITORY, weights.file_name)
+    path = hub.find_cached(file) or hub.download(file)
+    return _read_hub_file(file, path, map_location, lazily)
 
 
 def _load_download(url: str, map_location: Any = 'cpu', *, lazily: bool = False) -> dict[str, Any]:
@@ -374,12 +375,18 @@ def _read_cached(url: str, path: Path, map_location: Any, lazily: bool) -> dict[
 def _load_hub_file(
     address: str, map_location: Any = 'cpu', *, lazily: bool = False
 ) -> dict[str, Any]:
-    path = hub.download(hub.parse_address(address))
+    file = hub.parse_address(address)
+    return _read_hub_file(file, hub.download(file), map_location, lazily)
+
+
+def _read_hub_file(
+    file: hub.HubFile, path: Path, map_location: Any, lazily: bool
+) -> dict[str, Any]:
     try:
         return load_checkpoint_file(path, map_location, lazily=lazily)
     except CheckpointError as error:
         blob = os.path.realpath(path)  # its link comes back by itself
-        raise CheckpointError(f'{error}.\nTo download {address} again, delete {blob}') from None
+        raise CheckpointError(f'{error}.\nTo download {file} again, delete {blob}') from None
 
 
 def _download(url: str, path: Path) -> None:
