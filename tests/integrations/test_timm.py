@@ -241,7 +241,7 @@ def test_fx_forward_and_backward():
     with torch.inference_mode():
         expected = model.eval()(x)
         (output,) = trace(model)(x).values()
-    assert torch.equal(output, expected)
+    assert relative_error(output, expected) < 1e-5  # in the layout of x, which eager mode changes
     (output,) = trace(model.train())(x).values()
     output.mean().backward()
     assert [n for n, parameter in model.named_parameters() if parameter.grad is None] == []

@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unireplknet_mm.errors import ArgumentError
-from unireplknet_mm.models import UniRepLKNet
+from unireplknet_mm.models import UniRepLKNet, unireplknet
 from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
+from unireplknet_ops import is_available
 
 # Table 4, millions, deploy form with the 1000-class head; the paper rounds to one decimal.
 PAPER_PARAMETERS = dict(
@@ -278,6 +279,67 @@ def test_the_memory_format_of_the_input_is_kept():
     assert all(feature.is_contiguous() for feature in expected)
     assert all(feature.is_contiguous(memory_format=torch.channels_last) for feature in maps)
     assert max(relative_error(a, b) for a, b in zip(maps, expected, strict=True)) < 1e-5
+
+
+def format_inside(model: nn.Module, x: torch.Tensor) -> torch.memory_format:
+    """The memory format in which the last block gets its input, after a check of the outputs."""
+    formats = []
+    handle = model.stages[-1][-1].register_forward_pre_hook(
+        lambda block, inputs: formats.append(
+            torch.contiguous_format if inputs[0].is_contiguous() else torch.channels_last
+        )
+    )
+    maps = model(x)
+    handle.remove()
+    assert all(map_.is_contiguous() == x.is_contiguous() for map_ in maps)
+    return formats[0]
+
+
+@pytest.mark.skipif(not is_available('cpu'), reason='no compiled op')
+def test_computes_in_channels_last_inside():
+    model, x = build(), torch.randn(2, 3, 64, 64)
+    assert format_inside(model, x) == torch.channels_last
+    assert format_inside(model.eval(), x) == torch.channels_last
+    assert format_inside(model.bfloat16(), x.bfloat16()) == torch.channels_last
+    assert format_inside(model.double(), x.double()) == torch.contiguous_format  # not measured
+
+
+@pytest.mark.skipif(not is_available('cpu'), reason='no compiled op')
+def test_the_layout_inside_changes_rounding_only(monkeypatch):
+    results = []
+    for is_faster in (False, True):
+        monkeypatch.setattr(
+            unireplknet, 'is_faster_channels_last', lambda x, answer=is_faster: answer
+        )
+        model = build().train()
+        x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        maps = model(x.requires_grad_())
+        weights = [torch.linspace(-1, 1, map_.numel()).view_as(map_) for map_ in maps]
+        torch.autograd.backward(maps, weights)
+        results.append([*maps, x.grad, *(parameter.grad for parameter in model.parameters())])
+    for plain, actual in zip(*results, strict=True):
+        assert (actual - plain).norm() <= 1e-4 * plain.norm() + 2e-3
+
+
+@pytest.mark.filterwarnings('ignore:`torch.jit')
+def test_graphs_that_leave_the_process_have_no_copies_for_the_layout(monkeypatch):
+    model, x = build().eval(), torch.randn(2, 3, 64, 64)
+
+    def operators() -> list[str]:
+        exported = [str(node.target) for node in torch.export.export(model, (x,)).graph.nodes]
+        return exported + [n.kind() for n in torch.jit.trace(model, x).inlined_graph.nodes()]
+
+    actual = operators()
+    monkeypatch.setattr(unireplknet, 'is_faster_channels_last', lambda x: False)
+    assert actual == operators()
+
+
+def test_vmap_computes_the_same():
+    model, x = build().eval(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        batched = torch.func.vmap(model)(x[None])
+        expected = model(x)
+    assert max(relative_error(a[0], b) for a, b in zip(batched, expected, strict=True)) < 1e-5
 
 
 def test_other_input_channels():

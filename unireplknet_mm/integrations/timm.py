@@ -23,6 +23,7 @@ from unireplknet_mm.errors import MissingPackageError
 from unireplknet_mm.models import UniRepLKNet, UniRepLKNetBlock
 from unireplknet_mm.models.architecture import ARCHITECTURES
 from unireplknet_mm.models.blocks import LayerNorm2d
+from unireplknet_mm.models.layers import is_faster_channels_last
 from unireplknet_mm.models.state_dict import (
     BODY,
     check_architecture,
@@ -211,12 +212,15 @@ class TimmUniRepLKNet(nn.Module):
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
         wanted, last = feature_take_indices(len(self.stages), indices)
         intermediates = []
-        x = self.stem(x)
+        is_converted = is_faster_channels_last(x)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last) if is_converted else x)
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(x)
             if i in wanted:
-                intermediates.append(x)
-        return intermediates if intermediates_only else (x, intermediates)
+                intermediates.append(x.contiguous() if is_converted else x)
+        if intermediates_only:
+            return intermediates
+        return x.contiguous() if is_converted else x, intermediates
 
     def prune_intermediate_layers(
         self,
@@ -239,7 +243,9 @@ class TimmUniRepLKNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> the last stage's map, (N, num_features, H/32, W/32)."""
-        return self.stages(self.stem(x))
+        if torch.jit.is_scripting() or not is_faster_channels_last(x):
+            return self.stages(self.stem(x))
+        return self.stages(self.stem(x.contiguous(memory_format=torch.channels_last))).contiguous()
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool, norm and, but for `pre_logits`, the classifier."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from unireplknet_mm.errors import ArgumentError
+from unireplknet_ops import is_available
+from unireplknet_ops.torch_internals import is_exporting, is_transformed
 
 HAS_MMCV = importlib.util.find_spec('mmcv') is not None
 if HAS_MMCV:
@@ -100,6 +102,29 @@ def is_untouched(module: nn.Module, *kinds: type[nn.Module]) -> bool:
         and not torch_module._global_forward_pre_hooks
         and not torch_module._global_backward_hooks
         and not torch_module._global_backward_pre_hooks
+    )
+
+
+@torch.jit.unused
+def is_faster_channels_last(x: Tensor) -> bool:
+    """Whether a backbone takes an NCHW map faster if it computes in channels_last.
+
+    So it was measured on CPUs with the compiled op, in float32 and bfloat16. Graphs that leave the process,
+    and torch.fx, whose x is no tensor, keep the layout that they are given.
+    """
+    return (
+        isinstance(x, Tensor)
+        and x.device.type == 'cpu'
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.dim() == 4
+        and x.is_contiguous()
+        and is_available('cpu')
+        and not (
+            is_exporting()
+            or torch.jit.is_tracing()
+            or torch.onnx.is_in_onnx_export()
+            or is_transformed()  # vmap knows no memory formats
+        )
     )
 
 

@@ -9,6 +9,7 @@ the reverse, are refused.
 import itertools
 from collections.abc import Sequence
 
+import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from unireplknet_mm.configuration import pretrained_weights
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models.architecture import ARCHITECTURES, NUM_STAGES, resolve_architecture
 from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
+from unireplknet_mm.models.layers import is_faster_channels_last
 from unireplknet_mm.models.state_dict import load_backbone_weights, refuse_other_structure
 
 
@@ -144,8 +146,12 @@ class UniRepLKNet(BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) -> a tuple of (N, C_i, H/s, W/s), s = 4, 8, 16, 32, rounded up.
 
-        With `gap_before_final_norm`, a tuple of one (N, C) tensor.
+        With `gap_before_final_norm`, a tuple of one (N, C) tensor. Maps have the memory format of x, whatever
+        the one in between.
         """
+        is_converted = is_faster_channels_last(x)
+        if is_converted:
+            x = x.contiguous(memory_format=torch.channels_last)
         outputs = []
         for i, (downsample, stage) in enumerate(
             zip(self.downsample_layers, self.stages, strict=True)
@@ -159,7 +165,7 @@ class UniRepLKNet(BaseModule):
                 break
         if self.gap_before_final_norm:
             outputs.append(self.norm(x.mean((-2, -1))))
-        return tuple(outputs)
+        return tuple(output.contiguous() if is_converted else output for output in outputs)
 
     def init_weights(self) -> None:
         """Initialise as `init_cfg` says; 'Pretrained' reads any published checkpoint, with checks.
