@@ -255,6 +255,23 @@ def test_unknown_instruction_set_is_named():
     assert 'portable' in message
 
 
+@needs_op
+@pytest.mark.parametrize('kernel_size', [5, 7])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_maps_larger_than_the_cache(dtype, kernel_size):
+    """The kernels read large channels_last maps in place, where they pack those in NCHW."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 72, 180, 250, generator=generator).to(dtype)
+    assert x.nbytes > 6 << 20
+    weight = torch.randn(72, 1, kernel_size, kernel_size, generator=generator).to(dtype)
+    for operator in ('depthwise_conv2d', 'depthwise_conv2d_backward_input'):
+        function = getattr(torch.ops.unireplknet, operator)
+        output = function(x.to(memory_format=torch.channels_last), weight)
+        assert output.is_contiguous(memory_format=torch.channels_last)
+        tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-4
+        torch.testing.assert_close(output, function(x, weight), rtol=tolerance, atol=tolerance)
+
+
 def which_ran(*args, **kwargs) -> str:
     with RecordedCalls() as calls:
         depthwise_conv2d(*args, **kwargs)

@@ -23,7 +23,8 @@
 //                              (only these four of Float alone)
 //   transpose(rows)            of a kLanes x kLanes tile held in an array of kLanes vectors
 //
-// struct Isa names them: Float, Double, and kRegisters, how many vector registers there are.
+// struct Isa names them: Float, Double; kRegisters, how many vector registers there are; and
+// kLoads<T>, whether Float loads elements T at about the price of its own, rather than one by one.
 #pragma once
 
 #include <cstdint>
@@ -447,6 +448,8 @@ using Double = Vector<double>;
 struct Isa {
   using Float = UNIREPLKNET_ISA::Float;
   using Double = UNIREPLKNET_ISA::Double;
+  template <class T>
+  static constexpr bool kLoads = sizeof(T) == sizeof(float) || UNIREPLKNET_VECTOR_BITS >= 256;
 #if UNIREPLKNET_VECTOR_BITS == 512 || defined(__aarch64__)
   static constexpr int kRegisters = 32;
 #else

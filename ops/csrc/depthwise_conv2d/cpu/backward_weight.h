@@ -50,7 +50,8 @@ struct SingleColumn {
   static constexpr int kPacked = 1;
   V v;
 
-  static UNIREPLKNET_INLINE SingleColumn load(const typename V::Scalar* p) {
+  template <class Element>
+  static UNIREPLKNET_INLINE SingleColumn load(const Element* p) {
     return {V::load_unaligned(p)};
   }
   UNIREPLKNET_INLINE void multiply_into(Sum& sum, SingleColumn other) const {
@@ -183,7 +184,7 @@ class BackwardWeight {
  private:
   using Sum = typename Operand::Sum;
   using Scalar = typename Sum::Scalar;
-  using Block = UNIREPLKNET_ISA::Block<Scalar>;
+  static constexpr bool kReadsInPlace = std::is_same_v<T, Scalar> || Isa::kLoads<T>;
   static constexpr int L = Sum::kLanes;
 
   // Vectors of one block's maps: half of a common second-level cache.
@@ -200,7 +201,9 @@ class BackwardWeight {
         x_(x),
         grad_weight_(static_cast<T*>(grad_weight)),
         taps_(problem.kernel_height, problem.kernel_width, problem.dilation, problem.height,
-              problem.width) {
+              problem.width),
+        taps_in_place_(problem.kernel_height, problem.kernel_width, problem.dilation,
+                       problem.height, problem.width) {
     const Problem& p = problem;
     sums_size_ = p.kernel_height * p.kernel_width * L;
     channel_blocks_ = ceil_div(p.channels, L);
@@ -288,24 +291,23 @@ class BackwardWeight {
     for (int64_t block = begin; block < end; ++block) add_block(channel_block, block, sums, packed);
   }
 
-  const T* first(const ConstMap& map, int64_t n, int64_t channel_block, const Block& b) const {
+  const T* first(const ConstMap& map, int64_t n, int64_t channel_block, int64_t row) const {
     return static_cast<const T*>(map.data) + n * map.strides.n + channel_block * L * map.strides.c +
-           b.top * map.strides.h;
+           row * map.strides.h;
   }
 
   // Packs a block of image n, of which all rows and the columns [0, limit) exist.
-  void pack_block(const ConstMap& map, int64_t n, int64_t channel_block, int64_t limit, Block& b,
-                  Scalar* packed) const {
+  void pack_block(const ConstMap& map, int64_t n, int64_t channel_block, int64_t limit,
+                  Block<Scalar>& b, Scalar* packed) const {
     b.data = packed;
     b.row = b.columns() * L;
     b.column = L;
-    Operand::pack(first(map, n, channel_block, b), map.strides, lanes(channel_block), b.rows(),
+    Operand::pack(first(map, n, channel_block, b.top), map.strides, lanes(channel_block), b.rows(),
                   b.left, b.right, limit, problem_.dilation, packed);
   }
 
-  void read_in_place(const ConstMap& map, int64_t n, int64_t channel_block, Block& b) const {
-    if constexpr (std::is_same_v<T, Scalar>)
-      b.data = first(map, n, channel_block, b) + b.left * map.strides.w;
+  void read_in_place(const ConstMap& map, int64_t n, int64_t channel_block, Block<T>& b) const {
+    b.data = first(map, n, channel_block, b.top) + b.left * map.strides.w;
     b.row = map.strides.h;
     b.column = map.strides.w;
   }
@@ -315,7 +317,7 @@ class BackwardWeight {
   // grows with the square of the kernel's columns.
   bool in_place(int64_t channel_block) const {
     const int64_t others = taps_.kernel_columns - 1;
-    return std::is_same_v<T, Scalar> && (others == 2 || others == 4) &&
+    return kReadsInPlace && (others == 2 || others == 4) &&
            problem_.width >= others * others * problem_.dilation && lanes(channel_block) == L &&
            grad_output_.strides.c == 1 && x_.strides.c == 1;
   }
@@ -324,24 +326,22 @@ class BackwardWeight {
     const Problem& p = problem_;
     const int64_t d = p.dilation;
     const int64_t n = index / (row_blocks_ * column_blocks_);
-    Block g{};
-    g.top = index / column_blocks_ % row_blocks_ * block_rows_;
-    g.bottom = minimum(p.height, g.top + block_rows_);
-    g.left = index % column_blocks_ * block_columns_;
-    g.right = minimum(p.width, g.left + block_columns_);
-    Block x{};
-    x.top = maximum(0, g.top - taps_.taps_above * d);
-    x.bottom = minimum(p.height, g.bottom + taps_.taps_above * d);
-    x.left = maximum(g.left - taps_.taps_left * d, -taps_.padding());
-    x.right = minimum(g.right + taps_.taps_left * d, p.width + taps_.padding());
+    const int64_t top = index / column_blocks_ % row_blocks_ * block_rows_;
+    const int64_t left = index % column_blocks_ * block_columns_;
+    const int64_t bottom = minimum(p.height, top + block_rows_);
+    const int64_t right = minimum(p.width, left + block_columns_);
+    const int64_t x_top = maximum(0, top - taps_.taps_above * d);
+    const int64_t x_bottom = minimum(p.height, bottom + taps_.taps_above * d);
+    const int64_t x_left = left - taps_.taps_left * d, x_right = right + taps_.taps_left * d;
     // Kernel rows and columns are counted from the centre here: i, j = -2, -1, 0, 1, 2.
     if (in_place(channel_block)) {
-      x.left = maximum(0, x.left);
+      Block<T> g{top, bottom, left, right};
+      Block<T> x{x_top, x_bottom, maximum(0, x_left), minimum(x_right, p.width)};
       read_in_place(grad_output_, n, channel_block, g);
       read_in_place(x_, n, channel_block, x);
-      const auto add = [&](int64_t left, int64_t right, int64_t j, int64_t columns) {
-        taps_.add_tiles(g, x, maximum(g.left, left), minimum(g.right, right), j,
-                        static_cast<int>(columns), sums);
+      const auto add = [&](int64_t from, int64_t to, int64_t j, int64_t columns) {
+        taps_in_place_.add_tiles(g, x, maximum(left, from), minimum(right, to), j,
+                                 static_cast<int>(columns), sums);
       };
       for (int64_t side = 0; side < taps_.taps_left; ++side) {
         const int64_t columns = taps_.taps_left + 1 + side;
@@ -352,7 +352,10 @@ class BackwardWeight {
           taps_.kernel_columns);
       return;
     }
-    pack_block(grad_output_, n, channel_block, g.right, g, packed);
+    Block<Scalar> g{top, bottom, left, right};
+    Block<Scalar> x{x_top, x_bottom, maximum(x_left, -taps_.padding()),
+                    minimum(x_right, p.width + taps_.padding())};
+    pack_block(grad_output_, n, channel_block, right, g, packed);
     pack_block(x_, n, channel_block, p.width, x, packed + g.rows() * g.row);
     taps_.add(g, x, p.width, sums);
   }
@@ -361,6 +364,7 @@ class BackwardWeight {
   const ConstMap grad_output_, x_;
   T* const grad_weight_;
   const TapSums<Operand> taps_;
+  const TapSums<SingleColumn<Sum>, T> taps_in_place_;
   Scalar* sums_ = nullptr;  // [channel block][chunk][kernel row][kernel column][lane]
   int64_t sums_size_;       // scalars of one chunk
   int64_t channel_blocks_, row_blocks_, column_blocks_, block_rows_, block_columns_;

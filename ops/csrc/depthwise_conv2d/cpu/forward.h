@@ -18,8 +18,8 @@
 // (row, column) modulo d. Packing brings the columns of one residue together, and the tiles never
 // see the dilation.
 //
-// Packed tasks are in forward_packed.h, the tiles in tile.h. Small filters on channels_last maps of
-// float32 are not worth packing: forward_unpacked.h runs the same tiles on the map itself.
+// Packed tasks are in forward_packed.h, the tiles in tile.h. Small filters on channels_last maps
+// are not worth packing: forward_unpacked.h runs the same tiles on the map itself.
 //
 // bfloat16 with AVX-512-BF16: an element is the pair (x[w], x[w+1]), a step is two kernel columns
 // and vdpbf16ps the multiply-add (struct Pairs). A filter has an odd number of columns, so that one
@@ -36,30 +36,33 @@
 namespace unireplknet {
 namespace UNIREPLKNET_ISA {
 
+template <class T>
+void convolve(const Problem& p, const ConstMap& x, const void* weight, const void* bias, bool flip,
+              const Map& out, ParallelFor parallel_for) {
+  if (Unpacked<T>::suits(p, x, out))
+    Unpacked<T>::run(p, x, weight, bias, flip, out, parallel_for);
+  else
+    Packed<Single<Float>, T>::run(p, x, weight, bias, flip, out, parallel_for);
+}
+
 template <class>
 void forward(const Problem& p, const ConstMap& x, const void* weight, const void* bias, bool flip,
              const Map& out, ParallelFor parallel_for) {
 #if UNIREPLKNET_BFLOAT16_PAIRS
-  if (p.dtype != DType::kBFloat16 ||
+  if (p.dtype != DType::kBFloat16 || Unpacked<BFloat16>::suits(p, x, out) ||
       !Packed<Pairs, BFloat16>::run(p, x, weight, bias, flip, out, parallel_for))
     kernels_avx512().forward(p, x, weight, bias, flip, out, parallel_for);
 #else
   switch (p.dtype) {
     case DType::kFloat32:
-      if (Unpacked::suits(p, x, out))
-        Unpacked::run(p, x, weight, bias, flip, out, parallel_for);
-      else
-        Packed<Single<Float>, float>::run(p, x, weight, bias, flip, out, parallel_for);
-      return;
+      return convolve<float>(p, x, weight, bias, flip, out, parallel_for);
     case DType::kFloat64:
       Packed<Single<Double>, double>::run(p, x, weight, bias, flip, out, parallel_for);
       return;
     case DType::kFloat16:
-      Packed<Single<Float>, Half>::run(p, x, weight, bias, flip, out, parallel_for);
-      return;
+      return convolve<Half>(p, x, weight, bias, flip, out, parallel_for);
     case DType::kBFloat16:
-      Packed<Single<Float>, BFloat16>::run(p, x, weight, bias, flip, out, parallel_for);
-      return;
+      return convolve<BFloat16>(p, x, weight, bias, flip, out, parallel_for);
   }
 #endif
 }

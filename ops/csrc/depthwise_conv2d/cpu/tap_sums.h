@@ -2,6 +2,8 @@
 // gradient by the filter (backward_weight.h).
 #pragma once
 
+#include <type_traits>
+
 #include "../../cpu/vector.h"
 
 namespace unireplknet {
@@ -18,22 +20,22 @@ constexpr int64_t part_size(int64_t total, int64_t parts, int64_t part) {
 
 // One tile over neighbouring rows of x that all its kernel rows pair with a row of grad_output, in
 // one image or several that lie one behind the other.
-template <class Scalar>
+template <class Scalar, class Element>
 struct Sweep {
-  const Scalar* grad_output;  // at the first row of x, kernel row and output column
-  const Scalar* x;            // at the first row and the input column of the first kernel column
-  Scalar* sums;               // of the first kernel row and column
+  const Element* grad_output;  // at the first row of x, kernel row and output column
+  const Element* x;            // at the first row and the input column of the first kernel column
+  Scalar* sums;                // of the first kernel row and column
   int64_t images;
   int64_t rows, columns;  // rows of x; output columns
   int64_t dilation;
-  int64_t grad_output_image, x_image;    // scalars from an image to the next
+  int64_t grad_output_image, x_image;    // elements from an image to the next
   int64_t grad_output_row, x_row;        // ... from a row
   int64_t grad_output_column, x_column;  // ... from a column
   int64_t kernel_row_sums;  // scalars from the sums of a kernel row to those of the next
 };
 
-template <class Operand, int kRows, int kColumns>
-void sweep_tile(const Sweep<typename Operand::Sum::Scalar>& s) {
+template <class Operand, class Element, int kRows, int kColumns>
+void sweep_tile(const Sweep<typename Operand::Sum::Scalar, Element>& s) {
   using Sum = typename Operand::Sum;
   using Scalar = typename Sum::Scalar;
   constexpr int L = Sum::kLanes;
@@ -54,9 +56,9 @@ void sweep_tile(const Sweep<typename Operand::Sum::Scalar>& s) {
   for (int64_t image = 0; image < s.images; ++image)
     for (int64_t row = 0; row < s.rows; ++row)
       for (int64_t phase = 0; phase < phases; ++phase) {
-        const Scalar* g = s.grad_output + image * s.grad_output_image + row * s.grad_output_row +
-                          phase * s.grad_output_column;
-        const Scalar* x = s.x + image * s.x_image + row * s.x_row + phase * s.x_column;
+        const Element* g = s.grad_output + image * s.grad_output_image + row * s.grad_output_row +
+                           phase * s.grad_output_column;
+        const Element* x = s.x + image * s.x_image + row * s.x_row + phase * s.x_column;
         Operand window[kColumns];
 #pragma GCC unroll 16
         for (int t = 0; t < kKept; ++t) window[t] = Operand::load(x + t * x_column);
@@ -95,22 +97,23 @@ void sweep_tile(const Sweep<typename Operand::Sum::Scalar>& s) {
 
 // A rectangle of an image, rows [top, bottom) and columns [left, right), packed or in its map; or
 // the same of several images.
-template <class Scalar>
+template <class Element>
 struct Block {
   int64_t top, bottom, left, right;
-  const Scalar* data;
-  int64_t row, column;  // scalars from one to the next
+  const Element* data = nullptr;
+  int64_t row = 0, column = 0;  // elements from one to the next
   int64_t images = 1, image = 0;
   int64_t rows() const { return bottom - top; }
   int64_t columns() const { return right - left; }
-  const Scalar* at(int64_t h, int64_t w) const {
+  const Element* at(int64_t h, int64_t w) const {
     return data + (h - top) * row + (w - left) * column;
   }
 };
 
 // The taps of one filter on maps of one size. Operand: how packed vectors are multiplied
-// (backward_weight.h).
-template <class Operand>
+// (backward_weight.h). Element: what it loads; other than scalars only where maps are read in
+// place, up to kMostInPlace kernel columns.
+template <class Operand, class Element = typename Operand::Sum::Scalar>
 class TapSums {
  public:
   using Sum = typename Operand::Sum;
@@ -119,6 +122,7 @@ class TapSums {
 
   // A tile takes its sums, the window and one vector of grad_output from the registers.
   static constexpr int kMostColumns = Isa::kRegisters == 32 ? 7 : 5;
+  static constexpr int kMostInPlace = 5;
 
   TapSums(int64_t kernel_height, int64_t kernel_width, int64_t dilation, int64_t height,
           int64_t width)
@@ -135,7 +139,7 @@ class TapSums {
 
   // Adds all taps over the output columns of g, which end at `width` at most, the map's width, to
   // sums [kernel row][kernel column][lane]. x has its zero columns.
-  void add(const Block<Scalar>& g, const Block<Scalar>& x, int64_t width, Scalar* sums) const {
+  void add(const Block<Element>& g, const Block<Element>& x, int64_t width, Scalar* sums) const {
     const int64_t column_tiles = ceil_div(kernel_columns, kMostColumns);
     int64_t j = -taps_left;
     for (int64_t column_tile = 0; column_tile < column_tiles; ++column_tile) {
@@ -149,7 +153,7 @@ class TapSums {
 
   // All kernel rows of the kernel columns [j, j + columns) over the output columns [left, right) of
   // a block.
-  void add_tiles(const Block<Scalar>& g, const Block<Scalar>& x, int64_t left, int64_t right,
+  void add_tiles(const Block<Element>& g, const Block<Element>& x, int64_t left, int64_t right,
                  int64_t j, int columns, Scalar* sums) const {
     if (left >= right) return;
     const int64_t row_tiles = ceil_div(kernel_rows, most_rows(columns));
@@ -173,10 +177,10 @@ class TapSums {
 
   // The tile of kernel rows [i, i + rows) and columns [j, j + columns) over the output columns
   // [left, right) of a block.
-  void add_tile(const Block<Scalar>& g, const Block<Scalar>& x, int64_t left, int64_t right,
+  void add_tile(const Block<Element>& g, const Block<Element>& x, int64_t left, int64_t right,
                 int64_t i, int rows, int64_t j, int columns, Scalar* sums) const {
     const int64_t d = dilation;
-    Sweep<Scalar> s;
+    Sweep<Scalar, Element> s;
     s.images = g.images;
     s.columns = right - left;
     s.grad_output_image = g.image;
@@ -208,7 +212,7 @@ class TapSums {
     }
   }
 
-  static void sweep(int rows, int columns, const Sweep<Scalar>& s) {
+  static void sweep(int rows, int columns, const Sweep<Scalar, Element>& s) {
     switch (columns) {
       case 1:
         return sweep_rows<1>(rows, s);
@@ -228,7 +232,7 @@ class TapSums {
   }
 
   template <int kColumns>
-  static void sweep_rows(int rows, const Sweep<Scalar>& s) {
+  static void sweep_rows(int rows, const Sweep<Scalar, Element>& s) {
     switch (rows) {
       case 1:
         return sweep_if_fits<1, kColumns>(s);
@@ -246,9 +250,10 @@ class TapSums {
   }
 
   template <int kRows, int kColumns>
-  static void sweep_if_fits(const Sweep<Scalar>& s) {
-    if constexpr (kColumns <= kMostColumns && kRows <= most_rows(kColumns))
-      sweep_tile<Operand, kRows, kColumns>(s);
+  static void sweep_if_fits(const Sweep<Scalar, Element>& s) {
+    constexpr int most = std::is_same_v<Element, Scalar> ? kMostColumns : kMostInPlace;
+    if constexpr (kColumns <= most && kRows <= most_rows(kColumns))
+      sweep_tile<Operand, Element, kRows, kColumns>(s);
   }
 };
 

@@ -59,28 +59,30 @@ struct Pairs {
 #endif
 
 // One dense convolution. Rows and columns count from the first ones stored; a map that continues
-// beyond them is stored as far as the outputs look.
-template <class S>
+// beyond them is stored as far as the outputs look. Elements of x and of the output are scalars,
+// or what vectors convert to and from them.
+template <class S, class Element = S>
 struct Plane {
-  const S* x;             // the first vector of row 0
-  int64_t x_row;          // scalars from row to row ...
+  const Element* x;       // the first vector of row 0
+  int64_t x_row;          // elements from row to row ...
   int64_t x_column;       // ... and from column to column: kLanes, unless kStrided
   int64_t rows, columns;  // stored; columns with lead and trail
   const S* weight;        // [kernel_height][steps][lane]
   int64_t kernel_height, kernel_width, steps;
   const S* bias;  // one vector
   int64_t out_row, out_column;
+  bool prefetches;  // what the tile below will need; kStrided only
 };
 
 // kStrided: x_column is what the plane says, the vectors of x need not be aligned, and the filter
-// has at most kStridedKernel rows and columns. Its tiles are short of memory rather than of
-// arithmetic.
-constexpr int kStridedKernel = 5;
+// has at most kStridedKernel rows and columns.
+constexpr int kStridedKernel = 7;
 
-template <class Math, int R, int T, bool kStrided>
+template <class Math, class Element, int R, int T, bool kStrided>
 struct Tile {
   using V = typename Math::Vector;
   using S = typename V::Scalar;
+  using P = Plane<S, Element>;
   static constexpr int L = V::kLanes;
   static constexpr int kStep = Math::kStep;
   // In step m of a triangle, m * kStep of the T columns lie outside; m = 1 .. kTriangle.
@@ -96,7 +98,7 @@ struct Tile {
   };
 
   // first: the column, perhaps outside, that column 0 of the tile meets in step 0.
-  static Columns divide(int64_t first, const Plane<S>& p) {
+  static Columns divide(int64_t first, const P& p) {
     Columns c{};
     int64_t step = 0;
     if (first < -kTriangle * kStep) step = ceil_div(-first - kTriangle * kStep, kStep);
@@ -119,8 +121,8 @@ struct Tile {
 
   // Columns [T0, T1) of the output rows [R0, R1): column T0 meets x, output row 0 the filter row w.
   template <int R0, int R1, int T0, int T1>
-  static UNIREPLKNET_INLINE void step(V (&sum)[R][T], const S* x, int64_t x_column, const S* w,
-                                      int64_t w_row) {
+  static UNIREPLKNET_INLINE void step(V (&sum)[R][T], const Element* x, int64_t x_column,
+                                      const S* w, int64_t w_row) {
     V weight[R];
 #pragma GCC unroll 8
     for (int r = R0; r < R1; ++r) weight[r] = V::load(w - r * w_row);
@@ -139,10 +141,10 @@ struct Tile {
   }
 
   template <int R0, int R1>
-  static UNIREPLKNET_INLINE void row(V (&sum)[R][T], const S* x, int64_t x_column, const S* w,
+  static UNIREPLKNET_INLINE void row(V (&sum)[R][T], const Element* x, int64_t x_column, const S* w,
                                      int64_t w_row, const Columns& c) {
     if (c.left > 0) {
-      const S* from = x + c.left_x * x_column;
+      const Element* from = x + c.left_x * x_column;
       const S* tap = w + c.left_step * L;
       unroll<kTriangle>([&](auto i) __attribute__((always_inline)) {
         constexpr int m = kTriangle - decltype(i)::value;
@@ -153,7 +155,7 @@ struct Tile {
       });
     }
     {
-      const S* from = x + c.full_x * x_column;
+      const Element* from = x + c.full_x * x_column;
       const S* tap = w + c.full_step * L;
       for (int64_t i = c.full; i > 0; --i) {
         step<R0, R1, 0, T>(sum, from, x_column, tap, w_row);
@@ -162,7 +164,7 @@ struct Tile {
       }
     }
     if (c.right > 0) {
-      const S* from = x + c.right_x * x_column;
+      const Element* from = x + c.right_x * x_column;
       const S* tap = w + c.right_step * L;
       unroll<kTriangle>([&](auto i) __attribute__((always_inline)) {
         constexpr int m = kTriangle - decltype(i)::value;
@@ -177,7 +179,7 @@ struct Tile {
 
   // Output rows [row0, row0 + R) and columns [column0, column0 + T) into out, which points to the
   // first of them. Needs R <= kernel_height and T <= the width of the map.
-  static void run(const Plane<S>& p, int64_t row0, int64_t column0, S* out) {
+  static void run(const P& p, int64_t row0, int64_t column0, Element* out) {
     V sum[R][T];
     const V bias = V::load(p.bias);
 #pragma GCC unroll 8
@@ -192,16 +194,15 @@ struct Tile {
     int64_t y = maximum(0, row0 - above);
     const int64_t y_end = minimum(p.rows, row0 + R + above);
     int64_t k = y - row0 + above;  // the filter row with which input row y reaches output row row0
-    const S* x = p.x + y * p.x_row;
-    if constexpr (kStrided) {
-      // What the tile below this one will need. Past the end of the map a prefetch does nothing.
+    const Element* x = p.x + y * p.x_row;
+    if (kStrided && p.prefetches) {  // past the end of the map that does nothing
       const auto x_ahead = reinterpret_cast<uintptr_t>(p.x) +
-                           ((row0 + R + above) * p.x_row + column0 * x_column) * sizeof(S);
-      const auto out_ahead = reinterpret_cast<uintptr_t>(out) + R * p.out_row * sizeof(S);
+                           ((row0 + R + above) * p.x_row + column0 * x_column) * sizeof(Element);
+      const auto out_ahead = reinterpret_cast<uintptr_t>(out) + R * p.out_row * sizeof(Element);
       for (int r = 0; r < R; ++r)
         for (int t = 0; t < T; ++t) {
-          prefetch<false, 2>(x_ahead + (r * p.x_row + t * x_column) * sizeof(S));
-          prefetch<true, 2>(out_ahead + (r * p.out_row + t * p.out_column) * sizeof(S));
+          prefetch<false, 2>(x_ahead + (r * p.x_row + t * x_column) * sizeof(Element));
+          prefetch<true, 2>(out_ahead + (r * p.out_row + t * p.out_column) * sizeof(Element));
         }
     }
     const S* w = p.weight + k * w_row;
@@ -238,12 +239,13 @@ struct Tile {
 };
 
 // The tiles that are compiled: of 1 to kMaxRows rows and 1 to kMaxColumns columns.
-template <class Math, bool kStrided>
+template <class Math, bool kStrided, class Element = typename Math::Vector::Scalar>
 struct Tiles {
-  using S = typename Math::Vector::Scalar;
-  using Run = void (*)(const Plane<S>&, int64_t, int64_t, S*);
+  using P = Plane<typename Math::Vector::Scalar, Element>;
+  using Run = void (*)(const P&, int64_t, int64_t, Element*);
   static constexpr int kMaxRows = 3;
-  static constexpr int kMaxColumns = Isa::kRegisters == 32 && sizeof(S) == 4 ? 8 : 4;
+  static constexpr int kMaxColumns =
+      Isa::kRegisters == 32 && sizeof(typename Math::Vector::Scalar) == 4 ? 8 : 4;
 
   static Run find(int64_t rows, int64_t columns) {
     static constexpr Table table = make(std::make_integer_sequence<int, kMaxRows * kMaxColumns>{});
@@ -252,8 +254,8 @@ struct Tiles {
 
   // Output rows [row0, row1) and columns [column0, column0 + width), of which there are at most
   // kMaxRows and kernel_height rows, any number of columns.
-  static void run(const Plane<S>& plane, int64_t row0, int64_t row1, int64_t column0, int64_t width,
-                  S* out) {
+  static void run(const P& plane, int64_t row0, int64_t row1, int64_t column0, int64_t width,
+                  Element* out) {
     const int64_t tiles = ceil_div(width, kMaxColumns);
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t begin = width * i / tiles, end = width * (i + 1) / tiles;
@@ -267,7 +269,7 @@ struct Tiles {
   };
   template <int... I>
   static constexpr Table make(std::integer_sequence<int, I...>) {
-    return {{Tile<Math, I / kMaxColumns + 1, I % kMaxColumns + 1, kStrided>::run...}};
+    return {{Tile<Math, Element, I / kMaxColumns + 1, I % kMaxColumns + 1, kStrided>::run...}};
   }
 };
 
