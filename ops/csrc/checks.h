@@ -47,15 +47,14 @@ inline void check_same(const char* op, const char* name, const Tensor& tensor,
 }
 
 // Whether the map's strides rise in the order C, W, H, N (and it is not NCHW-contiguous as well):
-// channels_last, or a slice of such a map, as torch's convolutions judge it.
+// channels_last, or a slice of such a map, of its channels too, as torch's convolutions judge it.
 inline bool is_channels_last(const Tensor& map) {
   if (map.is_contiguous()) return false;
   int64_t least = 1;
   for (int64_t dimension : {1, 3, 2, 0}) {
     if (map.size(dimension) == 1) continue;
-    const int64_t stride = map.stride(dimension);
-    if (stride < least || (dimension == 1 && stride != 1)) return false;
-    least = stride * map.size(dimension);
+    if (map.stride(dimension) < least) return false;
+    least = map.stride(dimension) * map.size(dimension);
   }
   return true;
 }

@@ -1,5 +1,6 @@
 """`depthwise_conv2d` against float64 `F.conv2d`, its arguments, its choice, its errors."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -167,6 +168,22 @@ def test_memory_format_of_the_output_is_that_of_the_input(device, layout):
     is_channels_last = layout == 'channels_last'
     assert output.is_contiguous(memory_format=torch.channels_last) == is_channels_last
     assert output.is_contiguous() == (not is_channels_last)
+
+
+def test_memory_format_of_the_output_is_as_native(device):
+    """For maps whose axes lie in any order in memory, and for slices of them along each axis."""
+    seen = set()
+    for order in itertools.permutations(range(4)):
+        sizes = (4, 6, 8, 10)
+        whole = torch.zeros([sizes[axis] for axis in order], device=device)
+        x = whole.permute([order.index(axis) for axis in range(4)])
+        slices = (x[::2], x[:, ::2], x[:, 1:3], x[:, :, ::2], x[:, :, 1:], x[..., ::2], x[..., 3:])
+        for view in (x, *slices):
+            weight = torch.zeros(view.shape[1], 1, 3, 3, device=device)
+            output, native = convolve(view, weight), reference(view, weight, None)
+            assert output.stride() == native.stride(), (view.shape, view.stride())
+            seen.add((view.is_contiguous(), output.is_contiguous()))
+    assert len(seen) == 3, 'NCHW stays NCHW'
 
 
 @pytest.mark.parametrize('dtype', TOLERANCES, ids=str)

@@ -86,7 +86,8 @@ def limit_reached(kernel_size: tuple[int, int], dilation: int) -> str | None:
 def is_channels_last(x: Tensor) -> bool:
     """Whether the strides of (N, C, H, W) `x` rise in the order C, W, H, N, and it is not NCHW as well.
 
-    So also for a slice of a channels_last map, as torch's convolutions and the operators see it.
+    So also for a slice of a channels_last map, of its channels too, as torch's convolutions and the
+    operators see it.
     """
     if x.is_contiguous():
         return False
@@ -95,7 +96,7 @@ def is_channels_last(x: Tensor) -> bool:
         size, stride = x.shape[dimension], x.stride(dimension)
         if size == 1:
             continue
-        if stride < least or (dimension == 1 and stride != 1):
+        if stride < least:
             return False
         least = stride * size
     return True

@@ -41,7 +41,7 @@ MapStrides dense_strides(const Tensor& map, bool channels_last) {
 }
 
 bool is_dense_channels_last(const Tensor& map) {
-  return is_channels_last(map) &&
+  return is_channels_last(map) && (map.size(1) == 1 || map.stride(1) == 1) &&
          (map.size(0) == 1 || map.stride(0) == map.size(1) * map.size(2) * map.size(3)) &&
          (map.size(2) == 1 || map.stride(2) == map.size(1) * map.size(3)) &&
          (map.size(3) == 1 || map.stride(3) == map.size(1));
