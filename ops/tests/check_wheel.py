@@ -81,7 +81,7 @@ def check_function() -> None:
 
 
 def check_choice() -> None:
-    """What 'auto' takes is what the choice says, and the choice is the tuning table's."""
+    """What 'auto' takes is what the choice says, and for a large kernel that is the op."""
     x, weight = torch.randn(8, 64, 28, 28), torch.randn(64, 1, 13, 13, requires_grad=True)
     choices = {}
     for dtype in (torch.float32, torch.float16):
@@ -89,9 +89,7 @@ def check_choice() -> None:
         with RecordedCalls() as calls:
             depthwise_conv2d(x.to(dtype), weight.to(dtype))
         assert calls.implementations() == [choices[dtype]]
-    assert choices[torch.float16] == 'native', 'no table speaks for float16'
-    if torch.ops.unireplknet.cpu_isa().startswith('avx512'):
-        assert choices[torch.float32] == 'op', unireplknet_ops.explain(x, weight)
+    assert set(choices.values()) == {'op'}, unireplknet_ops.explain(x, weight)
 
     layer = DepthwiseConv2d(64, kernel_size=13, implementation='op')
     output = torch.nn.functional.conv2d(x.double(), layer.weight.double(), padding=6, groups=64)

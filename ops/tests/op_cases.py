@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unireplknet_ops import library
-from unireplknet_ops.dispatch import Choice, Problem
+from unireplknet_ops.dispatch import Choice, Passes, Problem
 
 # What a process that imports the package as the tests do needs on PYTHONPATH.
 PACKAGES = Path(library.__file__).parents[1]
@@ -215,20 +215,22 @@ class RecordedCalls(TorchDispatchMode):
 
     def implementations(self) -> list[str]:
         """Of each convolution, which implementation ran."""
-        known = dict(convolution='native', depthwise_conv2d='op')
+        known = dict(convolution='native', conv2d='native', depthwise_conv2d='op')
         return [known[name] for name in self.names if name in known]
 
 
-def answer_always(implementation: str, questions: list[Problem]) -> Callable[[Problem], Choice]:
-    """A stand-in for the choice by measurement, which notes what it is asked about.
+def answer_always(answer: str | Passes, questions: list[Problem]) -> Callable[[Problem], Choice]:
+    """A stand-in for the choice by measurement, of all passes or of each, which notes what it is asked about.
 
     It stands here, since what torch.compile inlines must not come from a module that is called
     conftest: with two of them, a graph's guards look its names up in the other one.
     """
 
+    passes = Passes(answer, answer, answer) if isinstance(answer, str) else answer
+
     def choose_by_measurement(problem: Problem) -> Choice:
         if not torch.compiler.is_compiling():
             questions.append(problem)
-        return Choice(implementation, 'the test says so')
+        return Choice(passes, 'the test says so')
 
     return choose_by_measurement

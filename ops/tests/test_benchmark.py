@@ -27,7 +27,6 @@ from unireplknet_ops import (
 from unireplknet_ops.benchmark import Benchmark, Plan
 from unireplknet_ops.benchmark_report import Report, h200_floors
 from unireplknet_ops.measure import (
-    PASSES,
     Shape,
     Tensors,
     Timer,
@@ -36,6 +35,7 @@ from unireplknet_ops.measure import (
     native_pass,
 )
 from unireplknet_ops.results import Measurement
+from unireplknet_ops.tuning_tables import PASSES
 
 OPS = Path(__file__).parents[1]
 SMALL = Shape(5, 1, 9, 11, 2, 18, torch.float32)
@@ -383,10 +383,8 @@ def test_fft_where_it_does_not_fit(monkeypatch):
 
 TINY_GRID = tune.Grid(
     dtypes=(torch.float32, torch.bfloat16),
-    maps=((7, 7), (9, 12)),
-    planes=((1, 16), (2, 16)),
+    maps=((1, 16, 7, 7), (2, 16, 9, 12)),
     most_products=2e5,
-    most_elements=3000,
     budget=1e-4,
 )
 
@@ -395,36 +393,33 @@ def test_grids_stay_within_their_limits():
     for grid in (TINY_GRID, *tune.GRIDS.values()):
         for dtype in grid.dtypes:
             shapes = tune.grid_shapes(grid, dtype)
-            assert len(shapes) == len(set(shapes)) > 20
+            assert len(shapes) == len(set(shapes)) >= 12
             assert all(shape.flops <= 2 * grid.most_products for shape in shapes)
-            assert all(shape.elements <= grid.most_elements for shape in shapes)
             assert [s.flops for s in shapes] == sorted(s.flops for s in shapes)
-            # every kernel and map has a cell, with few planes at least
-            assert {s[:4] for s in shapes} >= {
-                (*kernel, *size)
-                for kernel in tune.KERNELS
-                for size in grid.maps
-                if kernel[0] < 31 and grid is not TINY_GRID
+            elements = {math.prod(sizes) for sizes in grid.maps}
+            assert len(elements) == len(grid.maps), 'the choice tells maps apart by their elements'
+            # every kernel has cells, on small maps at least
+            assert {shape[:2] for shape in shapes if shape.elements == min(elements)} >= {
+                kernel for kernel in tune.KERNELS if kernel[0] < 17 or grid is not TINY_GRID
             }
-        assert min(channels for _, channels in grid.planes) >= tuning_tables.MINIMUM_CHANNELS
 
 
 def test_tuning(op_is_native, monkeypatch, tmp_path, capsys):
     """The table that was written is the one that the dispatch reads."""
     monkeypatch.setitem(tune.GRIDS, 'cpu', TINY_GRID)
-    arguments = ('--output', tmp_path, '--threads', 1, '--busy')
+    arguments = ('--output', tmp_path, '--busy')
     before = torch.get_num_threads()
     assert run_program(tune.main, monkeypatch, *arguments) == 0
     assert torch.get_num_threads() == before
     table = tuning_tables.read(tmp_path / 'cpu-avx2.json')
     assert table.torch == torch.__version__
-    assert table.command == 'python -m unireplknet_ops.tune --device cpu --threads 1'
+    assert table.command == 'python -m unireplknet_ops.tune --device cpu'
     layouts = ('contiguous', 'channels_last')
     assert set(table.cells) == {(d, x) for d in ('float32', 'bfloat16') for x in layouts}
     shapes = tune.grid_shapes(TINY_GRID, torch.float32)
     cells = table.cells['float32', 'contiguous']
-    assert sorted(cell[:7] for cell in cells) == sorted((*shape[:-1], 1) for shape in shapes)
-    assert all(math.isfinite(ratio) and ratio > 0 for cell in cells for ratio in cell[7:])
+    assert sorted(cell[:6] for cell in cells) == sorted(shape[:-1] for shape in shapes)
+    assert all(math.isfinite(ratio) and ratio > 0 for cell in cells for ratio in cell[6:])
     assert f'float32 contiguous: {len(shapes)} of {len(shapes)} cells' in capsys.readouterr().out
     monkeypatch.setenv('UNIREPLKNET_TUNING_DIR', str(tmp_path))
     dispatch.clear_cache()
@@ -437,7 +432,7 @@ def test_results_that_do_not_fit(program, op_is_native, full_disk, monkeypatch, 
     monkeypatch.setitem(tune.GRIDS, 'cpu', TINY_GRID)
     path, options = tmp_path / 'results.json', ['--quick']
     if program is tune.main:
-        path, options = tmp_path / 'cpu-avx2.json', ['--threads', 1, '--busy']
+        path, options = tmp_path / 'cpu-avx2.json', ['--busy']
     output = path if program is benchmark.main else tmp_path
     assert run_program(program, monkeypatch, '--output', output, *options) == 1
     message = f'error: {path} cannot be written: No space left on device.'
@@ -452,13 +447,13 @@ def test_an_output_that_is_a_folder_is_refused_at_once(op_is_native, monkeypatch
 
 
 def test_tuning_stops_in_time(op_is_native):
-    table = tune.measure_table('cpu', TINY_GRID, [1], minutes=0, command='tune')
+    table = tune.measure_table('cpu', TINY_GRID, minutes=0, command='tune')
     assert all(cells == () for cells in table.cells.values())
 
 
 def test_a_wrong_op_gets_no_table(one_tap_is_off, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(tune.GRIDS, 'cpu', TINY_GRID)
-    arguments = ('--output', tmp_path, '--threads', 1, '--busy')
+    arguments = ('--output', tmp_path, '--busy')
     assert run_program(tune.main, monkeypatch, *arguments) == 1
     assert 'no table is written: ' in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -479,9 +474,9 @@ def test_tuning_at_a_lower_level(monkeypatch):
         return subprocess.CompletedProcess(command, 3)
 
     monkeypatch.setattr(subprocess, 'run', start)
-    assert run_program(tune.main, monkeypatch, '--isa', 'avx2', '--threads', '1') == 3
+    assert run_program(tune.main, monkeypatch, '--isa', 'avx2', '--minutes', '1') == 3
     assert started['command'][1:] == [
-        *('-m', 'unireplknet_ops.tune', '--isa', 'avx2', '--threads', '1')
+        *('-m', 'unireplknet_ops.tune', '--isa', 'avx2', '--minutes', '1')
     ]
     limits = {'UNIREPLKNET_CPU_ISA': 'avx2', 'ONEDNN_MAX_CPU_ISA': 'AVX2'}
     assert started['env'].items() >= limits.items()

@@ -1,5 +1,6 @@
 """`depthwise_conv2d` against float64 `F.conv2d`, its arguments, its choice, its errors."""
 
+import functools
 import itertools
 import os
 import subprocess
@@ -317,6 +318,70 @@ def test_auto_takes_what_is_faster(device, faster, implementation):
     ]
 
 
+MIXED = [
+    dispatch.Passes(*passes)
+    for passes in itertools.product(dispatch.NATIVE[:1] + dispatch.OP[:1], repeat=3)
+    if len(set(passes)) > 1
+]
+
+
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+@pytest.mark.parametrize('passes', MIXED, ids=str)
+def test_each_pass_runs_on_what_was_chosen_for_it(device, faster, passes, layout):
+    """As it computes alone, also where only some gradients are wanted, and under autocast."""
+    faster(passes)
+    case = Case(2, 24, 9, 11, 5, 5, 2)
+    tensors = tensors_of(case, device=device)
+    tensors = tensors._replace(x=with_layout(tensors.x, layout))
+    run_here = functools.partial(depthwise_conv2d, dilation=2)
+    with RecordedCalls() as calls:
+        results = run(run_here, tensors)
+    names = dict(
+        forward=('conv2d', 'depthwise_conv2d'),
+        grad_input=('convolution_backward', 'depthwise_conv2d_backward_input'),
+        grad_weight=('convolution_backward', 'depthwise_conv2d_backward_weight'),
+    )
+    expected = [
+        native if getattr(passes, name) == 'native' else op for name, (native, op) in names.items()
+    ]
+    assert [name for name in calls.names if 'conv' in name] == expected
+    forced = {
+        name: run(functools.partial(run_here, implementation=name), tensors)
+        for name in ('native', 'op')
+    }
+    wanted = [forced[implementation][i] for i, implementation in enumerate(passes)]
+    for result, pure in zip(results, wanted, strict=False):
+        assert torch.equal(result, pure)
+    assert results.output.stride() == tensors.x.stride()
+    assert which_ran(*tensors[:3], dilation=2) == passes.forward
+
+    for needed, prefix in (('x', 'grad_input'), ('weight', 'grad_weight')):
+        leaves = tensors._asdict()
+        grad_output = leaves.pop('grad_output')
+        leaf = leaves[needed] = leaves[needed].detach().clone().requires_grad_()
+        with torch.autocast(device, torch.bfloat16):
+            output = run_here(**leaves)
+        with RecordedCalls() as calls:
+            output.backward(grad_output.bfloat16())
+        native, op = names[prefix]
+        chosen = native if getattr(passes, prefix) == 'native' else op
+        assert [name for name in calls.names if 'conv' in name] == [chosen]
+        assert output.dtype == torch.bfloat16 and leaf.grad.dtype == torch.float32
+        like = getattr(forced['native'], f'grad_{needed}')
+        torch.testing.assert_close(leaf.grad, like, rtol=0.05, atol=0.05 * like.std().item())
+
+
+@needs_op
+@pytest.mark.parametrize('passes', MIXED, ids=str)
+def test_second_derivatives_of_mixed_passes(faster, passes):
+    faster(passes)
+    tensors = [
+        tensor.requires_grad_()
+        for tensor in map(torch.clone, inputs_of(Case(1, 2, 4, 5, 3, 3))[:3])
+    ]
+    assert torch.autograd.gradgradcheck(depthwise_conv2d, tensors)
+
+
 def test_everything_that_matters_is_asked_once(device, faster):
     questions = faster('op')
     x, weight, bias, _ = tensors_of(SMALL, device=device)
@@ -347,6 +412,7 @@ def test_everything_that_matters_is_asked_once(device, faster):
     ]
 
 
+@needs_op
 def test_another_number_of_threads_is_asked_about(faster):
     questions = faster('native')
     tensors = tensors_of(SMALL)[:3]
@@ -503,7 +569,7 @@ import unireplknet_ops as ops
 x, weight = torch.randn(2, 4, 9, 9), torch.randn(4, 1, 7, 7, requires_grad=True)
 for _ in range(3):
     output = ops.depthwise_conv2d(x, weight)
-assert torch.equal(output, F.conv2d(x, weight, padding=3, groups=4))
+torch.testing.assert_close(output, F.conv2d(x, weight, padding=3, groups=4), rtol=1e-4, atol=1e-4)
 output.sum().backward()
 layer = ops.DepthWiseConv2dImplicitGEMM(4, 7)
 assert layer(x).shape == x.shape

@@ -13,6 +13,7 @@ from torch.export import Dim
 from torch.utils.flop_counter import FlopCounterMode
 
 from unireplknet_ops import DepthwiseConv2d, convolution_rules, depthwise_conv2d
+from unireplknet_ops.dispatch import Passes
 
 pytestmark = pytest.mark.skipif(
     reason_to_skip('cpu') is not None, reason='no compiled op: the operators are not defined'
@@ -321,6 +322,27 @@ def test_compiled_training_step(device, implementation):
     expected = training_step(network, network, x)
     for actual, result in zip(training_step(network, compiled, x), expected, strict=True):
         torch.testing.assert_close(actual, result, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures('no_compiled_code')
+@pytest.mark.parametrize('passes', [('native', 'op', 'op'), ('op', 'native', 'op')], ids=str)
+def test_compiled_training_step_of_mixed_passes(device, faster, passes):
+    """Without a graph break, each pass on what was chosen for it, with and without autocast."""
+    faster(Passes(*passes))
+    torch.manual_seed(0)
+    network = Network('auto').to(device)
+    compiled = torch.compile(network, backend='aot_eager', fullgraph=True)
+    x = torch.randn(2, 3, 14, 13, device=device)
+    for dtype, tolerance in ((None, 1e-4), (torch.bfloat16, 0.05)):
+        with torch.autocast(device, dtype, enabled=dtype is not None):
+            expected = training_step(network, network, x)
+            with RecordedCalls() as calls:
+                results = training_step(network, compiled, x)
+        for actual, result in zip(results, expected, strict=True):
+            torch.testing.assert_close(actual, result, rtol=tolerance, atol=tolerance)
+        assert 'depthwise_conv2d_backward_weight' in calls.names
+        assert ('depthwise_conv2d' in calls.names) == (passes[0] == 'op')
+        assert ('depthwise_conv2d_backward_input' in calls.names) == (passes[1] == 'op')
 
 
 @pytest.mark.usefixtures('no_compiled_code')

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from unireplknet_ops import library
 from unireplknet_ops.measure import (
-    PASSES,
     Shape,
     Tensors,
     Timer,
     WrongResultError,
     make_pool,
 )
+from unireplknet_ops.tuning_tables import PASSES
 
 VARIABLE = 'UNIREPLKNET_CUDA_VARIANTS'
 SETTINGS = {

@@ -30,7 +30,6 @@ from unireplknet_ops.benchmark_report import Report
 from unireplknet_ops.errors import UserError
 from unireplknet_ops.files import check_replaceable
 from unireplknet_ops.measure import (
-    PASSES,
     Shape,
     Tensors,
     Timer,
@@ -41,6 +40,7 @@ from unireplknet_ops.measure import (
 )
 from unireplknet_ops.peers import Peer, cuda_peers
 from unireplknet_ops.results import Measurement, describe_machine, write_json
+from unireplknet_ops.tuning_tables import PASSES
 
 # The kernels of the network, and the dilated branches beside its K = 13 (the 5x5 is no dilated one).
 KERNELS = (*((size, 1) for size in (3, 5, 7, 9, 13, 17, 25, 31)), (3, 3), (3, 4), (3, 5), (7, 2))

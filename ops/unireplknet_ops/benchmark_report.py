@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from unireplknet_ops.measure import PASSES, Shape, valid_taps
+from unireplknet_ops.measure import Shape, valid_taps
 from unireplknet_ops.results import Measurement
-from unireplknet_ops.tuning_tables import dtype_name
+from unireplknet_ops.tuning_tables import PASSES, dtype_name
 
 # Of an NVIDIA H200: bytes/s of a copy; FLOP/s outside the tensor cores; and what the banded (Toeplitz)
 # form can be expected to reach on them.

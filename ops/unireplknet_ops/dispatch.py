@@ -1,10 +1,10 @@
-"""Which implementation runs a depthwise convolution: the op, or torch's native one.
+"""Which implementation runs each pass of a depthwise convolution: the op, or torch's native one.
 
-`choose` asks one question after the other for 'auto'; the op runs only where it can and was measured to be
-faster on this kind of device (`tuning_tables` says what follows from a measurement for the shapes around it).
-Training rests on forward, gradient of the input and gradient of the weight together, inference on the
-forward alone. Without a table for a device, and on every GPU until `gpu_check.sh` has written one, the native
-path runs.
+`choose` asks one question after the other for 'auto'. Forward, gradient of the input and gradient of the
+weight are chosen one by one, by the nearest measurement on this kind of device (`tuning_tables`): a training
+step may run the forward natively and the gradients by the op. Where nothing was measured, the op runs on CPUs
+for kernels of `LARGE_KERNEL` and up: PyTorch has no vectorised path for many of them, by dtype, layout and
+processor, and then takes 10 to 1000 times as long. GPUs stay native until `gpu_check.sh` has measured them.
 
 `explain` tells why. UNIREPLKNET_DWCONV=native or op overrides the choice for the whole process.
 
@@ -30,7 +30,7 @@ from unireplknet_ops.convolution_rules import (
 )
 from unireplknet_ops.errors import ArgumentError, OpUnavailableError, UserError
 from unireplknet_ops.torch_internals import constant_in_graphs, is_fake, is_transformed
-from unireplknet_ops.tuning_tables import MINIMUM_CHANNELS, MINIMUM_SIDE, Regions
+from unireplknet_ops.tuning_tables import Pass, Steps
 
 Implementation = Literal['native', 'op']
 
@@ -38,12 +38,11 @@ FORCE_VARIABLE = 'UNIREPLKNET_DWCONV'
 IMPLEMENTATIONS = ('auto', 'native', 'op')
 PLAIN_TYPES = {Tensor, nn.Parameter}
 
+LARGE_KERNEL = 7
+
 # What `choose_by_measurement` can say.
-NO_TABLE = 'there is no tuning table for this device'
-TOO_FEW_CHANNELS = f'fewer than {MINIMUM_CHANNELS} channels were not measured'
-TOO_NARROW = f'maps narrower than {MINIMUM_SIDE} were not measured'
-FASTER = 'the op was measured to be faster'
-NOT_FASTER = 'the op was not measured to be faster'
+MEASURED = 'each pass runs on what was not slower in the nearest measurement'
+NOT_MEASURED = 'nothing was measured for this dtype and layout on such a device'
 
 
 class Problem(NamedTuple):
@@ -72,10 +71,27 @@ class Problem(NamedTuple):
         return f'{height}x{width} dilation {self.dilation} on {shape} {layout} {dtype}, {where}, {purpose}'
 
 
+class Passes(NamedTuple):
+    """What runs each pass."""
+
+    forward: Implementation
+    grad_input: Implementation
+    grad_weight: Implementation
+
+    def __str__(self) -> str:
+        if len(set(self)) == 1:
+            return self.forward
+        return ', '.join(f'{name} {value}' for name, value in self._asdict().items())
+
+
+NATIVE = Passes('native', 'native', 'native')
+OP = Passes('op', 'op', 'op')
+
+
 class Choice(NamedTuple):
     """What runs, and why, in a few words; whether the device's tuning table was asked."""
 
-    implementation: Implementation
+    passes: Passes
     reason: str
     is_measured: bool = False
 
@@ -122,20 +138,20 @@ def choose(
     """
     forced = forced_implementation()
     if forced == 'native':
-        return Choice('native', f'{FORCE_VARIABLE}=native overrides the tuning tables')
+        return Choice(NATIVE, f'{FORCE_VARIABLE}=native overrides the tuning tables')
     device_type, dtype, kernel_size, dilation = problem.device.type, *problem[1:4]
     if forced == 'op':
         demand_op(f'{FORCE_VARIABLE}=op', device_type, dtype, kernel_size, dilation, tensors)
-        return Choice('op', f'{FORCE_VARIABLE}=op overrides the tuning tables')
+        return Choice(OP, f'{FORCE_VARIABLE}=op overrides the tuning tables')
     obstacle = obstacle_to_op(device_type, dtype, kernel_size, dilation, tensors)
     if obstacle is not None:
         if tensors:
             library.report_missing(device_type)
-        return Choice('native', f'the op cannot run: {obstacle}')
+        return Choice(NATIVE, f'the op cannot run: {obstacle}')
     if is_recorded:
-        return Choice('native', 'the graph leaves the process, and any torch loads a convolution')
+        return Choice(NATIVE, 'the graph leaves the process, and any torch loads a convolution')
     if any(type(tensor) not in PLAIN_TYPES and not is_fake(tensor) for tensor in tensors):
-        return Choice('native', 'a subclass of torch.Tensor may be more than its numbers')
+        return Choice(NATIVE, 'a subclass of torch.Tensor may be more than its numbers')
     return choose_by_measurement(problem)
 
 
@@ -183,29 +199,18 @@ def obstacle_to_op(
 
 
 def choose_by_measurement(problem: Problem) -> Choice:
-    """The op where it was measured to be faster, by the tuning table of the device."""
+    """The winner of each pass in the nearest measurement; without one, the op for large kernels on CPUs."""
     is_dilated = True if problem.dilation > 1 else False  # noqa: SIM210  bool() would stay symbolic
-    regions = _winning_regions(
-        problem.device.type,
-        problem.device.index,
-        problem.dtype,
-        problem.channels_last,
-        is_dilated,
-        problem.needs_grad,
+    steps = _steps_for(
+        problem.device.type, problem.device.index, problem.dtype, problem.channels_last, is_dilated
     )
-    if regions is None:
-        return Choice('native', NO_TABLE, True)
-    if problem.channels < MINIMUM_CHANNELS:
-        return Choice('native', TOO_FEW_CHANNELS, True)
-    if problem.height < MINIMUM_SIDE or problem.width < MINIMUM_SIDE:
-        return Choice('native', TOO_NARROW, True)
-    planes, area = problem.batch * problem.channels, problem.height * problem.width
-    kernel_height, kernel_width = problem.kernel_size
-    if _is_inside(regions, kernel_height, planes, area) and (
-        kernel_width == kernel_height or _is_inside(regions, kernel_width, planes, area)
-    ):
-        return Choice('op', FASTER, True)
-    return Choice('native', NOT_FASTER, True)
+    larger = max(problem.kernel_size)
+    if not steps:
+        is_large = problem.device.type == 'cpu' and larger >= LARGE_KERNEL
+        return Choice(OP if is_large else NATIVE, NOT_MEASURED, True)
+    elements = problem.batch * problem.channels * problem.height * problem.width
+    wins = tuning_tables.nearest(steps, larger, elements)
+    return Choice(Passes(*('op' if won else 'native' for won in wins)), MEASURED, True)
 
 
 def choose_implementation(
@@ -220,9 +225,10 @@ def choose_implementation(
     height: int,
     width: int,
     channels_last: bool,
-    needs_grad: bool,
+    needs_grad: bool = False,
+    which: Pass = 'forward',
 ) -> Implementation:
-    """The implementation for a depthwise convolution of stride 1 with 'same' padding.
+    """The implementation of one pass of a depthwise convolution of stride 1 with 'same' padding.
 
     Args:
         device: of the input and the weight; 'cuda' is the current GPU.
@@ -232,7 +238,8 @@ def choose_implementation(
         dilation: of both axes.
         batch, channels, height, width: N, C, H, W of the input; may be symbolic.
         channels_last: whether the input lies in memory with its channels innermost.
-        needs_grad: whether a backward pass will follow.
+        needs_grad: whether a backward pass will follow, which changes nothing in the choice of a pass.
+        which: forward, grad_input or grad_weight.
 
     Raises:
         ArgumentError: UNIREPLKNET_DWCONV is neither empty, native nor op; or not one of `device` and
@@ -251,7 +258,7 @@ def choose_implementation(
         channels_last,
         needs_grad,
     )
-    return choose(problem).implementation
+    return getattr(choose(problem).passes, which)
 
 
 def _one_device(device: torch.device | str | None, device_type: str | None) -> torch.device:
@@ -301,43 +308,31 @@ def explain(
         choice = choose(asked, tensors)
     except UserError as error:
         return f'{asked}: an error: {error}'
-    lines = [f'{asked}: {choice.implementation}', f'- {choice.reason}']
+    what = choice.passes if asked.needs_grad else choice.passes.forward
+    lines = [f'{asked}: {what}', f'- {choice.reason}']
     if choice.is_measured:
-        lines += _measurements(asked, choice)
+        lines += _measurements(asked)
     return '\n'.join(lines)
 
 
-def _measurements(problem: Problem, choice: Choice) -> list[str]:
+def _measurements(problem: Problem) -> list[str]:
     """The lines of `explain` about what `choose_by_measurement` rests on."""
     device = problem.device
     table = tuning_tables.table_for(device)
     here = f'{tuning_tables.device_name(device)} ({tuning_tables.device_level(device)})'
     if table is None:
         return [
-            f'- {tuning_tables.directory()} holds none for {here}; '
+            f'- {tuning_tables.directory()} holds no tuning table for {here}; '
             f'python -m unireplknet_ops.tune --device {device.type} writes it'
         ]
     whose = 'its own' if table.device == tuning_tables.device_name(device) else "another device's"
     lines = [f'- {here} takes {whose} tuning table, {table}']
-    if choice.reason not in (FASTER, NOT_FASTER):
-        return lines
-    what = 'all three passes together' if problem.needs_grad else 'the forward pass'
-    lines.append(
-        f'- in {what} the op must be {tuning_tables.MARGIN:g}x as fast in each of these cells:'
+    steps = _cells_for(
+        device, problem.dtype, problem.channels_last, problem.dilation > 1, _threads(device.type)
     )
-    for size in dict.fromkeys(problem.kernel_size):
-        cells = tuning_tables.surrounding_cells(
-            table.cells_for(problem.dtype, problem.channels_last),
-            kernel_size=size,
-            dilation=problem.dilation,
-            threads=_threads(device.type),
-            planes=problem.batch * problem.channels,
-            area=problem.height * problem.width,
-        )
-        lines += [
-            f'  {"yes" if tuning_tables.is_faster(cell, problem.needs_grad) else "no"}: {cell}'
-            for cell in cells
-        ] or [f'  none was measured around this shape for {size}x{size}']
+    if steps:
+        elements = problem.batch * problem.channels * problem.height * problem.width
+        lines.append(f'- {tuning_tables.nearest(steps, max(problem.kernel_size), elements)}')
     return lines
 
 
@@ -375,20 +370,20 @@ def forced_implementation() -> Implementation | None:
 # and the tables with what follows from them.
 
 MAXIMUM_CHOICES = 4096  # a training on images of all sizes starts over then
-choices: dict[tuple, Implementation] = {}
+choices: dict[tuple, Passes] = {}
 
 
-def remember(key: tuple, implementation: Implementation) -> None:
+def remember(key: tuple, passes: Passes) -> None:
     """Keep a choice in `choices`."""
     if len(choices) >= MAXIMUM_CHOICES:
         choices.clear()
-    choices[key] = implementation
+    choices[key] = passes
 
 
 def clear_cache() -> None:
     """Forget choices and tables; for after writing a new table or loading a library."""
     choices.clear()
-    _regions_of.cache_clear()
+    _winners_for.cache_clear()
     tuning_tables.read_all.cache_clear()
 
 
@@ -398,53 +393,28 @@ def _missing_library(device_type: str) -> str | None:
 
 
 @constant_in_graphs
-def _winning_regions(
-    device_type: str,
-    index: int | None,
-    dtype: torch.dtype,
-    channels_last: bool,
-    dilated: bool,
-    training: bool,
-) -> Regions | None:
-    """Where the op is faster on a device, index None being the current one; None without a table."""
+def _steps_for(
+    device_type: str, index: int | None, dtype: torch.dtype, channels_last: bool, dilated: bool
+) -> Steps:
+    """The winners on a device, index None being the current one; empty where nothing was measured."""
     if device_type == 'cuda' and index is None:
         index = torch.cuda.current_device()
     device = torch.device(device_type if index is None else f'{device_type}:{index}')
-    return _regions_of(device, dtype, channels_last, dilated, training, _threads(device_type))
+    return _winners_for(device, dtype, channels_last, dilated, _threads(device_type))
 
 
 @functools.cache
-def _regions_of(
-    device: torch.device,
-    dtype: torch.dtype,
-    channels_last: bool,
-    dilated: bool,
-    training: bool,
-    threads: int,
-) -> Regions | None:
+def _winners_for(*arguments) -> Steps:
+    return tuning_tables.winners_of(_cells_for(*arguments))
+
+
+def _cells_for(
+    device: torch.device, dtype: torch.dtype, channels_last: bool, dilated: bool, threads: int
+) -> Steps:
     table = tuning_tables.table_for(device)
-    if table is None:
-        return None
-    cells = table.cells_for(dtype, channels_last)
-    return tuning_tables.winning_regions(cells, dilated=dilated, threads=threads, training=training)
+    cells = () if table is None else table.cells_for(dtype, channels_last)
+    return tuning_tables.steps_of(cells, dilated=dilated, threads=threads)
 
 
 def _threads(device_type: str) -> int:
     return torch.get_num_threads() if device_type == 'cpu' else 1
-
-
-def _is_inside(regions: Regions, kernel_size, planes, area) -> bool:
-    for kernel_begin, kernel_end, segments in regions:
-        if not _is_between(kernel_size, kernel_begin, kernel_end):
-            continue
-        for planes_begin, planes_end, areas in segments:
-            if not _is_between(planes, planes_begin, planes_end):
-                continue
-            for begin, end in areas:
-                if _is_between(area, begin, end):
-                    return True
-    return False
-
-
-def _is_between(value, begin: int, end: int | None) -> bool:
-    return value >= begin and (end is None or value < end)

@@ -22,11 +22,15 @@ from torch import Tensor
 
 from unireplknet_ops.convolution_rules import same_padding
 from unireplknet_ops.depthwise.functional import depthwise_conv2d
-
-PASSES = ('forward', 'grad_input', 'grad_weight')
+from unireplknet_ops.depthwise.operators import native_gradient
 
 # Relative error (2-norm over a plane or a filter) against float64 beyond which a result is wrong.
-TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+TOLERANCES = {
+    torch.float64: 1e-12,
+    torch.float32: 2e-5,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1e-2,
+}
 # Sums of up to 10^5 products in float32, in whatever order.
 GRAD_WEIGHT_TOLERANCES = TOLERANCES | {torch.float32: 1e-4}
 
@@ -172,26 +176,11 @@ class Tensors:
 
 
 def native_pass(name: str, x: Tensor, grad_output: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """One of `PASSES` on torch's own convolution."""
-    channels, kernel_size = weight.shape[0], weight.shape[2:]
-    padding = same_padding(kernel_size, dilation)
-    if name == 'forward':
-        return F.conv2d(x, weight, None, 1, padding, dilation, channels)
-    wanted = name == 'grad_input'
-    gradients = torch.ops.aten.convolution_backward(
-        grad_output,
-        x,
-        weight,
-        None,
-        [1, 1],
-        padding,
-        [dilation, dilation],
-        False,
-        [0, 0],
-        channels,
-        [wanted, not wanted, False],
-    )
-    return gradients[0 if wanted else 1]
+    """One of `tuning_tables.PASSES` on torch's own convolution."""
+    if name != 'forward':
+        return native_gradient(name, grad_output, x, weight, dilation)
+    padding = same_padding(weight.shape[2:], dilation)
+    return F.conv2d(x, weight, None, 1, padding, dilation, weight.shape[0])
 
 
 def in_turn(
@@ -215,13 +204,17 @@ def in_turn(
                 yield i, seconds_of(candidate)
 
 
-def timed_call(function: Callable[[], Any], device: torch.device | str) -> tuple[Any, float]:
+def timed_call(
+    function: Callable[[], Any],
+    device: torch.device | str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Any, float]:
     """A result and the seconds from the call until the device has finished it."""
     _synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     result = function()
     _synchronize(device)
-    return result, time.perf_counter() - start
+    return result, clock() - start
 
 
 def _synchronize(device: torch.device | str) -> None:
@@ -248,6 +241,7 @@ class Timer:
         budget: seconds to spend on repeating one callable.
         least, most: repetitions, whatever the budget says.
         once_above: a callable whose first call took more seconds is not called again.
+        clock: of the CPU; `time.process_time` on one thread leaves out what else the machine does.
     """
 
     def __init__(
@@ -257,12 +251,14 @@ class Timer:
         least: int = 1,
         most: int = 30,
         once_above: float = math.inf,
+        clock: Callable[[], float] = time.perf_counter,
     ):
         self.device = torch.device(device)
         self.budget = budget
         self.least = least
         self.most = most
         self.once_above = once_above
+        self.clock = clock
         if self.device.type == 'cuda':
             l2_bytes = torch.cuda.get_device_properties(self.device).L2_cache_size
             self.flush_buffer = torch.empty(
@@ -277,7 +273,7 @@ class Timer:
         return result, seconds
 
     def _call(self, function: Callable[[], Tensor]) -> tuple[Tensor, float]:
-        return timed_call(function, self.device)
+        return timed_call(function, self.device, self.clock)
 
     def time(
         self, functions: Sequence[Callable[[], Tensor]], first_seconds: Sequence[float]
@@ -288,7 +284,7 @@ class Timer:
             functions: what to time; each was called before.
             first_seconds: what `first_call` said.
         """
-        measure = self._cuda_seconds if self.device.type == 'cuda' else _cpu_seconds
+        measure = self._cuda_seconds if self.device.type == 'cuda' else self._cpu_seconds
         repeats = [self._repeats(seconds) for seconds in first_seconds]
         samples = [
             [] if repeat else [seconds]
@@ -304,6 +300,11 @@ class Timer:
             return 0
         return max(self.least, min(self.most, int(self.budget / max(first_seconds, 1e-7))))
 
+    def _cpu_seconds(self, function: Callable[[], Tensor]) -> float:
+        start = self.clock()
+        function()
+        return self.clock() - start
+
     def _cuda_seconds(self, function: Callable[[], Tensor]) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.flush_buffer.zero_()  # while it runs, the host queues what follows: no launch gaps
@@ -312,12 +313,6 @@ class Timer:
         end.record()
         end.synchronize()
         return start.elapsed_time(end) / 1000
-
-
-def _cpu_seconds(function: Callable[[], Tensor]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def _median(samples: Sequence[float]) -> float:

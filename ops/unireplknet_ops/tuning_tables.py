@@ -1,41 +1,27 @@
-"""What `tune` measured on a device, and the shapes for which it follows that the op is faster.
+"""What `tune` measured on a device, and which implementation follows from it for each pass.
 
 A tuning table is a JSON file in `tuning/`, written only by `unireplknet_ops.tune`: one row a cell,
 a cell being one shape at which the op and torch's native convolution were timed in turn. It holds
-speed-ups (native time / op time) of the forward, the gradient of the input, the gradient of the weight,
-and of the three together, which is what training pays.
+speed-ups (native time / op time) of the forward, the gradient of the input and the gradient of the weight.
 
-Between the cells nothing was measured, so what follows from them is kept conservative:
+For a convolution the nearest cell of its dtype and layout speaks, and each pass runs on what was not slower
+there. The nearest is found along two axes, in ratios: the kernel size (of a rectangle the larger side), and
+the elements of the map that a thread has, since those decide between the fixed cost of a call, the
+caches and the memory. Dilated kernels (dilation > 1) have cells of their own.
 
-- The axes are the kernel size, the area of the map, the number of planes (batch × channels) and the
-  threads. Along each of area and planes a cell speaks for values within a factor `REACH` of its own;
-  between two cells both must say that the op is faster. A cell of the kernel axis speaks for its own
-  size only. So a shape in a gap of all three axes rests on eight cells, and one slow cell is enough to
-  keep the native path.
-- Below the smallest map, the fewest planes and the smallest kernel of the table the fixed cost of a call
-  decides, and it was not measured there: native. Above the largest, both times grow with the work and
-  their ratio has settled: the outermost cell speaks. For the same reason a cell that was too slow to
-  measure (a large kernel on many planes) takes the result of the same map and kernel with fewer planes.
-- Threads between two measured counts need both; beyond the largest, planes count in proportion, so that
-  a thread has no less work than it had when measured.
-- Dilated kernels (dilation > 1) are a table of their own, in which all measured dilations of a kernel
-  size must agree. A rectangular kernel needs the agreement of both squares.
-- Below `MINIMUM_CHANNELS` channels the vector lanes of the op run partly empty, and maps narrower than
-  `MINIMUM_SIDE` are not like the measured squares of the same area: native.
-- 'Faster' means by `MARGIN` at least, which is above the noise of the minimum over repetitions.
-
-The result is a handful of intervals for each kernel size, so that a choice is a few comparisons: cheap,
-and under torch.compile with symbolic sizes its guards are ranges.
+The result is a few bounds, so that a choice is a few comparisons: cheap, and under torch.compile with
+symbolic sizes its guards are ranges.
 """
 
 import functools
+import itertools
 import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -43,18 +29,16 @@ from unireplknet_ops import library
 from unireplknet_ops.errors import OpUnavailableError, TuningTableError
 from unireplknet_ops.files import write_text
 
-FORMAT = 1
+FORMAT = 2
 X86 = 'x86_64'
 CPU_LEVELS = ('portable', 'avx2', 'avx512', 'avx512_bf16')  # worst first
-PASSES = ('forward', 'grad_input', 'grad_weight', 'training')
-MARGIN = 1.05
-REACH = 1.25
-MINIMUM_CHANNELS = 16
-MINIMUM_SIDE = 6
+Pass = Literal['forward', 'grad_input', 'grad_weight']
+PASSES: tuple[Pass, ...] = ('forward', 'grad_input', 'grad_weight')
+NOT_SLOWER = 0.95
 
 
 class Cell(NamedTuple):
-    """One measured shape; the last four are native time / op time."""
+    """One measured shape, on one thread of a CPU; the last three are native time / op time."""
 
     kernel_size: int
     dilation: int
@@ -62,26 +46,24 @@ class Cell(NamedTuple):
     width: int
     batch: int
     channels: int
-    threads: int
     forward: float
     grad_input: float
     grad_weight: float
-    training: float
 
     @property
-    def area(self) -> int:
-        return self.height * self.width
+    def elements(self) -> int:
+        return self.batch * self.channels * self.height * self.width
 
     @property
-    def planes(self) -> int:
-        return self.batch * self.channels
+    def winners(self) -> tuple[bool, ...]:
+        """Of each of `PASSES`, whether the op was not slower, beyond what measurements differ by."""
+        return tuple(ratio >= NOT_SLOWER for ratio in self[-len(PASSES) :])
 
     def __str__(self) -> str:
         return (
             f'{self.kernel_size}x{self.kernel_size} dilation {self.dilation}, map '
-            f'{self.height}x{self.width}, batch {self.batch}, channels {self.channels}, threads '
-            f'{self.threads}: forward {self.forward:g}x, grad-input {self.grad_input:g}x, grad-weight '
-            f'{self.grad_weight:g}x, together {self.training:g}x'
+            f'{self.height}x{self.width}, batch {self.batch}, channels {self.channels}: forward '
+            f'{self.forward:g}x, grad-input {self.grad_input:g}x, grad-weight {self.grad_weight:g}x'
         )
 
 
@@ -91,11 +73,11 @@ class TuningTable(NamedTuple):
     device_type: str
     level: str  # of CPU_LEVELS, or sm_90
     device: str
+    machine: str  # the processor's architecture
     torch: str
     date: str
     command: str
     cells: dict[tuple[str, str], tuple[Cell, ...]]
-    machine: str = X86  # the processor's architecture, which older files do not state
 
     def cells_for(self, dtype: torch.dtype, channels_last: bool) -> tuple[Cell, ...]:
         return self.cells.get((dtype_name(dtype), layout_name(channels_last)), ())
@@ -113,23 +95,9 @@ class TuningTable(NamedTuple):
         return f'{self.name} ({self.device}, torch {self.torch}, {self.date})'
 
 
-class Bin(NamedTuple):
-    """The values begin <= value < end (None: no end) of an axis and the measured ones they rest on."""
-
-    begin: int
-    end: int | None
-    rests_on: tuple[int, ...]
-
-    def holds(self, value: int) -> bool:
-        return self.begin <= value and (self.end is None or value < self.end)
-
-
-# Kernel sizes begin <= size < end, and for each of them planes begin <= planes < end, and for each of
-# these the areas begin <= area < end where the op wins; an end of None is no end. Plain tuples of numbers:
-# torch.compile takes them as constants.
-Interval = tuple[int, int | None]
-Segment = tuple[int, int | None, tuple[Interval, ...]]
-Regions = tuple[tuple[int, int | None, tuple[Segment, ...]], ...]
+# (bound, what is there up to it), ascending, the last without a bound: of kernel sizes, and within one of
+# elements.
+Steps = tuple[tuple[int | None, Any], ...]
 
 
 def directory() -> Path:
@@ -185,7 +153,7 @@ def read(path: Path) -> TuningTable:
             if not all(type(number) in (int, float) for row in rows for number in row):
                 raise ValueError('a cell holds something else than numbers')
             cells[dtype, layout] = tuple(Cell(*row) for row in rows)
-        content = {'machine': X86} | content | {'cells': cells}
+        content = content | {'cells': cells}
         return TuningTable(**{key: content[key] for key in TuningTable._fields})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TuningTableError(
@@ -245,130 +213,59 @@ def table_for(device: torch.device | str) -> TuningTable | None:
     """The table that speaks for a device, None if none does; 'cuda' is the current GPU.
 
     A GPU takes its own model's, else one of the same compute capability; a CPU that of its architecture
-    and instruction set, of whatever model. The two AVX-512 levels, whose float32 kernels are the same, take
-    each other's too. What was measured elsewhere says nothing, of the op nor of torch.
+    and instruction set, of whatever model. What was measured elsewhere says nothing, of the op nor of torch.
     """
     device = torch.device(device)
     level, name = device_level(device), device_name(device)
-    related = CPU_LEVELS[2:] if level in CPU_LEVELS[2:] else (level,)
     tables = [
         table
         for table in read_all(directory())
         if table.device_type == device.type
-        and table.level in related
+        and table.level == level
         and (device.type != 'cpu' or table.machine == machine())
     ]
-    return min(
-        tables,
-        key=lambda table: (table.level != level, table.device != name, table.name),
-        default=None,
+    return min(tables, key=lambda table: (table.device != name, table.name), default=None)
+
+
+def steps_of(cells: Sequence[Cell], *, dilated: bool, threads: int) -> Steps:
+    """The cells by kernel size and elements, for `nearest`; empty where none was measured."""
+    by_kernel: dict[int, dict[int, Cell]] = {}
+    for cell in cells:
+        if (cell.dilation > 1) == dilated:
+            by_kernel.setdefault(cell.kernel_size, {})[cell.elements * threads] = cell
+    return _steps({size: _steps(by_elements) for size, by_elements in by_kernel.items()})
+
+
+def winners_of(steps: Steps) -> Steps:
+    """With the winners in the place of the cells: constants that torch.compile can keep.
+
+    Neighbours that agree are one, so that a graph need not tell them apart.
+    """
+    return tuple((kernel_bound, _merged(sizes)) for kernel_bound, sizes in steps)
+
+
+def _merged(sizes: Steps) -> Steps:
+    winners = [(bound, cell.winners) for bound, cell in sizes]
+    return tuple(
+        step
+        for step, after in zip(winners, [*winners[1:], (None, None)], strict=True)
+        if step[1] != after[1]
     )
 
 
-def winning_regions(
-    cells: Sequence[Cell], *, dilated: bool, threads: int, training: bool
-) -> Regions:
-    """Where the op is faster, by the rules in this module's docstring."""
-    cells = [cell for cell in cells if (cell.dilation > 1) == dilated]
-    if not cells:
-        return ()
-    axes = Axes(cells, threads)
-    regions = []
-    for kernel in axes.kernels:
-        segments: list[Segment] = []
-        for planes in axes.planes:
-            areas = [area for area in axes.areas if axes.all_faster(kernel, planes, area, training)]
-            intervals = _merge((area.begin, area.end) for area in areas)
-            if segments and segments[-1][1:] == (planes.begin, intervals):
-                segments[-1] = (segments[-1][0], planes.end, intervals)
-            elif intervals:
-                segments.append((planes.begin, planes.end, intervals))
-        if segments:
-            regions.append((kernel.begin, kernel.end, tuple(segments)))
-    return tuple(regions)
+def _steps(by_value: dict[int, Any]) -> Steps:
+    values = sorted(by_value)
+    bounds = [*(math.isqrt(a * b) for a, b in itertools.pairwise(values)), None]
+    return tuple((bound, by_value[value]) for bound, value in zip(bounds, values, strict=False))
 
 
-def surrounding_cells(
-    cells: Sequence[Cell], *, kernel_size: int, dilation: int, threads: int, planes: int, area: int
-) -> list[Cell]:
-    """The cells that the choice for a square kernel rests on; empty where none speaks."""
-    cells = [cell for cell in cells if (cell.dilation > 1) == (dilation > 1)]
-    if not cells:
-        return []
-    axes = Axes(cells, threads)
-    bins = [
-        next((bin_ for bin_ in axis if bin_.holds(value)), None)
-        for axis, value in ((axes.kernels, kernel_size), (axes.planes, planes), (axes.areas, area))
-    ]
-    return [] if None in bins else axes.cells_of(*bins) or []
+def nearest(steps: Steps, kernel_size: int, elements: int) -> Any:
+    """What is nearest in kernel size, then in elements; `steps` must not be empty."""
+    return _step(_step(steps, kernel_size), elements)
 
 
-class Axes:
-    """The bins of each axis of a group of cells, seen from a number of threads."""
-
-    def __init__(self, cells: Sequence[Cell], threads: int):
-        counts = sorted({cell.threads for cell in cells})
-        self.thread_counts = {
-            max((count for count in counts if count <= threads), default=counts[0]),
-            min((count for count in counts if count >= threads), default=counts[-1]),
-        }
-        self.kernels = _bins({cell.kernel_size for cell in cells}, reach=1)
-        self.areas = _bins({cell.area for cell in cells}, reach=REACH)
-        self.planes = _bins(
-            {cell.planes for cell in cells}, reach=REACH, scale=max(threads / counts[-1], 1)
-        )
-        # by (threads, kernel size, area), then by planes: one cell a dilation
-        self._measured: dict[tuple[int, int, int], dict[int, list[Cell]]] = {}
-        for cell in cells:
-            by_planes = self._measured.setdefault((cell.threads, cell.kernel_size, cell.area), {})
-            by_planes.setdefault(cell.planes, []).append(cell)
-
-    def cells_of(self, kernel: Bin, planes: Bin, area: Bin) -> list[Cell] | None:
-        """The cells that three bins rest on, or None if one of them was not measured."""
-        found = []
-        for threads in sorted(self.thread_counts):
-            for size in kernel.rests_on:
-                for map_area in area.rests_on:
-                    by_planes = self._measured.get((threads, size, map_area), {})
-                    for wanted in planes.rests_on:
-                        fewer = [count for count in by_planes if count <= wanted]
-                        if not fewer:
-                            return None
-                        found += [cell for cell in by_planes[max(fewer)] if cell not in found]
-        return found
-
-    def all_faster(self, kernel: Bin, planes: Bin, area: Bin, training: bool) -> bool:
-        cells = self.cells_of(kernel, planes, area)
-        return bool(cells) and all(is_faster(cell, training) for cell in cells)
-
-
-def is_faster(cell: Cell, training: bool) -> bool:
-    return (cell.training if training else cell.forward) >= MARGIN
-
-
-def _bins(values: Iterable[int], reach: float, scale: float = 1.0) -> list[Bin]:
-    """Each value's own bin, from value / reach to value * reach, and the gaps between two."""
-    values = sorted(values)
-    begins = [math.ceil(value / reach * scale) for value in values]
-    ends = [math.floor(value * reach * scale) + 1 for value in values]
-    for i in range(len(values) - 1):
-        if ends[i] > begins[i + 1]:  # two reaches overlap: they meet in the geometric middle
-            ends[i] = begins[i + 1] = math.ceil(math.sqrt(values[i] * values[i + 1]) * scale)
-    bins = []
-    for i, value in enumerate(values):
-        is_last = i == len(values) - 1
-        bins.append(Bin(begins[i], None if is_last else ends[i], (value,)))
-        if not is_last and ends[i] < begins[i + 1]:
-            bins.append(Bin(ends[i], begins[i + 1], (value, values[i + 1])))
-    return bins
-
-
-def _merge(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
-    """Join ascending intervals where one ends as the next begins."""
-    merged: list[Interval] = []
-    for begin, end in intervals:
-        if merged and merged[-1][1] == begin:
-            merged[-1] = (merged[-1][0], end)
-        else:
-            merged.append((begin, end))
-    return tuple(merged)
+def _step(steps: Steps, value: int) -> Any:
+    for bound, there in steps[:-1]:
+        if value <= bound:
+            return there
+    return steps[-1][1]

@@ -4,6 +4,7 @@ What it does a call beyond the convolution is kept small, since maps of 7×7 tak
 and the choice between the two are made once for each combination of shapes, dtypes and settings.
 """
 
+import contextlib
 import os
 
 import torch
@@ -16,8 +17,10 @@ from unireplknet_ops.depthwise.operators import backward, cast_for_autocast, set
 from unireplknet_ops.dispatch import (
     FORCE_VARIABLE,
     IMPLEMENTATIONS,
+    NATIVE,
+    OP,
     PLAIN_TYPES,
-    Implementation,
+    Passes,
     autocast_dtype,
     choices,
     choose,
@@ -59,10 +62,11 @@ def depthwise_conv2d(
         bias: (C,) or None.
         dilation: of both axes; or a pair of equal numbers.
         implementation: 'native' is `F.conv2d`, 'op' the compiled operator: sizes up to 63, dilation up
-            to 15 and above 1 only with sizes up to 9. 'auto' takes the operator where it was measured
-            to be faster (`choose_implementation`), and `F.conv2d` for everything that the operator does
-            not know: other dtypes and devices, tensor subclasses, `torch.func` transforms. The
-            environment variable UNIREPLKNET_DWCONV=native|op takes the place of 'auto'.
+            to 15 and above 1 only with sizes up to 9. 'auto' takes for each pass what was measured to be
+            faster, and the operator for large kernels on CPUs where nothing was (`dispatch`), but
+            `F.conv2d` for everything that the operator does not know: other dtypes and devices, tensor
+            subclasses, `torch.func` transforms. The environment variable UNIREPLKNET_DWCONV=native|op
+            takes the place of 'auto'.
 
     Returns:
         (N, C, H, W), dtype of x; channels_last if x or what it is a slice of is, else NCHW-contiguous.
@@ -105,13 +109,13 @@ def depthwise_conv2d(
     if chosen is None:
         chosen = _check_and_choose(x, weight, bias, dilation, implementation)
         remember(key, chosen)
-    if chosen == 'native':
+    if chosen == NATIVE or (chosen.forward == 'native' and not needs_grad):
         return F.conv2d(x, weight, bias, **_native_arguments(weight, dilation))
     if cast_dtype is None:
-        return _run_op(x, weight, bias, dilation, needs_grad)
+        return _run(x, weight, bias, dilation, needs_grad, chosen)
     with without_autocast(device.type):
         x, weight, bias = cast_for_autocast(cast_dtype, x, weight, bias)
-        return _run_op(x, weight, bias, dilation, needs_grad)
+        return _run(x, weight, bias, dilation, needs_grad, chosen)
 
 
 def _run_unremembered(
@@ -126,9 +130,14 @@ def _run_unremembered(
     else:
         chosen = _check_and_choose(*arguments, is_recorded=is_exporting())
         native_arguments = _native_arguments(weight, dilation)
-    if chosen == 'op':
+    if chosen == OP or (chosen.forward == 'op' and not needs_gradient(x, weight, bias)):
         return torch.ops.unireplknet.depthwise_conv2d(x, weight, bias, dilation)
-    return F.conv2d(x, weight, bias, **native_arguments)
+    if chosen == NATIVE or not needs_gradient(x, weight, bias):
+        return F.conv2d(x, weight, bias, **native_arguments)
+    dtype = autocast_dtype(x.device.type)
+    if dtype is not None:
+        x, weight, bias = cast_for_autocast(dtype, x, weight, bias)
+    return _Convolution.apply(x, weight, bias, dilation, chosen)
 
 
 def _check_and_choose(
@@ -138,24 +147,24 @@ def _check_and_choose(
     dilation: int,
     implementation: str,
     is_recorded: bool = False,
-) -> Implementation:
-    """What runs a call; raises as `depthwise_conv2d` does."""
+) -> Passes:
+    """What runs each pass of a call; raises as `depthwise_conv2d` does."""
     if implementation not in IMPLEMENTATIONS:
         raise unknown_implementation(implementation)
     check_shapes(x, weight, bias, dilation)
     if implementation == 'native' or torch.onnx.is_in_onnx_export():
-        return 'native'
+        return NATIVE
     if implementation == 'op':
         dtype, kernel_size = computing_dtype(x), weight.shape[2:]
         demand_op("implementation='op'", x.device.type, dtype, kernel_size, dilation, (x, weight))
-        return 'op'
+        return OP
     problem = problem_of(x, weight, bias, dilation)
     choice = choose(problem, (x, weight), is_recorded=is_recorded)
     if not torch.compiler.is_compiling():
         library.logger.debug(
-            'Depthwise convolution %s: %s, since %s', problem, choice.implementation, choice.reason
+            'Depthwise convolution %s: %s, since %s', problem, choice.passes, choice.reason
         )
-    return choice.implementation
+    return choice.passes
 
 
 def _native_arguments(weight: Tensor, dilation: int) -> dict:
@@ -165,26 +174,47 @@ def _native_arguments(weight: Tensor, dilation: int) -> dict:
 
 
 class _Convolution(torch.autograd.Function):
-    """The operator with its derivative, without a detour by the dispatcher to Python: half the time."""
+    """Each pass on what was chosen for it, without a detour by the dispatcher to Python: half the time."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, dilation):
+    def forward(ctx, x, weight, bias, dilation, passes):
         setup_context(ctx, (x, weight, bias, dilation), None)
-        with below_autograd():
-            return torch.ops.unireplknet.depthwise_conv2d(x, weight, bias, dilation)
+        ctx.passes = passes
+        with _below_autograd():
+            return _forward(x, weight, bias, dilation, passes)
 
     @staticmethod
     def backward(ctx, grad_output):
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return backward(ctx, grad_output)
-        with below_autograd():
-            return backward(ctx, grad_output)
+        if torch.is_grad_enabled():
+            gradients = backward(ctx, grad_output, ctx.passes)
+        else:
+            with _below_autograd():
+                gradients = backward(ctx, grad_output, ctx.passes)
+        return *gradients, None
 
 
-def _run_op(
-    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, needs_grad: bool
+def _below_autograd() -> contextlib.AbstractContextManager:
+    """As `below_autograd`; nothing in a graph, where autograd is not there any more."""
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else below_autograd()
+
+
+def _run(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    dilation: int,
+    needs_grad: bool,
+    passes: Passes,
 ) -> Tensor:
     if needs_grad:
-        return _Convolution.apply(x, weight, bias, dilation)
+        return _Convolution.apply(x, weight, bias, dilation, passes)
     with below_autograd():
         return torch.ops.unireplknet.depthwise_conv2d(x, weight, bias, dilation)
+
+
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, passes: Passes
+) -> Tensor:
+    if passes.forward == 'native':
+        return F.conv2d(x, weight, bias, **_native_arguments(weight, dilation))
+    return torch.ops.unireplknet.depthwise_conv2d(x, weight, bias, dilation)

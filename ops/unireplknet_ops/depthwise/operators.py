@@ -16,9 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unireplknet_ops.convolution_rules import check_shapes, is_channels_last, limit_reached
+from unireplknet_ops.convolution_rules import (
+    check_shapes,
+    is_channels_last,
+    limit_reached,
+    same_padding,
+)
 from unireplknet_ops.deferred import when_imported
+from unireplknet_ops.dispatch import OP, Passes
 from unireplknet_ops.torch_internals import without_autocast
+from unireplknet_ops.tuning_tables import Pass
 
 
 @functools.cache
@@ -106,21 +113,49 @@ def setup_context(ctx: Any, inputs: tuple, output: Tensor | None) -> None:
     ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
 
 
-def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+def backward(ctx: Any, grad_output: Tensor, passes: Passes = OP) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     needs_x, needs_weight, *others = ctx.needs_input_grad  # without the defaults at the end
     needs_bias = bool(others) and others[0]
     ops = torch.ops.unireplknet
     grad_x = grad_weight = grad_bias = None
-    if needs_x:
+    if needs_x and passes.grad_input == 'native':
+        grad_x = native_gradient('grad_input', grad_output, grad_output, weight, ctx.dilation)
+    elif needs_x:
         grad_x = ops.depthwise_conv2d_backward_input(grad_output, weight, ctx.dilation)
-    if needs_weight:
+    if needs_weight and passes.grad_weight == 'native':
+        like = grad_output.new_empty((x.shape[1], 1, *ctx.kernel_size))
+        grad_weight = native_gradient('grad_weight', grad_output, x, like, ctx.dilation)
+    elif needs_weight:
         grad_weight = ops.depthwise_conv2d_backward_weight(
             grad_output, x, ctx.kernel_size, ctx.dilation
         )
     if needs_bias:
         grad_bias = grad_output.sum((0, 2, 3))
     return grad_x, grad_weight, grad_bias, None
+
+
+def native_gradient(
+    name: Pass, grad_output: Tensor, x: Tensor, weight: Tensor, dilation: int
+) -> Tensor:
+    """One gradient of torch's own convolution; of the factor that it is the gradient of, only the sizes
+    matter."""
+    channels, kernel_size = weight.shape[0], weight.shape[2:]
+    wanted = name == 'grad_input'
+    gradients = torch.ops.aten.convolution_backward(
+        grad_output,
+        x,
+        weight,
+        None,
+        [1, 1],
+        same_padding(kernel_size, dilation),
+        [dilation, dilation],
+        False,
+        [0, 0],
+        channels,
+        [wanted, not wanted, False],
+    )
+    return gradients[0 if wanted else 1]
 
 
 def _setup_backward_input(ctx: Any, inputs: tuple, output: Tensor) -> None:
