@@ -294,19 +294,53 @@ def test_a_step_is_that_of_the_modules(shape, kwargs, training, memory_format, m
         assert (joined - plain).norm() <= 1e-5 * plain.norm() + slack
 
 
+@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('training', [False, True])
+def test_layer_scale_in_the_norm_changes_nothing(training, with_cp, monkeypatch):
+    block = make_block(with_cp=with_cp, drop_path_rate=0.4).double().train(training)
+    assert block.can_scale_norm()
+    x = torch.randn(3, 24, 5, 6).double()
+    steps = []
+    for twin in (block, copy.deepcopy(block)):
+        steps.append(step_of(twin, x))
+        monkeypatch.setattr(UniRepLKNetBlock, 'can_scale_norm', lambda self: False)
+    slack = 1e-12 if training else 0  # what the next BatchNorm takes out is rounding
+    for actual, expected in zip(*steps, strict=True):
+        assert (actual - expected).norm() <= 1e-12 * expected.norm() + slack
+
+
+@pytest.mark.parametrize('name', ['pwconv2', 'pwconv2.0', 'pwconv2.1', 'pwconv2.2'])
+@pytest.mark.parametrize('kind', ['register_forward_hook', 'register_full_backward_hook'])
+def test_layer_scale_stays_out_of_what_is_hooked(name, kind):
+    block = make_block()
+    assert block.can_scale_norm()
+    handle = getattr(block.get_submodule(name), kind)(lambda *args: None)
+    assert not block.can_scale_norm()
+    handle.remove()
+    block.pwconv2[2] = nn.BatchNorm2d(24, affine=False)
+    assert not block.can_scale_norm()
+    assert not make_block().half().can_scale_norm()
+
+
 @needs_op
 @pytest.mark.parametrize('autocast', [False, True])
 def test_a_step_in_bfloat16(autocast, monkeypatch):
     exact = make_block()
-    x = torch.randn(3, 24, 9, 8).bfloat16().float()
+    x = torch.randn(3, 24, 9, 8, generator=torch.Generator().manual_seed(0)).bfloat16().float()
     monkeypatch.setenv(FORCE_VARIABLE, 'native')
     expected = step_of(exact, x)
     block = copy.deepcopy(exact) if autocast else copy.deepcopy(exact).bfloat16()
     with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
         steps = list(steps_of(block, x if autocast else x.bfloat16(), monkeypatch))
-    for (joined, plain), reference in zip(steps, expected, strict=True):
-        assert joined.dtype == plain.dtype
-        assert relative_error(joined, reference) <= 1.2 * relative_error(plain, reference) + 1e-3
+    assert all(joined.dtype == plain.dtype for joined, plain in steps)
+    errors = [
+        [relative_error(actual, reference) for actual in pair]
+        for pair, reference in zip(steps, expected, strict=True)
+    ]
+    of_joined, of_plain = map(
+        sum, zip(*errors, strict=True)
+    )  # one gradient's is a matter of chance
+    assert of_joined <= 1.2 * of_plain
 
 
 @needs_op

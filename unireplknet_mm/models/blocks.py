@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.utils.dl_utils.parrots_wrapper import SyncBatchNorm  # what 'SyncBN' builds
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -268,6 +269,8 @@ class DilatedReparamBlock(nn.Module):
 
 # Layers of pwconv1 and act, which `UniRepLKNetBlock.expanded` computes in two steps.
 EXPANDING_LAYERS = ((ToChannelsLast,), (nn.Linear,), (nn.GELU,), (GlobalResponseNorm,))
+# Those of pwconv2 whose BatchNorm can take layer scale over (`projected`).
+PROJECTING_LAYERS = ((nn.Linear,), (ToChannelsFirst,), (nn.BatchNorm2d,))
 # What `fused` computes in one: SE with its two layers, pwconv1, act and pwconv2.
 FUSED_LAYERS = (
     *((SqueezeExcitation,), (nn.Conv2d,), (nn.Conv2d,)),
@@ -334,10 +337,34 @@ class UniRepLKNetBlock(nn.Module):
     def residual(self, x: Tensor) -> Tensor:
         x = self.se(self.norm(self.dwconv(x)))
         x = self.act(self.pwconv1(x)) if torch.jit.is_scripting() else self.expanded(x)
-        x = self.pwconv2(x)
-        if self.gamma is not None:
-            x = x * self.gamma.reshape(-1, 1, 1)
+        if not torch.jit.is_scripting() and self.can_scale_norm():
+            x = self.projected(x)
+        else:
+            x = self.pwconv2(x)
+            if self.gamma is not None:
+                x = x * self.gamma.reshape(-1, 1, 1)
         return self.drop_path(x)
+
+    @torch.jit.unused
+    def can_scale_norm(self) -> bool:
+        """Whether layer scale may be part of the BatchNorm in front of it: no pass and no map of its own.
+
+        Not in 16 bits, where its initial 1e-6 is too small to be multiplied, and not in recorded graphs.
+        """
+        return (
+            self.gamma is not None
+            and is_plain((self.pwconv2,), [*self.pwconv2], PROJECTING_LAYERS)
+            and self.pwconv2[2].weight is not None
+            and self.pwconv2[2].weight.dtype in (torch.float32, torch.float64)
+            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        )
+
+    @torch.jit.unused
+    def projected(self, x: Tensor) -> Tensor:
+        """Linear -> BN -> layer scale: [N, H, W, ffn_ratio C] -> (N, C, H, W)."""
+        linear, to_channels_first, norm = self.pwconv2
+        scaled = dict(weight=norm.weight * self.gamma, bias=norm.bias * self.gamma)
+        return functional_call(norm, scaled, to_channels_first(linear(x)))
 
     @torch.jit.unused
     def expanded(self, x: Tensor) -> Tensor:
