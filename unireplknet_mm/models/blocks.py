@@ -543,12 +543,15 @@ def untracked_statistics(module: nn.Module) -> Iterator[None]:
     """Within it, BatchNorms in training mode leave their running statistics alone.
 
     For the second forward pass of activation checkpointing, which would count every batch twice. The
-    norms still write (with weight 0): autograd must save the same tensors in both passes.
+    norms still write (with weight 0): autograd must save the same tensors in both passes. And they still
+    count, which SyncBatchNorm insists on, a number that is thrown away.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield
     finally:
