@@ -287,8 +287,9 @@ def steps_of(block, x, monkeypatch) -> zip:
 def test_a_step_is_that_of_the_modules(shape, kwargs, training, memory_format, monkeypatch):
     x = torch.randn(shape).to(memory_format=memory_format)
     block = make_block(shape[1], 13 if shape[1] > 1 else 5, **kwargs).train(training)
-    # Of what the next BatchNorm takes out when it trains, rounding is left.
-    slack = 2e-4 if training else 0
+    # Of what the next BatchNorm takes out when it trains, rounding is left; so it is of one channel's sums,
+    # whose terms cancel.
+    slack = 2e-4 if training else 2e-6
     for joined, plain in steps_of(block, x, monkeypatch):
         assert joined.dtype == plain.dtype and joined.stride() == plain.stride()
         assert (joined - plain).norm() <= 1e-5 * plain.norm() + slack
