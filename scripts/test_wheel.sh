@@ -44,7 +44,7 @@ print("Python", platform.python_version(), "and torch", torch.__version__)')"
 
 # The Python layer rests on parts of torch that change between releases, so its tests run on each.
 tests=(test_import test_library test_functional test_operators test_modules test_dispatch test_naive
-  test_feed_forward test_gelu_grn test_torch_internals)
+  test_feed_forward test_gelu_grn test_dilated_reparam test_torch_internals)
 for pair in "${pairs[@]}"; do
   environment=.venv-wheel/python${pair/:/-torch}
   if [[ ! -x $environment/bin/python ]]; then

@@ -13,10 +13,9 @@ from op_cases import LAYOUTS, PACKAGES, RecordedCalls, reason_to_skip, with_layo
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unireplknet_ops import dilated_reparam, dilated_reparam_takes_op, dispatch
+from unireplknet_ops import choice, dilated_reparam, dilated_reparam_takes_op, dispatch
 from unireplknet_ops.dilatedreparam import functional, naive
 from unireplknet_ops.errors import ArgumentError, OpUnavailableError
-from unireplknet_ops.feedforward import choice
 
 pytestmark = pytest.mark.skipif(
     reason_to_skip('cpu') is not None, reason='no compiled op: the operator is not defined'

@@ -13,9 +13,10 @@ from op_cases import LAYOUTS, PACKAGES, RecordedCalls, reason_to_skip, with_layo
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unireplknet_ops import feed_forward, feed_forward_takes_op
+from unireplknet_ops import choice, feed_forward, feed_forward_takes_op
 from unireplknet_ops.errors import ArgumentError, OpUnavailableError
-from unireplknet_ops.feedforward import choice, naive
+from unireplknet_ops.feedforward import naive
+from unireplknet_ops.feedforward.functional import FORCE_VARIABLE
 
 pytestmark = pytest.mark.skipif(
     reason_to_skip('cpu') is not None, reason='no compiled op: the operator is not defined'
@@ -283,7 +284,7 @@ def taken(given: dict[str, Tensor]) -> str:
 
 @pytest.fixture(autouse=True)
 def processor_that_was_measured(monkeypatch):
-    monkeypatch.delenv(choice.FORCE_VARIABLE, raising=False)
+    monkeypatch.delenv(FORCE_VARIABLE, raising=False)
     monkeypatch.setattr(choice, 'instruction_set', lambda: 'avx2')
 
 
@@ -320,7 +321,7 @@ def test_auto_is_native_under_transforms():
 
 @pytest.mark.parametrize('forced', ['native', 'op'])
 def test_environment_forces(monkeypatch, forced):
-    monkeypatch.setenv(choice.FORCE_VARIABLE, forced)
+    monkeypatch.setenv(FORCE_VARIABLE, forced)
     small = as_dtype(inputs_of((4, 33, 3, 3, 130)), torch.float32)
     assert taken(small) == taken(large()) == forced
 
@@ -332,7 +333,7 @@ def test_unknown_values_are_errors(monkeypatch):
         feed_forward(**large(), implementation='fast')
     with pytest.raises(ArgumentError, match=r'bias2 must have the shape \(40,\), got \(41,\)'):
         feed_forward(**large(bias2=torch.zeros(41)))
-    monkeypatch.setenv(choice.FORCE_VARIABLE, 'fast')
+    monkeypatch.setenv(FORCE_VARIABLE, 'fast')
     with pytest.raises(ArgumentError, match='UNIREPLKNET_FEED_FORWARD=fast is not known'):
         feed_forward(**large())
 

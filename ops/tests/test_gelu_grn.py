@@ -10,9 +10,10 @@ from op_cases import RecordedCalls, reason_to_skip
 from test_feed_forward import ISAS, relative_error, run_python
 from torch import Tensor, nn
 
-from unireplknet_ops import gelu_grn, gelu_grn_takes_op
+from unireplknet_ops import choice, gelu_grn, gelu_grn_takes_op
 from unireplknet_ops.errors import ArgumentError, OpUnavailableError
-from unireplknet_ops.feedforward import choice, naive
+from unireplknet_ops.feedforward import naive
+from unireplknet_ops.feedforward.functional import FORCE_VARIABLE
 
 pytestmark = pytest.mark.skipif(
     reason_to_skip('cpu') is not None, reason='no compiled op: the operator is not defined'
@@ -318,7 +319,7 @@ def test_keeps_one_map_for_the_derivative():
 
 @pytest.fixture(autouse=True)
 def processor_that_was_measured(monkeypatch):
-    monkeypatch.delenv(choice.FORCE_VARIABLE, raising=False)
+    monkeypatch.delenv(FORCE_VARIABLE, raising=False)
     monkeypatch.setattr(choice, 'instruction_set', lambda: 'avx2')
 
 
@@ -351,7 +352,7 @@ def test_auto_is_native_for_tensors_that_are_more_than_numbers():
 
 @pytest.mark.parametrize('forced', ['native', 'op'])
 def test_environment_forces(monkeypatch, forced):
-    monkeypatch.setenv(choice.FORCE_VARIABLE, forced)
+    monkeypatch.setenv(FORCE_VARIABLE, forced)
     assert taken(as_dtype((2, 4, 5, 20))) == forced
 
 

@@ -357,12 +357,17 @@ def computing_dtype(x: Tensor) -> torch.dtype:
     return autocast_dtype(x.device.type) or x.dtype
 
 
-@constant_in_graphs
 def forced_implementation() -> Implementation | None:
     """What UNIREPLKNET_DWCONV forces, None if it is not set; ArgumentError if it is not known."""
-    forced = os.environ.get(FORCE_VARIABLE) or None
+    return forced_by(FORCE_VARIABLE)
+
+
+@constant_in_graphs
+def forced_by(variable: str) -> Implementation | None:
+    """What an environment variable forces, None if it is not set; ArgumentError if it is not known."""
+    forced = os.environ.get(variable) or None
     if forced not in (None, 'native', 'op'):
-        raise ArgumentError(f'{FORCE_VARIABLE}={forced} is not known: choose native or op')
+        raise ArgumentError(f'{variable}={forced} is not known: choose native or op')
     return forced
 
 

@@ -1,6 +1,5 @@
 """`dilated_reparam`: one function for the compiled operator and for PyTorch's own."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unireplknet_ops import dispatch
+from unireplknet_ops import choice, dispatch
 from unireplknet_ops.depthwise import depthwise_conv2d
 from unireplknet_ops.dilatedreparam.operators import check_shapes, gradients, save
 from unireplknet_ops.dispatch import (
@@ -17,10 +16,8 @@ from unireplknet_ops.dispatch import (
     computing_dtype,
     unknown_implementation,
 )
-from unireplknet_ops.errors import ArgumentError, OpUnavailableError
-from unireplknet_ops.feedforward import choice
-from unireplknet_ops.feedforward.choice import is_left_to_native, obstacle
-from unireplknet_ops.torch_internals import below_autograd, constant_in_graphs, without_autocast
+from unireplknet_ops.errors import OpUnavailableError
+from unireplknet_ops.torch_internals import below_autograd, without_autocast
 
 FORCE_VARIABLE = 'UNIREPLKNET_DILATED_REPARAM'
 
@@ -65,7 +62,7 @@ def dilated_reparam(
     if not torch.jit.is_tracing():  # which would record the sizes
         check_shapes(x, weights, dilations, scales, shifts, eps)
     origin = f'implementation={implementation!r}'
-    if implementation == 'auto' and (forced := forced_implementation()):
+    if implementation == 'auto' and (forced := dispatch.forced_by(FORCE_VARIABLE)):
         implementation, origin = forced, f'{FORCE_VARIABLE}={forced}'
     vectors = (*scales, *shifts)
     if implementation == 'op' and (obstacle := _obstacle(x, weights, vectors)) is not None:
@@ -91,24 +88,15 @@ def dilated_reparam_takes_op(
     Raises:
         ArgumentError: UNIREPLKNET_DILATED_REPARAM is neither empty, native nor op.
     """
-    forced = forced_implementation()
+    forced = dispatch.forced_by(FORCE_VARIABLE)
     if forced is not None:
         return forced == 'op' and _obstacle(x, weights, vectors) is None
     return _is_faster(x, weights, vectors)
 
 
-@constant_in_graphs
-def forced_implementation() -> str | None:
-    """What UNIREPLKNET_DILATED_REPARAM forces, None if it is not set; ArgumentError if it is not known."""
-    forced = os.environ.get(FORCE_VARIABLE) or None
-    if forced not in (None, 'native', 'op'):
-        raise ArgumentError(f'{FORCE_VARIABLE}={forced} is not known: choose native or op')
-    return forced
-
-
 def _is_faster(x: Tensor, weights: Sequence[Tensor], vectors: Sequence[Tensor]) -> bool:
     return (
-        not is_left_to_native(x, (*weights, *vectors))
+        not choice.is_left_to_native(x, (*weights, *vectors))
         and dispatch.forced_implementation() != 'native'
         and _obstacle(x, weights, vectors) is None
         and not _pairs_are_faster(x, weights)
@@ -130,7 +118,7 @@ def _pairs_are_faster(x: Tensor, weights: Sequence[Tensor]) -> bool:
 def _obstacle(x: Tensor, weights: Sequence[Tensor], vectors: Sequence[Tensor]) -> str | None:
     """Why the operator cannot run, None if it can."""
     dtype = computing_dtype(x)
-    if (reason := obstacle(x, (*weights, *vectors), dtype)) is not None:
+    if (reason := choice.obstacle(x, (*weights, *vectors), dtype)) is not None:
         return reason
     if autocast_dtype(x.device.type) is None and any(w.dtype != dtype for w in weights):
         return f'x is {dtype}, but a weight is not'

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unireplknet_ops.choice import DTYPES
 from unireplknet_ops.convolution_rules import is_channels_last
 from unireplknet_ops.deferred import when_imported
 from unireplknet_ops.dilatedreparam import naive
 from unireplknet_ops.errors import ArgumentError
 from unireplknet_ops.torch_internals import without_autocast
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @functools.cache

@@ -7,13 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unireplknet_ops import choice
 from unireplknet_ops.convolution_rules import is_channels_last
-from unireplknet_ops.dispatch import IMPLEMENTATIONS, computing_dtype, unknown_implementation
+from unireplknet_ops.dispatch import (
+    IMPLEMENTATIONS,
+    computing_dtype,
+    forced_by,
+    unknown_implementation,
+)
 from unireplknet_ops.errors import OpUnavailableError
-from unireplknet_ops.feedforward import choice, operators
+from unireplknet_ops.feedforward import operators
 from unireplknet_ops.feedforward.operators import check_rows, check_shapes, native_gelu_grn
 from unireplknet_ops.torch_internals import below_autograd
 
+FORCE_VARIABLE = 'UNIREPLKNET_FEED_FORWARD'
 # From sweeps with AVX-512-BF16. Below, packing the weights costs more than it saves.
 MINIMUM_ROWS = 49  # N * H * W
 MINIMUM_CHANNELS = 16
@@ -81,7 +88,7 @@ def feed_forward_takes_op(x: Tensor, *tensors: Tensor | None) -> bool:
     Raises:
         ArgumentError: UNIREPLKNET_FEED_FORWARD is neither empty, native nor op.
     """
-    forced = choice.forced_implementation()
+    forced = forced_by(FORCE_VARIABLE)
     if forced is not None:
         return forced == 'op' and _obstacle(x, tensors) is None
     return _is_faster(x, tensors)
@@ -155,7 +162,7 @@ def gelu_grn_takes_op(x: Tensor, *tensors: Tensor | None) -> bool:
     Raises:
         ArgumentError: UNIREPLKNET_FEED_FORWARD is neither empty, native nor op.
     """
-    forced = choice.forced_implementation()
+    forced = forced_by(FORCE_VARIABLE)
     if forced is not None:
         return forced == 'op' and choice.obstacle(x, tensors, x.dtype) is None
     return _is_middle_faster(x, tensors)
@@ -175,8 +182,8 @@ def _resolve(implementation: str, obstacle: Callable[[], str | None]) -> str:
     if implementation not in IMPLEMENTATIONS:
         raise unknown_implementation(implementation)
     origin = f'implementation={implementation!r}'
-    if implementation == 'auto' and (forced := choice.forced_implementation()):
-        implementation, origin = forced, f'{choice.FORCE_VARIABLE}={forced}'
+    if implementation == 'auto' and (forced := forced_by(FORCE_VARIABLE)):
+        implementation, origin = forced, f'{FORCE_VARIABLE}={forced}'
     if implementation == 'op' and (reason := obstacle()) is not None:
         raise OpUnavailableError(
             f"{origin}, but the op cannot run here: {reason}. Choose native to run PyTorch's operators"

@@ -11,12 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unireplknet_ops.choice import DTYPES
 from unireplknet_ops.convolution_rules import is_channels_last
 from unireplknet_ops.deferred import when_imported
 from unireplknet_ops.errors import ArgumentError
 from unireplknet_ops.torch_internals import without_autocast
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @functools.cache

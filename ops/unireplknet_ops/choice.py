@@ -1,14 +1,10 @@
-"""When the operators of the feed-forward part take the place of PyTorch's: what both rest on."""
-
-import os
+"""When the operators for parts of a block take the place of PyTorch's: what all of them rest on."""
 
 import torch
 from torch import Tensor
 
 from unireplknet_ops import library
 from unireplknet_ops.dispatch import PLAIN_TYPES
-from unireplknet_ops.errors import ArgumentError
-from unireplknet_ops.feedforward.operators import DTYPES
 from unireplknet_ops.torch_internals import (
     constant_in_graphs,
     is_exporting,
@@ -16,17 +12,8 @@ from unireplknet_ops.torch_internals import (
     is_transformed,
 )
 
-FORCE_VARIABLE = 'UNIREPLKNET_FEED_FORWARD'
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 INSTRUCTION_SETS = ('avx2', 'avx512', 'avx512_bf16')  # in which they were measured to be faster
-
-
-@constant_in_graphs
-def forced_implementation() -> str | None:
-    """What UNIREPLKNET_FEED_FORWARD forces, None if it is not set; ArgumentError if it is not known."""
-    forced = os.environ.get(FORCE_VARIABLE) or None
-    if forced not in (None, 'native', 'op'):
-        raise ArgumentError(f'{FORCE_VARIABLE}={forced} is not known: choose native or op')
-    return forced
 
 
 def obstacle(x: Tensor, tensors: tuple[Tensor | None, ...], dtype: torch.dtype) -> str | None:
