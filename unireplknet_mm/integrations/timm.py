@@ -263,8 +263,11 @@ class HeadNorm(LayerNorm2d):
 
 
 def init_weights(module: nn.Module) -> None:
-    """As the authors': truncated normal with a deviation of 0.02, biases 0."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
+    """As the authors': truncated normal with a deviation of 0.02, biases 0.
+
+    Without memory (`device='meta'`) there is nothing to set, and torch would take most of a build for it.
+    """
+    if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
