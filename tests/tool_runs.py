@@ -2,6 +2,7 @@
 what they leave behind."""
 
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -119,21 +120,23 @@ def prepare_and_call(function: Callable, arguments: tuple, variables: dict[str, 
     function(*arguments)
 
 
-def run_script(script: Path, arguments: list[str], cwd: Path, log: Path) -> None:
+@functools.cache
+def paths() -> list[str]:
+    """Where a process of its own looks for modules: what this one imports may have added to `sys.path`."""
+    code = 'import sys; print(*sys.path[1:], sep=chr(0), end="")'
+    command = [sys.executable, '-c', code]
+    return subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    ).stdout.split('\0')
+
+
+def run_script(script: Path, arguments: list[str], paths: list[str], cwd: Path, log: Path) -> None:
     """As `python script arguments >>log 2>&1`, but for the end: the interpreter is not taken down."""
     os.chdir(cwd)
     with log.open('ab') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    own = [str(ROOT), str(ROOT / 'ops')]
-    tests = (ROOT / 'tests', ROOT / 'ops' / 'tests')
-    others = [
-        entry
-        for entry in sys.path
-        if entry not in ('', *own)
-        and not any(Path(entry).is_relative_to(folder) for folder in tests)
-    ]
-    sys.path[:] = [str(script.parent), *own, *others]
+    sys.path[:] = [str(script.parent), *paths]
     sys.argv[:] = [str(script), *arguments]
     runpy.run_path(str(script), run_name='__main__')
 
@@ -149,7 +152,7 @@ def start(tool: str, *arguments: object, cwd: Path, log: Path, ranks: int = 1) -
         variables = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=ranks, LOCAL_WORLD_SIZE=ranks)
         variables |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
         variables = {name: str(value) for name, value in variables.items()} if ranks > 1 else {}
-        processes.append(fork(run_script, TOOLS / tool, arguments, cwd, log, **variables))
+        processes.append(fork(run_script, TOOLS / tool, arguments, paths(), cwd, log, **variables))
     return processes
 
 

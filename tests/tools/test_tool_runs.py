@@ -38,6 +38,7 @@ def show(tmp_path):
 def test_a_forked_run_sees_what_a_process_does(show, tmp_path, monkeypatch):
     run_forked(show, 0, cwd=tmp_path)
     monkeypatch.setenv('OF_THIS_TEST', 'set')
+    monkeypatch.setattr(sys, 'path', [*sys.path, str(tmp_path / 'of_another_test')])
     expected, drawn = json.loads(run(show, 0, cwd=tmp_path).splitlines()[0])
     first, second = (run_forked(show, 0, cwd=tmp_path) for _ in range(2))
     results = []
