@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import SMALL_ARCH
 from mmengine.config import Config
+from mmengine.hooks import IterTimerHook, LoggerHook
 
 from unireplknet_mm import launch
 from unireplknet_mm.files import NoSpaceError
@@ -86,3 +87,17 @@ def test_log_that_does_not_fit_ends_the_run(tmp_path, monkeypatch, capsys):
     assert 'Logging error' not in capsys.readouterr().err
     logger.info('%d', 'no number')
     assert 'Logging error' in capsys.readouterr().err, 'other mistakes are no longer shown'
+
+
+@pytest.mark.parametrize('is_main', [True, False])
+def test_one_process_of_a_test_writes_the_scores(is_main, monkeypatch):
+    """With two, the file was seen to hold the end of the longer text behind the shorter one."""
+    hooks = [IterTimerHook(), LoggerHook()]
+
+    def run_test():
+        assert [type(hook) for hook in runner.hooks] == [IterTimerHook, LoggerHook][: 1 + is_main]
+        return dict(mIoU=1.0)
+
+    runner = SimpleNamespace(cfg=Config(), hooks=hooks, test=run_test)
+    monkeypatch.setattr(runner_module, 'is_main_process', lambda: is_main)
+    assert launch.test(runner) == dict(mIoU=1.0)

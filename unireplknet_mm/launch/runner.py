@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import LoggerHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed
@@ -110,6 +112,10 @@ def test(runner: Runner) -> dict[str, float]:
     Raises:
         UserError: the config misspells a type or an argument.
     """
+    if (
+        not is_main_process()
+    ):  # MMEngine's writes the file of scores in all of them at once, one into the other
+        runner.hooks[:] = [hook for hook in runner.hooks if not isinstance(hook, LoggerHook)]
     with explain_mistakes(runner.cfg):
         return runner.test()
 
