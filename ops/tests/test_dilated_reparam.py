@@ -403,6 +403,22 @@ def test_autocast_rounds_maps_alone():
     assert all(tensor.dtype == torch.float32 for name, tensor in gradients.items() if name != 'y')
 
 
+@pytest.mark.parametrize(
+    'side', [28, 56]
+)  # whose branches are held all at once, and a few images at a time
+def test_variance_where_the_centre_of_the_first_image_is_unlike_all_else(side):
+    x, sizes = torch.zeros(8, 16, side, side), (13, 5, 3)
+    x[0, :, side // 2, side // 2] = 1
+    weights = [0.1 * torch.randn(16, 1, size, size) for size in sizes]
+    ones, zeros = [torch.ones(16)] * 3, [torch.zeros(16)] * 3
+    arguments = [(1, 1, 2), ones, zeros, [1e-5] * 3]
+    y, _, var = dilated_reparam(x, weights, *arguments, implementation='op')
+    wide = [[tensor.double() for tensor in tensors] for tensors in (weights, ones, zeros)]
+    expected = dilated_reparam(x.double(), wide[0], (1, 1, 2), *wide[1:], [1e-5] * 3)
+    torch.testing.assert_close(var.double(), expected[2], rtol=1e-5, atol=0)
+    torch.testing.assert_close(y.double(), expected[0], rtol=1e-5, atol=1e-5)
+
+
 # The choice.
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -422,3 +424,20 @@ def test_torchscript_computes_the_same(kernel_size, deploy):
         expected = block.train(training)(x)
         torch.manual_seed(0)
         assert relative_error(scripted.train(training)(x), expected) < 1e-6
+
+
+@torch.no_grad()
+def test_threads_may_share_a_block(monkeypatch):
+    """None may leave its own parameters, scaled, in the module: they stayed there."""
+    monkeypatch.setenv(FORCE_VARIABLE, 'native')
+    block, x = make_block().eval(), torch.randn(1, 24, 3, 3)
+    expected, parameters = block(x), dict(block.named_parameters())
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            outputs = list(pool.map(lambda _: block(x), range(400)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(parameter is parameters[name] for name, parameter in block.named_parameters())
+    assert all(torch.equal(output, expected) for output in outputs)

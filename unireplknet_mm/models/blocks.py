@@ -12,6 +12,7 @@ Paper: §3.2.1 and §3.2.2, Fig. 3 and 6 (arXiv 2410.08049). What differs from t
 """
 
 import contextlib
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -19,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.utils.dl_utils.parrots_wrapper import SyncBatchNorm  # what 'SyncBN' builds
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -363,8 +363,11 @@ class UniRepLKNetBlock(nn.Module):
     def projected(self, x: Tensor) -> Tensor:
         """Linear -> BN -> layer scale: [N, H, W, ffn_ratio C] -> (N, C, H, W)."""
         linear, to_channels_first, norm = self.pwconv2
-        scaled = dict(weight=norm.weight * self.gamma, bias=norm.bias * self.gamma)
-        return functional_call(norm, scaled, to_channels_first(linear(x)))
+        scaled_norm = copy.copy(
+            norm
+        )  # shares the buffers; other threads may compute with the module itself
+        scaled_norm._parameters = dict(weight=norm.weight * self.gamma, bias=norm.bias * self.gamma)
+        return scaled_norm(to_channels_first(linear(x)))
 
     @torch.jit.unused
     def expanded(self, x: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 // The operators' schemas. Their kernels are registered beside their code: cpu/gelu_grn.cpp; fake
-// functions and autograd in Python: unireplknet_ops/gelugrn/operators.py.
+// functions and autograd in Python: unireplknet_ops/feedforward/operators.py.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(unireplknet, m) {

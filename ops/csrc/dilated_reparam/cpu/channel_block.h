@@ -152,7 +152,7 @@ class ChannelBlocks {
           zero(take(1)),
           total(scratch.template take<double>(2 * call.p.branches * L)),
           taps(scratch.template take<Taps>(call.p.branches)) {
-      for (int64_t i = 0; i < 2 * p.branches * L; ++i) total[i] = 0;
+      clear_sums();
       fill_zero<V>(zero, 1);
     }
 
@@ -160,18 +160,11 @@ class ChannelBlocks {
       pack_weights(false, weight);
       pack_x(0, 1);
       for (int64_t b = 0; b < p.branches; ++b) convolve_centre(b);
-      for (int64_t n = 0; n < p.batch; n += c.group) {
-        const int64_t images = minimum(c.group, p.batch - n);
-        convolve(n, images);
-        for (int64_t b = 0; b < p.branches; ++b) {
-          const float* from = map(b, n);
-          sum_into<2>(images * c.area, sum(b),
-                      [&](V(&sums)[2], int64_t i) __attribute__((always_inline)) {
-                        const V value = V::load(from + i);
-                        sums[0] = sums[0].plus(value);
-                        sums[1].multiply_add(value, value);
-                      });
-        }
+      take_sums();
+      if (!is_centred()) {
+        centre_at_mean();
+        clear_sums();
+        take_sums();
       }
       finish_statistics();
       for (int64_t n = 0; n < p.batch; n += c.group) {
@@ -369,6 +362,48 @@ class ChannelBlocks {
                    bias + b * L, map(b, i), c.area * L);
         }
       }
+    }
+
+    void clear_sums() const {
+      for (int64_t i = 0; i < 2 * p.branches * L; ++i) total[i] = 0;
+    }
+
+    // Of z_b + bias_b and of its squares, over all images.
+    void take_sums() const {
+      for (int64_t n = 0; n < p.batch; n += c.group) {
+        const int64_t images = minimum(c.group, p.batch - n);
+        convolve(n, images);
+        for (int64_t b = 0; b < p.branches; ++b) {
+          const float* from = map(b, n);
+          sum_into<2>(images * c.area, sum(b),
+                      [&](V(&sums)[2], int64_t i) __attribute__((always_inline)) {
+                        const V value = V::load(from + i);
+                        sums[0] = sums[0].plus(value);
+                        sums[1].multiply_add(value, value);
+                      });
+        }
+      }
+    }
+
+    // Whether the squares, in float, tell every variance: not where the centre of the first image
+    // is far from all other values, as in a map that is empty but there.
+    bool is_centred() const {
+      constexpr double kDeviations = 8;
+      const double positions = static_cast<double>(p.batch * c.area);
+      for (int64_t b = 0; b < p.branches; ++b)
+        for (int l = 0; l < channels; ++l) {
+          const double mean = sum(b)[l] / positions;
+          const double var = square(b)[l] / positions - mean * mean;
+          if (mean * mean > kDeviations * kDeviations * var) return false;  // not for NaN
+        }
+      return true;
+    }
+
+    void centre_at_mean() const {
+      const double positions = static_cast<double>(p.batch * c.area);
+      for (int64_t b = 0; b < p.branches; ++b)
+        for (int l = 0; l < channels; ++l)
+          bias[b * L + l] -= static_cast<float>(sum(b)[l] / positions);
     }
 
     void finish_statistics() const {
