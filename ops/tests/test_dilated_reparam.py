@@ -447,6 +447,7 @@ def test_auto_takes_the_op_where_it_was_measured(monkeypatch):
     assert not is_taken(LARGE, torch.float64)
     with torch.autocast('cpu', torch.bfloat16):
         assert is_taken(LARGE)
+    assert is_taken(LARGE._replace(c=4)) and not is_taken(LARGE._replace(c=3))
     monkeypatch.setattr(choice, 'instruction_set', lambda: 'portable')
     assert not is_taken(LARGE)
 

@@ -20,6 +20,7 @@ from unireplknet_ops.errors import OpUnavailableError
 from unireplknet_ops.torch_internals import below_autograd, without_autocast
 
 FORCE_VARIABLE = 'UNIREPLKNET_DILATED_REPARAM'
+MINIMUM_CHANNELS = 4  # a sweep: with 2 to 4 of a vector's lanes in use it is as fast, with 1 slower
 
 
 def dilated_reparam(
@@ -79,7 +80,8 @@ def dilated_reparam_takes_op(
 ) -> bool:
     """Whether `dilated_reparam` of x, weights and these scales and shifts runs the compiled operator.
 
-    It does where a sweep found it faster: on x86 CPUs with AVX2, but for large maps in bfloat16.
+    It does where a sweep found it faster: on x86 CPUs with AVX2, from 4 channels on, but for large maps in
+    bfloat16.
 
     Graphs that leave the process (`torch.export`, `torch.jit.trace`, ONNX) are left to PyTorch's operators,
     as are tensor subclasses, `torch.func` and every call while UNIREPLKNET_DWCONV=native keeps the
@@ -99,6 +101,7 @@ def _is_faster(x: Tensor, weights: Sequence[Tensor], vectors: Sequence[Tensor]) 
         not choice.is_left_to_native(x, (*weights, *vectors))
         and dispatch.forced_implementation() != 'native'
         and _obstacle(x, weights, vectors) is None
+        and x.shape[1] >= MINIMUM_CHANNELS
         and not _pairs_are_faster(x, weights)
     )
 
