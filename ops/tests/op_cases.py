@@ -5,10 +5,14 @@ reference serves them all, and an error is the kernel's own.
 """
 
 import functools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +23,9 @@ from unireplknet_ops.dispatch import Choice, Passes, Problem
 
 # What a process that imports the package as the tests do needs on PYTHONPATH.
 PACKAGES = Path(library.__file__).parents[1]
+TESTS = Path(__file__).parent
+# What UNIREPLKNET_CPU_ISA can ask for.
+ISAS = ('portable', 'avx2', 'avx512', 'avx512_bf16')
 
 
 class Case(NamedTuple):
@@ -234,3 +241,34 @@ def answer_always(answer: str | Passes, questions: list[Problem]) -> Callable[[P
         return Choice(passes, 'the test says so')
 
     return choose_by_measurement
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    return ((actual - expected).norm() / expected.norm()).item()
+
+
+def start_python(code: str, **environment: str) -> subprocess.Popen:
+    """A process that can import the package and the tests, and whose output is kept."""
+    paths = [str(PACKAGES), str(TESTS), os.environ.get('PYTHONPATH', '')]
+    return subprocess.Popen(
+        [sys.executable, '-c', code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths)), **environment},
+    )
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    process = start_python(code, **environment)
+    stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def check_instruction_set(isa: str, process: subprocess.Popen) -> None:
+    """That a process started with UNIREPLKNET_CPU_ISA=isa ends well, and prints its level in the end."""
+    stdout, stderr = process.communicate()
+    if isa != 'portable' and f'{isa} cannot run here: choose one of' in stderr:
+        pytest.skip(stderr.splitlines()[-1])
+    assert process.returncode == 0, stderr
+    assert stdout.split() == [isa]

@@ -1,15 +1,20 @@
 """The op for the Dilated Reparam Block in training: against `naive.py` in float64, and in recorded graphs."""
 
 import functools
-import os
-import subprocess
-import sys
 import warnings
 from typing import NamedTuple
 
 import pytest
 import torch
-from op_cases import LAYOUTS, PACKAGES, RecordedCalls, reason_to_skip, with_layout
+from op_cases import (
+    ISAS,
+    LAYOUTS,
+    RecordedCalls,
+    check_instruction_set,
+    reason_to_skip,
+    start_python,
+    with_layout,
+)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,7 +25,6 @@ from unireplknet_ops.errors import ArgumentError, OpUnavailableError
 pytestmark = pytest.mark.skipif(
     reason_to_skip('cpu') is not None, reason='no compiled op: the operator is not defined'
 )
-ISAS = ('avx512_bf16', 'avx512', 'avx2', 'portable')
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 # (kernel size, dilation) of the branches.
@@ -188,24 +192,9 @@ print(torch.ops.unireplknet.cpu_isa())
 """
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    here = os.path.dirname(__file__)
-    path = os.pathsep.join([str(PACKAGES), here, os.environ.get('PYTHONPATH', '')])
-    return subprocess.run(
-        [sys.executable, '-c', code],
-        env={**os.environ, 'PYTHONPATH': path, **environment},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize('isa', ISAS)
 def test_every_instruction_set(isa):
-    done = run_python(CHECK_ALL, UNIREPLKNET_CPU_ISA=isa)
-    if 'cannot run here' in done.stderr:
-        pytest.skip(f'this processor, or the build, has no {isa}')
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [isa]
+    check_instruction_set(isa, start_python(CHECK_ALL, UNIREPLKNET_CPU_ISA=isa))
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)

@@ -1,15 +1,21 @@
 """The feed-forward op: against `naive.py` in float64, PyTorch's own form, and in recorded graphs."""
 
 import functools
-import os
-import subprocess
-import sys
 import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
-from op_cases import LAYOUTS, PACKAGES, RecordedCalls, reason_to_skip, with_layout
+from op_cases import (
+    ISAS,
+    LAYOUTS,
+    RecordedCalls,
+    check_instruction_set,
+    reason_to_skip,
+    relative_error,
+    start_python,
+    with_layout,
+)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,7 +27,6 @@ from unireplknet_ops.feedforward.functional import FORCE_VARIABLE
 pytestmark = pytest.mark.skipif(
     reason_to_skip('cpu') is not None, reason='no compiled op: the operator is not defined'
 )
-ISAS = ('avx512_bf16', 'avx512', 'avx2', 'portable')
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 # (N, C, H, W) and the hidden width: panels of 1 to 14 rows, lanes that are and are not filled, several
@@ -80,10 +85,6 @@ TOLERANCES = {
 }
 
 
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    return ((actual - expected).norm() / expected.norm()).item()
-
-
 def check(shape, dtype, layout='contiguous', residual_layout=None, without=()) -> None:
     """Compare the op with the formulas in float64, and its error with that of PyTorch's operators."""
     inputs = {name: tensor for name, tensor in inputs_of(shape).items() if name not in without}
@@ -126,24 +127,9 @@ print(torch.ops.unireplknet.cpu_isa())
 """
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    here = os.path.dirname(__file__)
-    path = os.pathsep.join([str(PACKAGES), here, os.environ.get('PYTHONPATH', '')])
-    return subprocess.run(
-        [sys.executable, '-c', code],
-        env={**os.environ, 'PYTHONPATH': path, **environment},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize('isa', ISAS)
 def test_every_instruction_set(isa):
-    done = run_python(CHECK_ALL, UNIREPLKNET_CPU_ISA=isa)
-    if 'cannot run here' in done.stderr:
-        pytest.skip(f'this processor, or the build, has no {isa}')
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [isa]
+    check_instruction_set(isa, start_python(CHECK_ALL, UNIREPLKNET_CPU_ISA=isa))
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)

@@ -2,17 +2,13 @@
 
 import functools
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from op_cases import (
     CASES,
+    ISAS,
     LAYOUTS,
-    PACKAGES,
     SHIFTED,
     TOLERANCES,
     Case,
@@ -21,18 +17,20 @@ from op_cases import (
     Tensors,
     assert_close,
     check,
+    check_instruction_set,
     dtypes_of,
     inputs_of,
     reason_to_skip,
     reference,
     run,
+    run_python,
+    start_python,
     with_layout,
 )
 
 from unireplknet_ops import depthwise_conv2d, dispatch, library
 from unireplknet_ops.errors import UserError
 
-TESTS = Path(__file__).parent
 SMALL = Case(2, 5, 9, 11, 5, 3)
 STRIDED_CASES = [SMALL, *(case for case in CASES if case.c in (5, 16, 17, 33) or case.n == 0)]
 
@@ -209,7 +207,6 @@ def test_every_run_gives_the_same_bits(device, case, dtype):
             assert torch.equal(first, second), name
 
 
-ISAS = ('portable', 'avx2', 'avx512', 'avx512_bf16')
 CHECK_ALL = """
 import torch
 from op_cases import CASES, check, dtypes_of
@@ -219,31 +216,12 @@ def convolve(x, weight, bias, dilation):
     return depthwise_conv2d(x, weight, bias, dilation=dilation, implementation='op')
 
 torch.use_deterministic_algorithms(True, warn_only=True)
-print('isa', torch.ops.unireplknet.cpu_isa())
 for case in CASES:
     for dtype in dtypes_of('cpu'):
         for layout in ('contiguous', 'channels_last'):
             check(convolve, case, dtype, 'cpu', layout)
-print('all right')
+print(torch.ops.unireplknet.cpu_isa())
 """
-
-
-def start_python(code: str, **environment: str) -> subprocess.Popen:
-    paths = [str(PACKAGES), str(TESTS), os.environ.get('PYTHONPATH', '')]
-    return subprocess.Popen(
-        [sys.executable, '-c', code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths)), **environment},
-    )
-
-
-def run_python(code: str, **environment: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error."""
-    process = start_python(code, **environment)
-    stdout, stderr = process.communicate()
-    return process.returncode, stdout, stderr
 
 
 @pytest.fixture(scope='module')
@@ -255,21 +233,19 @@ def runs_of_instruction_sets():
 @needs_op
 @pytest.mark.parametrize('isa', ISAS)
 def test_every_instruction_set(runs_of_instruction_sets, isa):
-    process = runs_of_instruction_sets[isa]
-    stdout, stderr = process.communicate()
-    if isa != 'portable' and f'{isa} cannot run here: choose one of' in stderr:
-        pytest.skip(stderr.splitlines()[-1])
-    assert process.returncode == 0, stderr
-    assert stdout.splitlines() == [f'isa {isa}', 'all right']
+    check_instruction_set(isa, runs_of_instruction_sets[isa])
 
 
 @needs_op
 def test_unknown_instruction_set_is_named():
     path = library.directory() / library.FILE_NAMES['cpu']
     code = f"import torch; torch.ops.load_library('{path}'); torch.ops.unireplknet.cpu_isa()"
-    status, _, stderr = run_python(code, UNIREPLKNET_CPU_ISA='avx1024')
-    message = stderr.splitlines()[-1]
-    assert status != 0 and 'UNIREPLKNET_CPU_ISA=avx1024 cannot run here: choose one of' in message
+    done = run_python(code, UNIREPLKNET_CPU_ISA='avx1024')
+    message = done.stderr.splitlines()[-1]
+    assert (
+        done.returncode != 0
+        and 'UNIREPLKNET_CPU_ISA=avx1024 cannot run here: choose one of' in message
+    )
     assert 'portable' in message
 
 
@@ -583,11 +559,9 @@ except RuntimeError as error:
 """
 
     def run(self, directory):
-        status, stdout, stderr = run_python(
-            self.CODE, UNIREPLKNET_OPS_LIB_DIR=str(directory), UNIREPLKNET_DWCONV=''
-        )
-        assert status == 0, stderr
-        return stdout, stderr
+        done = run_python(self.CODE, UNIREPLKNET_OPS_LIB_DIR=str(directory), UNIREPLKNET_DWCONV='')
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
 
     def test_absent(self, tmp_path):
         stdout, stderr = self.run(tmp_path)

@@ -6,8 +6,14 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from op_cases import RecordedCalls, reason_to_skip
-from test_feed_forward import ISAS, relative_error, run_python
+from op_cases import (
+    ISAS,
+    RecordedCalls,
+    check_instruction_set,
+    reason_to_skip,
+    relative_error,
+    start_python,
+)
 from torch import Tensor, nn
 
 from unireplknet_ops import choice, gelu_grn, gelu_grn_takes_op
@@ -125,11 +131,7 @@ print(torch.ops.unireplknet.cpu_isa())
 
 @pytest.mark.parametrize('isa', ISAS)
 def test_every_instruction_set(isa):
-    done = run_python(CHECK_ALL, UNIREPLKNET_CPU_ISA=isa)
-    if 'cannot run here' in done.stderr:
-        pytest.skip(f'this processor, or the build, has no {isa}')
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [isa]
+    check_instruction_set(isa, start_python(CHECK_ALL, UNIREPLKNET_CPU_ISA=isa))
 
 
 @pytest.mark.parametrize('without', [('bias',), ('beta',), ('bias', 'beta')], ids=str)

@@ -2,29 +2,22 @@
 
 import ast
 import inspect
-import os
 import pkgutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from op_cases import PACKAGES, reason_to_skip
+from op_cases import reason_to_skip, run_python
 
 import unireplknet_ops
 
 needs_op = pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
 
 
-def run_python(code: str) -> subprocess.CompletedProcess:
-    path = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get('PYTHONPATH')]))
-    return subprocess.run(
-        [sys.executable, '-c', code],
-        env={**os.environ, 'PYTHONPATH': path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def output_of(code: str) -> str:
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def test_it_needs_torch_alone():
@@ -34,7 +27,7 @@ before = set(sys.modules)
 import unireplknet_ops
 print(*{name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)
 """
-    assert set(run_python(code).stdout.split()) - {'torch'} == {'unireplknet_ops'}
+    assert set(output_of(code).split()) - {'torch'} == {'unireplknet_ops'}
 
 
 def test_no_source_imports_anything_but_torch():
@@ -66,7 +59,7 @@ torchs = time.process_time() - start
 import unireplknet_ops
 print((time.process_time() - start - torchs) / torchs)
 """
-    assert min(float(run_python(code).stdout) for _ in range(3)) < 0.1 / 1.5
+    assert min(float(output_of(code)) for _ in range(3)) < 0.1 / 1.5
 
 
 @needs_op
@@ -82,7 +75,7 @@ with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
     torch.ops.unireplknet.depthwise_conv2d(torch.ones(1, 2, 5, 7), torch.ones(2, 1, 3, 3))
 print(counter.get_total_flops())
 """
-    assert run_python(code).stdout == f'{2 * 2 * 5 * 7 * 9}\n'
+    assert output_of(code) == f'{2 * 2 * 5 * 7 * 9}\n'
 
 
 @needs_op
@@ -97,7 +90,7 @@ print(count())
 import torch.utils.flop_counter
 print(count())
 """
-    assert run_python(code).stdout.split() == ['3', '0']  # three files of operators wait
+    assert output_of(code).split() == ['3', '0']  # three files of operators wait
 
 
 @needs_op
@@ -105,7 +98,7 @@ def test_it_says_nothing_when_all_is_well():
     done = run_python(
         'import unireplknet_ops as o, torch; o.depthwise_conv2d(*2 * [torch.ones(1, 1, 3, 3)])'
     )
-    assert done.stdout == '' and 'unireplknet' not in done.stderr
+    assert done.returncode == 0 and done.stdout == '' and 'unireplknet' not in done.stderr
 
 
 def test_no_name_of_the_package_hides_one_of_its_modules():

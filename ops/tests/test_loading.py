@@ -1,27 +1,18 @@
 """Finding and loading the library: twice, under another name, from odd places, of another version."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from op_cases import PACKAGES, reason_to_skip
+from op_cases import reason_to_skip, run_python
 
 from unireplknet_ops import library
 
 needs_op = pytest.mark.skipif(reason_to_skip('cpu') is not None, reason='no compiled op')
 
 
-def run_python(code: str, **environment: str) -> str:
-    path = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get('PYTHONPATH')]))
-    done = subprocess.run(
-        [sys.executable, '-c', code],
-        env={**os.environ, 'PYTHONPATH': path, **environment},
-        capture_output=True,
-        text=True,
-    )
+def output_of(code: str, **environment: str) -> str:
+    done = run_python(code, **environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -37,13 +28,13 @@ print(depthwise_conv2d(torch.ones(1, 2, 5, 5), torch.ones(2, 1, 3, 3)).sum().ite
 def test_a_copy_loaded_before_is_used(tmp_path):
     copy = shutil.copy(library.directory() / library.FILE_NAMES['cpu'], tmp_path / 'copy.so')
     code = f'import torch\ntorch.ops.load_library({str(copy)!r})\n{CONVOLVE}'
-    assert run_python(code + 'print(library.is_available("cpu"))').split() == ['338.0', 'True']
+    assert output_of(code + 'print(library.is_available("cpu"))').split() == ['338.0', 'True']
 
 
 @pytest.mark.parametrize('directory', ['x' * 300, '/proc/self/mem', '/dev/null/lib', ' '])
 def test_a_directory_that_cannot_be_leaves_native(directory):
     code = CONVOLVE + 'print(library.is_available("cpu"))'
-    assert run_python(code, UNIREPLKNET_OPS_LIB_DIR=directory).split()[-2:] == ['338.0', 'False']
+    assert output_of(code, UNIREPLKNET_OPS_LIB_DIR=directory).split()[-2:] == ['338.0', 'False']
 
 
 @needs_op

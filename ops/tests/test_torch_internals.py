@@ -2,15 +2,21 @@
 
 import importlib.util
 import io
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from op_cases import PACKAGES, Case, RecordedCalls, inputs_of, reason_to_skip, reference, run
+from op_cases import (
+    Case,
+    RecordedCalls,
+    inputs_of,
+    reason_to_skip,
+    reference,
+    run,
+    run_python,
+)
 from torch import nn
 from torch._subclasses import fake_tensor
 from torch.autograd import forward_ad
@@ -251,7 +257,5 @@ x, weight = torch.ones(1, 2, 5, 5), torch.ones(2, 1, 3, 3)
 function = torch.compile(depthwise_conv2d, backend='eager', fullgraph=True)
 print(torch.equal(function(x, weight), depthwise_conv2d(x, weight)))
 """
-    path = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get('PYTHONPATH')]))
-    environment = os.environ | {'PYTHONPATH': path}
-    command = [sys.executable, '-c', code]
-    assert subprocess.check_output(command, env=environment, text=True) == 'True\n'
+    done = run_python(code)
+    assert done.returncode == 0 and done.stdout == 'True\n', done.stderr
