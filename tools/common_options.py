@@ -1,4 +1,4 @@
-"""The command-line options that train.py and test.py share. Imports nothing that imports torch."""
+"""The command-line options that tools share. Imports nothing that imports torch."""
 
 import argparse
 import os
@@ -7,10 +7,7 @@ import os
 LOCAL_RANK_OF_LAUNCHER = dict(slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        '--work-dir', help='folder of logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)'
-    )
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -18,6 +15,13 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='settings that override the config, for instance train_dataloader.batch_size=4; '
         'lists as KEY="[a,b]" without white space',
     )
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--work-dir', help='folder of logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)'
+    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--demo-data',
         action='store_true',

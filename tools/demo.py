@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common_options import add_cfg_options
+
 if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
@@ -59,9 +61,7 @@ def parse_args() -> argparse.Namespace:
         default=ROOT / 'work_dirs' / 'demo',
         help='folder of the results, new, empty or of an earlier demo (default: work_dirs/demo)',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings that override the config'
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

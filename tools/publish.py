@@ -13,7 +13,7 @@ import json
 import re
 from pathlib import Path
 
-from reparameterize import build_model, fold, load_weights
+from common_options import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,9 +25,7 @@ def parse_args() -> argparse.Namespace:
         'checkpoint', help='its checkpoint: a file, a URL, hf://OWNER/NAME/FILE or a name'
     )
     parser.add_argument('dir', help='folder to write to; new or empty')
-    parser.add_argument(
-        '--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings that override the config'
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--deploy', action='store_true', help='fold the re-parameterization: weights for inference'
     )
@@ -63,10 +61,8 @@ def publish(args: argparse.Namespace) -> None:
     from unireplknet_mm import launch
     from unireplknet_mm.errors import ExistingFileError
     from unireplknet_mm.files import write_bytes
-    from unireplknet_mm.launch import publishing
-    from unireplknet_mm.models.state_dict import find_state_dict
-    from unireplknet_mm.models.whole_model import holds_deploy_form, switch_to_deploy
-    from unireplknet_mm.weights.reading import CheckpointError, load_checkpoint
+    from unireplknet_mm.launch import folding, publishing
+    from unireplknet_mm.models.whole_model import switch_to_deploy
 
     folder = Path(args.dir)
     if folder.is_dir() and any(folder.iterdir()):
@@ -76,18 +72,13 @@ def publish(args: argparse.Namespace) -> None:
     launch.check_complete(cfg, 'publish')
     launch.check_checkpoint(args.checkpoint)
     launch.create_folder(folder, 'DIR')
-    checkpoint = load_checkpoint(args.checkpoint)
-    model = build_model(cfg)
-    try:
-        state_dict = find_state_dict(checkpoint)
-        is_folded = holds_deploy_form(state_dict)
-    except CheckpointError as error:
-        raise launch.UserError(f'checkpoint {args.checkpoint}: {error}') from error
+    checkpoint, state_dict, is_folded = folding.read_checkpoint(args.checkpoint)
+    model = folding.build_model(cfg)
     if is_folded:
         switch_to_deploy(model)
-    load_weights(model, state_dict, args.checkpoint, args.config)
+    folding.load_weights(model, state_dict, args.checkpoint, args.config)
     if args.deploy and not is_folded:
-        fold(model, cfg, args.config)
+        folding.fold(model, cfg, args.config)
 
     for_timm = publishing.timm_backbone(cfg, model) is not None
     title = Path(args.config).stem

@@ -6,7 +6,7 @@ of convolutions and matrix products, and for UPerNet neither cost nor parameters
 head. Its parameters of Cascade Mask R-CNN with T and L are 0.6 % and 0.2 % above ours.
 """
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
@@ -48,10 +48,9 @@ PAPER = {
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('get_flops', ROOT / 'tools' / 'get_flops.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / 'tools')
+        return importlib.import_module('get_flops')
 
 
 def count(tool, name: str, shape: tuple[int, int] | None = None) -> tuple[float, float]:
