@@ -1,14 +1,17 @@
-"""What a full disk ends with, whoever writes to it: one error, and where the training goes on."""
+"""How a run ends: well, and with a full disk, whoever writes to it."""
 
 import errno
 import logging
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 from helpers import SMALL_ARCH
 from mmengine.config import Config
 from mmengine.hooks import IterTimerHook, LoggerHook
+from tool_runs import environment
 
 from unireplknet_mm import launch
 from unireplknet_mm.files import NoSpaceError
@@ -101,3 +104,36 @@ def test_one_process_of_a_test_writes_the_scores(is_main, monkeypatch):
     runner = SimpleNamespace(cfg=Config(), hooks=hooks, test=run_test)
     monkeypatch.setattr(runner_module, 'is_main_process', lambda: is_main)
     assert launch.test(runner) == dict(mIoU=1.0)
+
+
+def test_no_thread_of_gloo_outlives_a_distributed_run():
+    """Which would abort the process now and then, when the interpreter is gone."""
+    code = """
+from pathlib import Path
+import torch
+from mmengine.config import Config
+from torch import nn
+from unireplknet_mm import launch
+
+@launch.exit_on_user_error
+def tool():
+    launch.prepare_device(Config(), 'pytorch', 'cpu')
+    model = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+    model.in_a_cycle = [model]
+    model(torch.ones(1, 2)).sum().backward()
+    print(gloo_threads() > 0)
+
+def gloo_threads():
+    return sum('gloo' in path.read_text() for path in Path('/proc/self/task').glob('*/comm'))
+
+tool()
+print(gloo_threads())
+"""
+    variables = dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='localhost', MASTER_PORT='0')
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        env=environment(CUDA_VISIBLE_DEVICES='', **variables),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ['True', '0'], done.stderr

@@ -1,5 +1,6 @@
 """CPU or GPU, one process or several: what a config needs for the machine at hand."""
 
+import importlib
 import os
 
 import torch
@@ -36,6 +37,9 @@ def prepare_device(cfg: Config, launcher: str, device: str) -> None:
     if on_cpu:
         _use_cpu(cfg)
     if launcher != 'none' and not distributed.is_initialized():
+        # The defaults of its functions are the process group at the time of the import, which torch.compile
+        # brings about: imported later they would keep the group, and gloo's threads, to the very end.
+        importlib.import_module('torch.distributed.nn.functional')
         if on_cpu:
             # MMEngine's init_dist selects a GPU, also where there is none.
             distributed.init_process_group(cfg.env_cfg.dist_cfg.backend)

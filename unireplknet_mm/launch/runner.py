@@ -1,6 +1,7 @@
 """From a config to a runner, and from an error to an exit status."""
 
 import functools
+import gc
 import logging
 import os
 import sys
@@ -46,7 +47,10 @@ def exit_on_user_error(function: Callable) -> Callable:
             print(f'error: {error}', file=sys.stderr, flush=True)  # noqa: T201
             sys.exit(1)
         if distributed.is_initialized():
-            distributed.barrier()  # a process that leaves early was seen to abort in gloo's threads
+            # A process that ends while it has threads of gloo was seen to abort in them. They end with the
+            # group, which the model's wrapper holds, in cycles of the runner's.
+            distributed.barrier()
+            gc.collect()
             distributed.destroy_process_group()
         return result
 
