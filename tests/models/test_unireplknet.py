@@ -300,7 +300,8 @@ def test_computes_in_channels_last_inside():
     model, x = build(), torch.randn(2, 3, 64, 64)
     assert format_inside(model, x) == torch.channels_last
     assert format_inside(model.eval(), x) == torch.channels_last
-    assert format_inside(model.bfloat16(), x.bfloat16()) == torch.channels_last
+    for dtype in (torch.bfloat16, torch.float16):
+        assert format_inside(model.to(dtype), x.to(dtype)) == torch.channels_last
     assert format_inside(model.double(), x.double()) == torch.contiguous_format  # not measured
 
 
