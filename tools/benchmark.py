@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from unireplknet_mm.measuring.catalogue import Build
     from unireplknet_mm.measuring.tables import Plan
 
-TABLES = ('table1', 'table5', 'table18', 'settings')
+TABLES = dict(
+    table1="The paper's Table 1: the convolution alone",
+    table5="The paper's Table 5: ImageNet classifiers",
+    table18="The paper's Table 18: what the branches cost in training",
+    settings='What settings cost',
+)
 INTERRUPTED = 130  # the exit status after Ctrl-C
 INTERRUPTION = 'Interrupted: the rest was not measured.'
 
@@ -302,11 +307,14 @@ def write_markdown(
     from unireplknet_mm.files import write_text
     from unireplknet_mm.measuring import report
 
-    name = args.section or args.table or 'models'
+    name = args.section or TABLES.get(args.table, 'Models')
     text = f'## {name}\n\n{report.machine_line(machine)}\n\n    {command_line()}\n\n{text}\n'
     if args.markdown:
         write_text(args.markdown, text)
     if args.docs and complete:
+        if args.picture:
+            path = os.path.relpath(args.picture, args.docs.parent)
+            text += f'\n![Accuracy against throughput]({path})\n'
         report.update_page(args.docs, name, text)
     elif args.docs:
         print(f'{args.docs} stays as it is.', file=sys.stderr)

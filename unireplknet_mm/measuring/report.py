@@ -158,7 +158,7 @@ def draw(results: Iterable[Result], path: Path, title: str) -> None:
     for family, points in families.items():
         points.sort()
         ours = family.startswith('UniRepLKNet')
-        axes.plot(
+        (line,) = axes.plot(
             [x for x, _, _ in points],
             [y for _, y, _ in points],
             marker='o',
@@ -168,7 +168,14 @@ def draw(results: Iterable[Result], path: Path, title: str) -> None:
             label=family,
         )
         for x, y, label in points:
-            axes.annotate(label, (x, y), textcoords='offset points', xytext=(4, 4), fontsize=7)
+            axes.annotate(
+                label if ours else label.removeprefix(family).lstrip('- '),
+                (x, y),
+                textcoords='offset points',
+                xytext=(4, 4) if ours else (-4, -9),
+                fontsize=7,
+                color=line.get_color(),
+            )
     axes.set_xscale('log')
     axes.set_xlabel('images/s, measured here')
     axes.set_ylabel('ImageNet top-1, %, by the papers')
