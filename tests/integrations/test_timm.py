@@ -458,3 +458,14 @@ def test_without_timm(monkeypatch):
     monkeypatch.setattr(builtins, '__import__', refuse)
     with pytest.raises(MissingPackageError, match=r'extra, unireplknet-mm\[timm\]'):
         importlib.reload(integration)
+
+
+@pytest.mark.parametrize(('output_stride', 'reductions'), [(8, [4, 8, 8, 8]), (16, [4, 8, 16, 16])])
+def test_output_stride(output_stride, reductions):
+    features = small(features_only=True, output_stride=output_stride).eval()
+    assert features.feature_info.reduction() == reductions
+    with torch.no_grad():
+        maps = features(torch.randn(1, 3, 96, 96))
+    assert [96 // feature.shape[2] for feature in maps] == reductions
+    model = small(output_stride=output_stride)
+    assert model.state_dict().keys() == small().state_dict().keys()

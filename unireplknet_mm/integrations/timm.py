@@ -91,7 +91,8 @@ class TimmUniRepLKNet(nn.Module):
         num_classes: outputs of the head; 0 for pooled features, (N, C).
         global_pool: '' (maps instead of vectors), 'avg', 'max' or 'avgmax'.
         drop_rate: dropout before the classifier.
-        drop_path_rate, layer_scale_init_value, branches, conv_cfg, deploy: as in `UniRepLKNet`.
+        drop_path_rate, layer_scale_init_value, branches, conv_cfg, deploy, output_stride: as in
+            `UniRepLKNet`.
         device, dtype: of the parameters.
 
     Raises:
@@ -112,6 +113,7 @@ class TimmUniRepLKNet(nn.Module):
         branches: dict | None = None,
         conv_cfg: dict | None = dict(type='DepthwiseConv2d'),  # noqa: B006
         deploy: bool = False,
+        output_stride: int = 32,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -125,6 +127,7 @@ class TimmUniRepLKNet(nn.Module):
                 branches=branches,
                 conv_cfg=conv_cfg,
                 deploy=deploy,
+                output_stride=output_stride,
             )
             self.arch_settings = network.arch_settings
             channels = self.arch_settings['channels']
@@ -133,8 +136,8 @@ class TimmUniRepLKNet(nn.Module):
             self.drop_rate = drop_rate
             self.num_features = self.head_hidden_size = channels[-1]
             self.feature_info = [
-                dict(num_chs=count, reduction=4 * 2**i, module=f'stages.{i}')
-                for i, count in enumerate(channels)
+                dict(num_chs=count, reduction=stride, module=f'stages.{i}')
+                for i, (count, stride) in enumerate(zip(channels, network.out_strides, strict=True))
             ]
             self.stem = network.downsample_layers[0]
             downsampling = [nn.Identity(), *network.downsample_layers[1:]]
@@ -195,7 +198,7 @@ class TimmUniRepLKNet(nn.Module):
         output_fmt: str = 'NCHW',
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The outputs of stages, strides 4 to 32, and what `forward_features` returns.
+        """The outputs of stages, strides 4 to `output_stride`, and what `forward_features` returns.
 
         Args:
             x: (N, in_chans, H, W).
@@ -242,7 +245,7 @@ class TimmUniRepLKNet(nn.Module):
         return wanted
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_chans, H, W) -> the last stage's map, (N, num_features, H/32, W/32)."""
+        """(N, in_chans, H, W) -> the last stage's map, (N, num_features, H/s, W/s), s the output stride."""
         if torch.jit.is_scripting() or not is_faster_channels_last(x):
             return self.stages(self.stem(x))
         return self.stages(self.stem(x.contiguous(memory_format=torch.channels_last))).contiguous()

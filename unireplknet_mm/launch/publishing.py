@@ -95,6 +95,8 @@ def timm_config(
         arguments['arch'] = backbone.arch_settings
     if backbone.deploy:
         arguments['deploy'] = True
+    if backbone.output_stride != 32:
+        arguments['output_stride'] = backbone.output_stride
     channels = input_channels(cfg, model)
     (height, width), preparation = _preparation(cfg)
     preprocessor = _preprocessor(cfg)
@@ -109,7 +111,7 @@ def timm_config(
             hf_hub_filename=file_name,
             num_classes=num_classes,
             input_size=[channels, height, width],
-            pool_size=[-(-height // 32), -(-width // 32)],
+            pool_size=[-(-size // backbone.output_stride) for size in (height, width)],
             mean=[value / 255 for value in preprocessor.get('mean') or [0.0] * channels],
             std=[value / 255 for value in preprocessor.get('std') or [1.0] * channels],
             first_conv='stem.0',

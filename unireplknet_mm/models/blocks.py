@@ -8,7 +8,8 @@ Paper: §3.2.1 and §3.2.2, Fig. 3 and 6 (arXiv 2410.08049). What differs from t
 - the depthwise convolutions run on the compiled op where it is faster (`unireplknet_mm.ops`);
 - in inference, what follows them in a block runs as one compiled op where that is faster (`fused`), in
   training GELU and GRN (`expanded`) and the branches of a Dilated Reparam Block (its `fused`);
-- kernel sizes from 19 up have default branches (see `default_branches`), and a user may pass others.
+- kernel sizes from 19 up have default branches (see `default_branches`), and a user may pass others;
+- the depthwise convolutions may be dilated, for backbones that keep the resolution (`output_stride`).
 """
 
 import contextlib
@@ -26,18 +27,28 @@ from torch.utils.checkpoint import checkpoint
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import reparameterize as rep
 from unireplknet_mm.models.architecture import check_branches, default_branches
-from unireplknet_mm.models.layers import DropPath, build_conv_layer, build_norm_layer, is_untouched
+from unireplknet_mm.models.layers import (
+    DropPath,
+    build_conv_layer,
+    build_norm_layer,
+    is_untouched,
+    leaves_process,
+)
+from unireplknet_mm.models.phases import join_phases, split_phases
 from unireplknet_ops import (
     DepthwiseConv2d,
     DepthWiseConv2dImplicitGEMM,
+    depthwise_conv2d,
     dilated_reparam,
     dilated_reparam_takes_op,
     feed_forward,
     feed_forward_takes_op,
     gelu_grn,
     gelu_grn_takes_op,
+    is_available,
 )
 from unireplknet_ops.convolution_rules import same_padding
+from unireplknet_ops.dispatch import forced_implementation
 
 
 def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
@@ -51,7 +62,6 @@ def is_plain_conv(conv: nn.Module) -> bool:
     return (
         is_untouched(conv, DepthwiseConv2d, DepthWiseConv2dImplicitGEMM)
         and conv.implementation == 'auto'
-        and conv.bias is None
         and conv.is_as_built()
     )
 
@@ -163,6 +173,10 @@ class DilatedReparamBlock(nn.Module):
         norm_cfg: the BatchNorm of every branch.
         conv_cfg: the type of all its convolutions, None for `nn.Conv2d`.
         deploy: build the folded structure, one convolution with bias.
+        dilation: of the K×K kernel; those of the branches are multiplied by it, so that they still fold.
+            The compiled op takes no such kernels (`unireplknet_ops.convolution_rules`), but where it would
+            run the undilated block on a CPU, it runs this one on the map's phases (`phases.py`). Elsewhere
+            `F.conv2d` runs it.
     """
 
     def __init__(
@@ -173,20 +187,22 @@ class DilatedReparamBlock(nn.Module):
         norm_cfg: dict = dict(type='BN'),  # noqa: B006
         conv_cfg: dict | None = dict(type='DepthwiseConv2d'),  # noqa: B006
         deploy: bool = False,
+        dilation: int = 1,
     ):
         super().__init__()
         self.kernel_size = kernel_size
+        self.dilation = dilation
         default = default_branches(kernel_size)
         self.branches = default if branches is None else check_branches(kernel_size, branches)
         self.conv_cfg = conv_cfg
-        self.lk_origin = build_depthwise_conv(channels, kernel_size, conv_cfg, bias=deploy)
+        self.lk_origin = build_depthwise_conv(channels, kernel_size, conv_cfg, deploy, dilation)
         if deploy:
             return
         self.origin_bn = build_batch_norm(norm_cfg, channels)
-        for size, dilation in self.branches:
-            conv = build_depthwise_conv(channels, size, conv_cfg, bias=False, dilation=dilation)
-            self.add_module(f'dil_conv_k{size}_{dilation}', conv)
-            self.add_module(f'dil_bn_k{size}_{dilation}', build_batch_norm(norm_cfg, channels))
+        for size, relative in self.branches:
+            conv = build_depthwise_conv(channels, size, conv_cfg, False, relative * dilation)
+            self.add_module(f'dil_conv_k{size}_{relative}', conv)
+            self.add_module(f'dil_bn_k{size}_{relative}', build_batch_norm(norm_cfg, channels))
 
     @property
     def deploy(self) -> bool:
@@ -198,7 +214,10 @@ class DilatedReparamBlock(nn.Module):
             yield conv, getattr(self, f'dil_bn_k{size}_{dilation}'), dilation
 
     def layers(self) -> list[tuple[nn.Conv2d, _BatchNorm, int]]:
-        """Convolution, BatchNorm and dilation of every branch, the large kernel first."""
+        """Convolution, BatchNorm and dilation of every branch, the large kernel first.
+
+        The dilation is the one between the taps of the large kernel, on which the branches fold.
+        """
         return [(self.lk_origin, self.origin_bn, 1), *self.dilated_layers()]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -207,13 +226,43 @@ class DilatedReparamBlock(nn.Module):
             for layer in self.children():  # a convolution, its norm (none if folded), and so on
                 maps.append(layer(x if len(maps) % 2 else maps[-1]))
             return maps[1] if len(maps) == 2 else torch.stack(maps[2::2]).sum(0)
+        if self.dilation > 1 and self.can_split(x):
+            return self.in_phases(x)
         if self.deploy:
             return self.lk_origin(x)
-        if self.can_fuse(x):
+        if self.dilation == 1 and self.can_fuse(x):
             return self.fused(x)
         out = self.origin_bn(self.lk_origin(x))
         for conv, norm, _ in self.dilated_layers():
             out = out + norm(conv(x))
+        return out
+
+    def can_split(self, x: Tensor) -> bool:
+        """Whether `in_phases` may take the place of the modules: on CPUs, where the op has kernels."""
+        if not isinstance(x, Tensor) or x.device.type != 'cpu' or x.dim() != 4:
+            return False
+        convs = [self.lk_origin] if self.deploy else [conv for conv, _, _ in self.layers()]
+        return (
+            is_available('cpu')
+            and forced_implementation() != 'native'
+            and all(is_plain_conv(conv) for conv in convs)
+            and not leaves_process()
+        )
+
+    def in_phases(self, x: Tensor) -> Tensor:
+        """`forward` of a dilated block: without dilation, on each of the map's phases."""
+        phases = split_phases(x, self.dilation)
+        if self.deploy:
+            out = depthwise_conv2d(phases, self.lk_origin.weight, self.lk_origin.bias)
+            return join_phases(out, self.dilation, x)
+        has_no_margin = phases.numel() == x.numel()  # which would count in the norms' statistics
+        if has_no_margin and self.can_fuse(phases):
+            return join_phases(self.fused(phases), self.dilation, x)
+        out = None
+        for conv, norm, dilation in self.layers():
+            branch = depthwise_conv2d(phases, conv.weight, conv.bias, dilation=dilation)
+            branch = norm(join_phases(branch, self.dilation, x))
+            out = branch if out is None else out + branch
         return out
 
     def can_fuse(self, x: Tensor) -> bool:
@@ -221,18 +270,21 @@ class DilatedReparamBlock(nn.Module):
         if not isinstance(x, Tensor):  # a torch.fx proxy
             return False
         layers = self.layers()
-        if not all(is_plain_conv(conv) and uses_own_batch(norm) for conv, norm, _ in layers):
+        if not all(
+            is_plain_conv(conv) and conv.bias is None and uses_own_batch(norm)
+            for conv, norm, _ in layers
+        ):
             return False
         vectors = [vector for _, norm, _ in layers for vector in (norm.weight, norm.bias)]
         return dilated_reparam_takes_op(x, [conv.weight for conv, _, _ in layers], vectors)
 
     def fused(self, x: Tensor) -> Tensor:
-        """`forward` in training, with all branches in one op, which keeps x alone for backward."""
-        convs, norms, _ = zip(*self.layers(), strict=True)
+        """The undilated block in training, with all branches in one op, which keeps x alone for backward."""
+        convs, norms, dilations = zip(*self.layers(), strict=True)
         out, means, variances = dilated_reparam(
             x,
             [conv.weight for conv in convs],
-            [conv.dilation[0] for conv in convs],
+            dilations,
             [norm.weight for norm in norms],
             [norm.bias for norm in norms],
             [norm.eps for norm in norms],
@@ -293,6 +345,7 @@ class UniRepLKNetBlock(nn.Module):
         branches, norm_cfg, conv_cfg, deploy: as in `DilatedReparamBlock`.
         with_cp: recompute activations in the backward pass instead of keeping them.
         ffn_ratio: the hidden width of the two linear layers, in C.
+        dilation: of the depthwise convolution.
     """
 
     def __init__(
@@ -307,6 +360,7 @@ class UniRepLKNetBlock(nn.Module):
         deploy: bool = False,
         with_cp: bool = False,
         ffn_ratio: int = 4,
+        dilation: int = 1,
     ):
         super().__init__()
         self.deploy = deploy
@@ -314,10 +368,10 @@ class UniRepLKNetBlock(nn.Module):
         self.conv_cfg = conv_cfg
         if kernel_size >= 7:
             self.dwconv = DilatedReparamBlock(
-                channels, kernel_size, branches, norm_cfg, conv_cfg, deploy
+                channels, kernel_size, branches, norm_cfg, conv_cfg, deploy, dilation
             )
         else:
-            self.dwconv = build_depthwise_conv(channels, kernel_size, conv_cfg, bias=deploy)
+            self.dwconv = build_depthwise_conv(channels, kernel_size, conv_cfg, deploy, dilation)
         self.norm = nn.Identity() if deploy else build_batch_norm(norm_cfg, channels)
         self.se = SqueezeExcitation(channels, max(1, channels // 4))
         hidden = ffn_ratio * channels
@@ -523,7 +577,9 @@ def build_batch_norm(norm_cfg: dict, channels: int) -> _BatchNorm:
 def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor, conv_cfg: dict | None) -> nn.Conv2d:
     """A depthwise convolution with bias that takes the place of `conv`."""
     with torch.device('meta'):
-        new = build_depthwise_conv(len(weight), weight.shape[-1], conv_cfg, bias=True)
+        new = build_depthwise_conv(
+            len(weight), weight.shape[-1], conv_cfg, bias=True, dilation=conv.dilation[0]
+        )
     return with_parameters_like(new, conv, weight, bias)
 
 

@@ -105,6 +105,16 @@ def is_untouched(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     )
 
 
+def leaves_process() -> bool:
+    """Whether a graph is being recorded that other programs run, or transformed by `torch.func`."""
+    return (
+        is_exporting()
+        or torch.jit.is_tracing()
+        or torch.onnx.is_in_onnx_export()
+        or is_transformed()  # vmap knows no memory formats
+    )
+
+
 @torch.jit.unused
 def is_faster_channels_last(x: Tensor) -> bool:
     """Whether a backbone takes an NCHW map faster if it computes in channels_last.
@@ -119,12 +129,7 @@ def is_faster_channels_last(x: Tensor) -> bool:
         and x.dim() == 4
         and x.is_contiguous()
         and is_available('cpu')
-        and not (
-            is_exporting()
-            or torch.jit.is_tracing()
-            or torch.onnx.is_in_onnx_export()
-            or is_transformed()  # vmap knows no memory formats
-        )
+        and not leaves_process()
     )
 
 

@@ -22,10 +22,12 @@ from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
 from unireplknet_mm.models.layers import is_faster_channels_last
 from unireplknet_mm.models.state_dict import load_backbone_weights, refuse_other_structure
 
+OUTPUT_STRIDES = (8, 16, 32)
+
 
 @MODELS.register_module()
 class UniRepLKNet(BaseModule):
-    """The UniRepLKNet backbone: (N, in_channels, H, W) -> maps of stride 4, 8, 16 and 32.
+    """The UniRepLKNet backbone: (N, in_channels, H, W) -> maps of stride 4, 8, 16 and 32 (`output_stride`).
 
     Args:
         arch: a, f, p, n, t, s, b, l, xl or h (Table 4), or a dict with `depths` and `channels` (four
@@ -47,12 +49,20 @@ class UniRepLKNet(BaseModule):
             the last stage's global average through the LayerNorm `norm`. `out_indices` must be `(3,)`.
         deploy: build the inference structure, for weights that were re-parameterized before.
         with_cp: recompute the blocks' activations in the backward pass to save memory.
+        output_stride: 32, or 16 or 8 for heads that want fine maps (DeepLab, arXiv 1606.00915; what mmseg
+            writes as `strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)`): from that stride on downsampling
+            layers keep the resolution, and the convolutions behind them are dilated by what they no longer
+            skip: stage 4 by 2 for 16, stage 3 by 2 and stage 4 by 4 for 8. Each kernel then sees the part
+            of the image for which it was trained; parameters, names and folding stay, weights load. Every
+            position left out before is computed now, so that a stage takes 4 or 16 times as much of time
+            and memory. On CPUs the compiled op runs the large kernels dilated so (`phases.py`); GPUs run
+            them natively, since dilated kernels above 9×9 are beyond the op.
         init_cfg: MMEngine's initialisation; `dict(type='Pretrained', checkpoint=...)` takes any published
             file: ImageNet, detector or segmenter. Default: truncated normal, deviation 0.02.
 
     Raises:
         ArgumentError: unknown arch, sizes that do not match the depths, an even or too small kernel size,
-            branches that do not fit, an output index that does not exist.
+            branches that do not fit, an output index or an output stride that does not exist.
 
     Source: arXiv 2410.08049; names and shapes follow https://github.com/AILab-CVC/UniRepLKNet.
     """
@@ -75,6 +85,7 @@ class UniRepLKNet(BaseModule):
         gap_before_final_norm: bool = False,
         deploy: bool = False,
         with_cp: bool = False,
+        output_stride: int = 32,
         init_cfg: dict | list[dict] | None = None,
     ):
         if init_cfg is None:
@@ -84,6 +95,7 @@ class UniRepLKNet(BaseModule):
         depths, channels = self.arch_settings['depths'], self.arch_settings['channels']
         kernel_sizes = self.arch_settings['kernel_sizes']
         self.out_indices = resolve_out_indices(out_indices)
+        dilations = stage_dilations(output_stride)
         if gap_before_final_norm and self.out_indices != (NUM_STAGES - 1,):
             raise ArgumentError(
                 f'gap_before_final_norm=True returns the last stage only: set out_indices=(3,), '
@@ -100,6 +112,7 @@ class UniRepLKNet(BaseModule):
         if in_channels < 1:
             raise ArgumentError(f'in_channels must be at least 1, got {in_channels}')
         self.in_channels = in_channels
+        self.output_stride = output_stride
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.gap_before_final_norm = gap_before_final_norm
@@ -107,13 +120,18 @@ class UniRepLKNet(BaseModule):
         branches = {int(size): pairs for size, pairs in (branches or {}).items()}
 
         self.downsample_layers = nn.ModuleList([build_stem(in_channels, channels[0])])
-        for narrow, wide in itertools.pairwise(channels):
-            self.downsample_layers.append(build_downsampling(narrow, wide))
+        for (narrow, wide), (before, after) in zip(
+            itertools.pairwise(channels), itertools.pairwise(dilations), strict=True
+        ):
+            stride = 2 * before // after
+            self.downsample_layers.append(build_downsampling(narrow, wide, stride, before))
 
         num_blocks = sum(depths)
         rates = iter(drop_path_rate * i / max(1, num_blocks - 1) for i in range(num_blocks))
         self.stages = nn.ModuleList()
-        for stage_channels, stage_kernel_sizes in zip(channels, kernel_sizes, strict=True):
+        for stage_channels, stage_kernel_sizes, dilation in zip(
+            channels, kernel_sizes, dilations, strict=True
+        ):
             blocks = [
                 UniRepLKNetBlock(
                     stage_channels,
@@ -125,6 +143,7 @@ class UniRepLKNet(BaseModule):
                     conv_cfg=conv_cfg,
                     deploy=deploy,
                     with_cp=with_cp,
+                    dilation=dilation,
                 )
                 for kernel_size in stage_kernel_sizes
             ]
@@ -143,8 +162,13 @@ class UniRepLKNet(BaseModule):
         """Channels of each returned map, in the order of `out_indices`."""
         return [self.arch_settings['channels'][i] for i in self.out_indices]
 
+    @property
+    def out_strides(self) -> list[int]:
+        """Stride of each returned map against the input, in the order of `out_indices`."""
+        return [stage_stride(i, self.output_stride) for i in self.out_indices]
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, in_channels, H, W) -> a tuple of (N, C_i, H/s, W/s), s = 4, 8, 16, 32, rounded up.
+        """(N, in_channels, H, W) -> a tuple of (N, C_i, H/s, W/s), s of `out_strides`, rounded up.
 
         With `gap_before_final_norm`, a tuple of one (N, C) tensor. Maps have the memory format of x, whatever
         the one in between.
@@ -246,10 +270,29 @@ def build_stem(in_channels: int, channels: int) -> nn.Sequential:
     )
 
 
-def build_downsampling(in_channels: int, out_channels: int) -> nn.Sequential:
+def build_downsampling(
+    in_channels: int, out_channels: int, stride: int = 2, dilation: int = 1
+) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
+        nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation),
         LayerNorm2d(out_channels, eps=1e-6),
+    )
+
+
+def stage_stride(stage: int, output_stride: int = 32) -> int:
+    """Stride of a stage's map against the input: 4, 8, 16, 32, and `output_stride` at most."""
+    return min(4 * 2**stage, output_stride)
+
+
+def stage_dilations(output_stride: int) -> tuple[int, ...]:
+    """How far each stage's kernels are dilated: by the downsampling left out in front of them."""
+    if type(output_stride) is not int or output_stride not in OUTPUT_STRIDES:
+        raise ArgumentError(
+            f'output_stride must be {", ".join(map(str, OUTPUT_STRIDES[:-1]))} or {OUTPUT_STRIDES[-1]}, '
+            f'got {output_stride!r}: only stages 3 and 4 can keep the resolution of the stage before'
+        )
+    return tuple(
+        stage_stride(stage) // stage_stride(stage, output_stride) for stage in range(NUM_STAGES)
     )
 
 
