@@ -225,8 +225,20 @@ def test_log_has_one_line_a_layer(monkeypatch):
 @pytest.mark.parametrize(
     ('paramwise_cfg', 'message'),
     [
-        (dict(decay_rate=0.8, decay_type='layer_wise'), 'not decay_type'),
-        (dict(layer_decay_rate=0.8), 'takes decay_rate and num_layers'),
+        (dict(decay_rate=0.8, bias_lr_mult=2), 'takes decay_rate, .*, not bias_lr_mult'),
+        (
+            dict(decay_rate=0.8, layer_decay_rate=0.7),
+            'decay_rate=0.8 and layer_decay_rate=0.7 are two names',
+        ),
+        (dict(decay_type='blockwise'), "layer_wise, stage_wise or layer_wise_vit, got 'blockwise'"),
+        (dict(decay_type='stage_wise', num_layers=3), 'num_layers=3 is below the 4 stages'),
+        (dict(custom_keys=['head']), 'custom_keys must be a dict of dicts'),
+        (dict(custom_keys=dict(head=2)), 'custom_keys must be a dict of dicts'),
+        (
+            dict(custom_keys=dict(head=dict(lr_mult='2'))),
+            r"lr_mult of custom_keys\['head'\] .* got '2'",
+        ),
+        (dict(norm_decay_mult=-1), 'norm_decay_mult must be a number from 0 on, got -1'),
         (dict(decay_rate=0), r'\(0, 1\], got 0'),
         (dict(decay_rate=1.5), 'got 1.5'),
         (dict(decay_rate='0.8'), "got '0.8'"),
@@ -236,6 +248,17 @@ def test_log_has_one_line_a_layer(monkeypatch):
 def test_wrong_paramwise_cfg_is_named(paramwise_cfg, message):
     with pytest.raises(ValueError, match=message):
         build_wrapper(build_model(6), **paramwise_cfg)
+
+
+def test_factors_of_a_missing_weight_decay_are_named():
+    optimizer = dict(type='SGD', lr=0.1)
+    config = dict(
+        optimizer=optimizer,
+        constructor='LayerDecayOptimWrapperConstructor',
+        paramwise_cfg=dict(custom_keys=dict(head=dict(decay_mult=2))),
+    )
+    with pytest.raises(UserError, match=r"decay_mult of custom_keys\['head'\] needs weight_decay"):
+        build_optim_wrapper(build_model(6), config)
 
 
 def test_missing_learning_rate_is_named():

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,11 @@ from unireplknet_mm.errors import UserError
 
 UNKNOWN_TYPE = re.compile(r'([\w.]+) is not in the (?:[\w-]+::)?([\w ]+?) registry')
 UNKNOWN_ARGUMENT = re.compile(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'")
+# The toolboxes' constructors for layer-wise learning rates, each for a few networks of its own.
+LAYER_DECAY_CONSTRUCTORS = (
+    'LearningRateDecayOptimizerConstructor',
+    'LearningRateDecayOptimWrapperConstructor',
+)
 
 
 @contextmanager
@@ -22,7 +28,8 @@ def explain_mistakes(cfg: Config) -> Iterator[None]:
     """While a config's parts are built: a type or an argument that no class has is the user's error.
 
     Only where the config holds that name, and for an argument in the dict of a type whose class does not take
-    it; the same exceptions of a program keep their traceback.
+    it; the same exceptions of a program keep their traceback. So is a toolbox's constructor for layer-wise
+    learning rates that does not know the backbone.
 
     Raises:
         UserError: with the name and the one that it resembles.
@@ -38,6 +45,11 @@ def explain_mistakes(cfg: Config) -> Iterator[None]:
         raise UserError(message) from error
     except TypeError as error:
         message = _explain_argument(str(error), cfg)
+        if message is None:
+            raise
+        raise UserError(message) from error
+    except NotImplementedError as error:
+        message = _explain_constructor(error, cfg)
         if message is None:
             raise
         raise UserError(message) from error
@@ -82,6 +94,18 @@ def _explain_argument(problem: str, cfg: Config) -> str | None:
                     f'{hint}'
                 )
     return None
+
+
+def _explain_constructor(error: NotImplementedError, cfg: Config) -> str | None:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    constructor = type_name(dict(type=(cfg.get('optim_wrapper') or {}).get('constructor')))
+    if constructor not in LAYER_DECAY_CONSTRUCTORS or frame.f_code.co_name != 'add_params':
+        return None
+    return (
+        f'{constructor} of optim_wrapper does not know the layers of this backbone.\n'
+        "Use constructor='LayerDecayOptimWrapperConstructor', which asks the backbone and takes the same "
+        'paramwise_cfg.'
+    )
 
 
 def _registries(kind: str | None = None) -> Iterator[Registry]:
