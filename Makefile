@@ -25,7 +25,7 @@ endif
 BUILD_OPS := ops/unireplknet_ops/build.py --where-possible $(if $(UNIREPLKNET_BUILD_CUDA)$(wildcard \
 	/proc/driver/nvidia /dev/dxg ops/unireplknet_ops/lib/libunireplknet_ops_cuda.so),,--no-cuda)
 
-.PHONY: help environment setup ops demo test test-openmmlab test-mmcv-ops test-wheel fuzz-ops lint \
+.PHONY: help environment setup ops demo test test-openmmlab test-mmcv-ops test-wheel test-mim fuzz-ops lint \
 	format clean
 
 help:  ## list the targets
@@ -61,6 +61,9 @@ test-mmcv-ops: setup  ## build mmcv's compiled ops once (12 minutes) and compare
 test-wheel: environment  ## test the op's wheel in other Pythons and with other torch releases (downloads them)
 	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_wheel.sh
 
+test-mim: environment  ## mim from a wheel and from an editable install, with onedl-mim and openmim (downloads them)
+	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_mim.sh
+
 fuzz-ops: environment  ## 10,000 random calls of each operator with AddressSanitizer
 	@$(RUN) ops/tests/fuzz.py --sanitize
 
@@ -77,5 +80,6 @@ format: environment  ## rewrite the sources in the project's style
 	@$(if $(NATIVE_SOURCES),$(TOOL_DIRECTORY)clang-format -i $(NATIVE_SOURCES),true)
 
 clean:  ## remove environments, built libraries and generated data, keep work_dirs
-	rm -rf $(VENV) $(VENV_OPENMMLAB) .venv-mmcv-ops .venv-wheel data/demo build ops/build \
+	rm -rf $(VENV) $(VENV_OPENMMLAB) .venv-mmcv-ops .venv-wheel .venv-mim data/demo build ops/build \
+		unireplknet_mm/.mim \
 		ops/unireplknet_ops/lib *.egg-info ops/*.egg-info
