@@ -131,3 +131,41 @@ def read_tree(root: Path) -> dict[str, bytes]:
         for path in sorted(root.rglob('*'))
         if path.is_file()
     }
+
+
+SMALL_ZOO = {
+    'cls': dict(size='32x32', results=[('Image Classification', {'Top 1 Accuracy': 12.5})]),
+    'det': dict(
+        size='160x96',
+        results=[
+            ('Object Detection', {'box AP': 23.4}),
+            ('Instance Segmentation', {'mask AP': 21.0}),
+        ],
+    ),
+    'seg': dict(size='256x64', results=[('Semantic Segmentation', {'mIoU': 34.5})]),
+}
+
+
+def write_small_zoo(folder: Path, weights: Path) -> None:
+    """An index with the small configs; their weights are `TASK_small.pth` in a folder."""
+    models = []
+    for task, entry in SMALL_ZOO.items():
+        config = folder / 'configs' / task / f'{task}_small.py'
+        config.parent.mkdir(parents=True)
+        base = Path(__file__).parent / 'data' / 'configs' / config.name
+        config.write_text(f'_base_ = {str(base)!r}\n')
+        results = [
+            dict(Task=name, Dataset='demo', Metrics=metrics) for name, metrics in entry['results']
+        ]
+        models.append(
+            {
+                'Name': config.stem,
+                'In Collection': 'Small',
+                'Config': str(config.relative_to(folder)),
+                'Metadata': {'Parameters': 2e6, 'FLOPs': 3e8, 'Input size': entry['size']},
+                'Results': results,
+                'Weights': str(weights / f'{config.stem}.pth'),
+            }
+        )
+    index = dict(Collections=[dict(Name='Small')], Models=models)
+    (folder / 'model-index.yml').write_text(json.dumps(index))  # YAML, too

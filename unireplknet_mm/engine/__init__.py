@@ -1,5 +1,6 @@
 """What MMEngine's runner builds from the suite: optimizer-wrapper constructors, loops, hooks, samplers."""
 
+from unireplknet_mm.engine import loading  # noqa: F401  (teaches MMEngine's load_checkpoint raw files)
 from unireplknet_mm.engine.accumulation import (
     PendingGradientsHook,
     WholeStepSampler,
