@@ -80,13 +80,24 @@ def extract_backbone_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tens
 
 
 def unwrap_names(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Without the `module.` of DistributedDataParallel and its like, and timm's names as the published."""
+    """Without the `module.` of DistributedDataParallel and its like, and timm's names as the published.
+
+    The copies of the weights that mmdet 2 keeps for averaging are left out; the averages themselves have the
+    ordinary names there.
+    """
     if any(name.startswith('module.') for name in state_dict):
         unwrapped = OrderedDict(
             (name.removeprefix('module.'), value) for name, value in state_dict.items()
         )
         unwrapped._metadata = getattr(state_dict, '_metadata', OrderedDict())
         state_dict = unwrapped
+    copies = {f'ema_{name.replace(".", "_")}' for name in state_dict} & state_dict.keys()
+    if copies:
+        kept = OrderedDict(
+            (name, value) for name, value in state_dict.items() if name not in copies
+        )
+        kept._metadata = getattr(state_dict, '_metadata', OrderedDict())
+        state_dict = kept
     return from_timm_names(state_dict) if has_timm_names(state_dict) else state_dict
 
 
