@@ -7,6 +7,8 @@ import torch
 from helpers import cached_name, fill_hub_cache
 from tool_runs import CONFIGS, read_scores
 
+from unireplknet_mm.weights.published import PUBLISHED, REPOSITORY, PublishedWeights
+
 CONFIG = CONFIGS / 'two_encoders.py'
 EPOCHS = ('--cfg-options', 'train_cfg.max_epochs=2')
 
@@ -70,9 +72,15 @@ def test_a_url_is_tested_like_the_file(call, url, trained, tmp_path):
     assert scores[0] == scores[1] > 0
 
 
-def test_a_file_of_the_hub_is_taken_by_every_tool(call, trained, hub_cache, tmp_path):
-    fill_hub_cache(hub_cache, 'me/net', trained)
-    address = f'hf://me/net/{trained.name}'
+@pytest.mark.parametrize('address', ['hf://me/net/epoch_1.pth', 'two_encoders_in1k'])
+def test_a_file_of_the_hub_is_taken_by_every_tool(
+    call, trained, hub_cache, tmp_path, monkeypatch, address
+):
+    """By its address, or a name of the catalogue."""
+    weights = PublishedWeights(trained.name, 'a', 'ImageNet-1K', '32')
+    monkeypatch.setitem(PUBLISHED, 'two_encoders_in1k', weights)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    fill_hub_cache(hub_cache, 'me/net' if '://' in address else REPOSITORY, trained)
     output = call('train', CONFIG, '--work-dir', 'work', '--resume', address, *EPOCHS)
     assert 'resumed epoch: 1, iter: 2' in output
     load_from = ('--cfg-options', f'load_from={address}')
@@ -85,6 +93,7 @@ def test_a_file_of_the_hub_is_taken_by_every_tool(call, trained, hub_cache, tmp_
         scores.append(read_scores(tmp_path / 'work')['logit_norm'])
     assert scores[0] == scores[1] > 0
     call('reparameterize', CONFIG, address, 'out.pth')
+    call('publish', CONFIG, address, 'to_publish')
     error = call('test', CONFIG, 'hf://me/net/nothing.pth', '--work-dir', 'work', status=1)
     assert error.endswith(
         f'hf://me/net/nothing.pth is not in the cache ({hub_cache}), and HF_HUB_OFFLINE forbids to fetch '

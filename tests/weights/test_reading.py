@@ -443,3 +443,13 @@ def test_safetensors(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(MissingPackageError, match='pip install safetensors'):
         load_checkpoint_file(path)
+
+
+def test_a_page_is_not_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    url = 'https://drive.google.com/file/d/abc/view'
+    message = f'{url} is a page to download from by hand: save its file and give the path of that'
+    for load in (CheckpointLoader.load_checkpoint, load_checkpoint, read_meta, check_checkpoint):
+        with raises(CheckpointError, message):
+            load(url)
+    assert not list(tmp_path.iterdir())

@@ -51,6 +51,7 @@ from unireplknet_mm.weights.published import (
 # torch's own switch; torch.load heeds it only where the caller leaves weights_only open.
 RUN_CODE_SWITCH = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 WEB = ('http://', 'https://')
+DRIVE_PAGES = 'https://drive.google.com/'  # of Google Drive: no file has an address there
 SAFETENSORS = '.safetensors'
 # What MMEngine's own loaders of these schemes import.
 BACKEND_PACKAGES = dict(s3='petrel_client', petrel='petrel_client', pavi='pavi')
@@ -286,7 +287,7 @@ def check_address(source: str | os.PathLike) -> None:
     """See that there is a loader for what a URL or another store is addressed with; nothing is fetched.
 
     Raises:
-        CheckpointError: nothing reads this scheme, or the URL has no file name.
+        CheckpointError: nothing reads this scheme, or the URL has no file name, or is a page.
         MissingPackageError: the package for this scheme is not installed.
     """
     source = str(source)
@@ -298,6 +299,10 @@ def check_address(source: str | os.PathLike) -> None:
         return
     scheme = source.partition('://')[0].rpartition(':')[2]
     if source.startswith(WEB):
+        if source.startswith(DRIVE_PAGES):
+            raise CheckpointError(
+                f'{source} is a page to download from by hand: save its file and give the path of that'
+            )
         if not _file_name(source):
             raise CheckpointError(
                 f'{source} has no file name: give the whole URL of a checkpoint, to its .pth'
