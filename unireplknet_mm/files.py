@@ -178,7 +178,9 @@ def create_folder(folder: str | Path, option: str) -> None:
 
 
 def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == 'nt' and path.is_dir():
+        return  # Windows opens no folders, and flushes no file that is open for reading alone
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import importlib.util
 import os
 import re
@@ -402,6 +401,8 @@ def processors() -> int:
 @contextlib.contextmanager
 def locked(directory: Path):
     """One build at a time in a directory: several processes may start one at once."""
+    import fcntl  # not on Windows, where setup.py imports this module and goes on without a library
+
     with (directory / 'lock').open('w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
