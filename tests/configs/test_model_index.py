@@ -1,5 +1,6 @@
 """`model-index.yml` against the configs, their docstrings and the table of published weights."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,32 @@ def test_pretraining_agrees_with_the_weights_that_training_starts_from(model):
     assert weights.arch == backbone.arch
     pretraining = [name.strip() for name in weights.dataset.split(', then ')]
     assert data == [*pretraining, data[-1]]
+
+
+PAGE = (ROOT / 'docs' / 'models.md').read_text(encoding='utf-8')
+ROWS = dict(
+    re.findall(r'^\| \[[^]]+\]\(\.\./(configs/[\w/]+\.py)\) \| (.*) \|$', PAGE, re.MULTILINE)
+)
+
+
+def test_the_page_of_models_has_a_row_for_each():
+    assert {model['Config'] for model in MODELS} <= ROWS.keys()
+
+
+def test_the_page_of_models_says_the_same(model):
+    cells = [cell.strip() for cell in ROWS[model['Config']].split('|')]
+    figures = {value for result in model['Results'] for value in result['Metrics'].values()}
+    millions, billions = (model['Metadata'][key] for key in ('Parameters', 'FLOPs'))
+    parameters = next(i for i, cell in enumerate(cells) if cell.endswith(' M'))
+    assert float(cells[parameters].removesuffix(' M')) == pytest.approx(millions / 1e6)
+    assert float(cells[parameters + 1].removesuffix(' G')) == pytest.approx(billions / 1e9)
+    assert {float(cell) for cell in cells[parameters + 2 :]} == figures
+    assert cells[0] == ('22K' if 'ImageNet-22K' in model['Metadata']['Training Data'] else '1K')
+
+
+def test_figures_are_those_of_the_published_file(model):
+    weights = URLS.get(model['Weights'])
+    if weights is None or weights.figure is None:
+        return
+    stated = [float(number) for number in re.findall(r'\d+\.\d+', weights.figure)]
+    assert stated == [value for result in model['Results'] for value in result['Metrics'].values()]
