@@ -13,6 +13,7 @@ from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import UniRepLKNet, unireplknet
 from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
 from unireplknet_ops import is_available
+from unireplknet_ops.convolution_rules import is_channels_last
 
 # Table 4, millions, deploy form with the 1000-class head; the paper rounds to one decimal.
 PAPER_PARAMETERS = dict(
@@ -303,6 +304,27 @@ def test_computes_in_channels_last_inside():
     for dtype in (torch.bfloat16, torch.float16):
         assert format_inside(model.to(dtype), x.to(dtype)) == torch.channels_last
     assert format_inside(model.double(), x.double()) == torch.contiguous_format  # not measured
+
+
+@pytest.mark.skipif(not is_available('cpu'), reason='no compiled op')
+@pytest.mark.parametrize('channels', [1, 3])
+def test_inputs_of_one_channel_and_slices_are_computed_in_channels_last_too(channels):
+    model, whole = build(in_channels=channels).eval(), torch.randn(2, channels + 1, 64, 64)
+    for x in (whole[:, :channels], whole[:, :channels].contiguous()):
+        with torch.no_grad():
+            expected = model.double()(x.double())
+        inside = []
+        handle = (
+            model.float()
+            .stages[0]
+            .register_forward_pre_hook(
+                lambda stage, inputs, inside=inside: inside.append(inputs[0])
+            )
+        )
+        maps = model(x)
+        handle.remove()
+        assert is_channels_last(inside[0]) and all(map_.is_contiguous() for map_ in maps)
+        assert max(map(relative_error, maps, expected)) <= 1e-4
 
 
 @pytest.mark.skipif(not is_available('cpu'), reason='no compiled op')

@@ -14,6 +14,7 @@ from torch.nn.modules import module as torch_module
 
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_ops import is_available
+from unireplknet_ops.convolution_rules import is_channels_last
 from unireplknet_ops.torch_internals import is_exporting, is_transformed
 
 HAS_MMCV = importlib.util.find_spec('mmcv') is not None
@@ -117,7 +118,7 @@ def leaves_process() -> bool:
 
 @torch.jit.unused
 def is_faster_channels_last(x: Tensor) -> bool:
-    """Whether a backbone takes an NCHW map faster if it computes in channels_last.
+    """Whether a backbone takes a map that is not channels_last faster if it computes in channels_last.
 
     So it was measured on CPUs with the compiled op, in float32, bfloat16 and float16 (2.2 times as fast).
     Graphs that leave the process, and torch.fx, whose x is no tensor, keep the layout that they are given.
@@ -127,10 +128,17 @@ def is_faster_channels_last(x: Tensor) -> bool:
         and x.device.type == 'cpu'
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and x.dim() == 4
-        and x.is_contiguous()
+        and (x.shape[1] == 1 or not is_channels_last(x))  # one channel's strides say neither
         and is_available('cpu')
         and not leaves_process()
     )
+
+
+def to_channels_last(x: Tensor) -> Tensor:
+    """(N, C, H, W) in channels_last; convolutions go on in it also where there is one channel."""
+    if x.shape[1] == 1:  # both layouts in one, of which `contiguous` leaves the strides of NCHW
+        return x.squeeze(1).contiguous().unsqueeze(3).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class DropPath(nn.Module):

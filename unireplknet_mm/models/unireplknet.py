@@ -9,7 +9,6 @@ the reverse, are refused.
 import itertools
 from collections.abc import Sequence
 
-import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from unireplknet_mm.configuration import pretrained_weights
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models.architecture import ARCHITECTURES, NUM_STAGES, resolve_architecture
 from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
-from unireplknet_mm.models.layers import is_faster_channels_last
+from unireplknet_mm.models.layers import is_faster_channels_last, to_channels_last
 from unireplknet_mm.models.state_dict import load_backbone_weights, refuse_other_structure
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -175,7 +174,7 @@ class UniRepLKNet(BaseModule):
         """
         is_converted = is_faster_channels_last(x)
         if is_converted:
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = to_channels_last(x)
         outputs = []
         for i, (downsample, stage) in enumerate(
             zip(self.downsample_layers, self.stages, strict=True)
