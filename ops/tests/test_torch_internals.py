@@ -39,6 +39,7 @@ PRIVATE = {
     '_current_level': (forward_ad, '_is_in_dual_level'),
     '_is_exporting_flag': (torch.compiler, 'is_exporting'),
     '_dispatch_has_kernel_for_dispatch_key': (torch._C, 'has_kernels'),
+    'batch_norm_update_stats': (torch, 'batch_variance'),
     'FakeTensor': (fake_tensor, 'FakeTensor'),
 }
 CASE = Case(2, 6, 9, 11, 5, 3)

@@ -166,3 +166,16 @@ else:
     def has_kernels(operator: str, device_type: str, file_name: str) -> bool:
         """Whether somebody has loaded a library of the name of the one that brings the kernels."""
         return any(Path(path).name == file_name for path in torch.ops.loaded_libraries)
+
+
+if hasattr(torch, 'batch_norm_update_stats'):
+
+    def batch_variance(x: Tensor) -> Tensor:
+        """The biased variance of each channel of (N, C, H, W) x, in vectors, as BatchNorm takes it."""
+        return torch.batch_norm_update_stats(x, None, None, 0.0)[1]
+
+else:
+
+    def batch_variance(x: Tensor) -> Tensor:
+        """The biased variance of each channel of (N, C, H, W) x."""
+        return torch.var(x, (0, 2, 3), correction=0)

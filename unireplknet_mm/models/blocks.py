@@ -7,7 +7,8 @@ Paper: §3.2.1 and §3.2.2, Fig. 3 and 6 (arXiv 2410.08049). What differs from t
 - activation checkpointing is non-reentrant and updates BatchNorm's running statistics once, not twice;
 - the depthwise convolutions run on the compiled op where it is faster (`unireplknet_mm.ops`);
 - in inference, what follows them in a block runs as one compiled op where that is faster (`fused`), in
-  training GELU and GRN (`expanded`) and the branches of a Dilated Reparam Block (its `fused`);
+  training the branches of a Dilated Reparam Block (its `fused`), GELU and GRN (`expanded`); BatchNorm and
+  SE are then a factor and a summand of the linear layer's input (`product_of_normed`);
 - kernel sizes from 19 up have default branches (see `default_branches`), and a user may pass others;
 - the depthwise convolutions may be dilated, for backbones that keep the resolution (`output_stride`).
 """
@@ -33,8 +34,10 @@ from unireplknet_mm.models.layers import (
     build_norm_layer,
     is_untouched,
     leaves_process,
+    may_rearrange,
 )
 from unireplknet_mm.models.phases import join_phases, split_phases
+from unireplknet_mm.models.scaled_linear import moments, scaled_linear
 from unireplknet_ops import (
     DepthwiseConv2d,
     DepthWiseConv2dImplicitGEMM,
@@ -134,10 +137,12 @@ class SqueezeExcitation(nn.Module):
         scale = F.adaptive_avg_pool2d(x, 1)
         return torch.sigmoid(self.up(F.relu(self.down(scale))))
 
-    def scale_by_products(self, x: Tensor) -> Tensor:
-        """`scale` as (N, C): a matrix product costs half of what a convolution of one position does."""
-        scale = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        scale = F.relu(F.linear(scale, self.down.weight.flatten(1), self.down.bias))
+    def scale_by_products(self, means: Tensor) -> Tensor:
+        """`scale` from the means of each image's channels, both (N, C).
+
+        A matrix product costs half of what a convolution of one position does.
+        """
+        scale = F.relu(F.linear(means, self.down.weight.flatten(1), self.down.bias))
         return torch.sigmoid(F.linear(scale, self.up.weight.flatten(1), self.up.bias))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -321,14 +326,12 @@ class DilatedReparamBlock(nn.Module):
 
 # Layers of pwconv1 and act, which `UniRepLKNetBlock.expanded` computes in two steps.
 EXPANDING_LAYERS = ((ToChannelsLast,), (nn.Linear,), (nn.GELU,), (GlobalResponseNorm,))
+# SE with its two layers.
+SQUEEZING_LAYERS = ((SqueezeExcitation,), (nn.Conv2d,), (nn.Conv2d,))
 # Those of pwconv2 whose BatchNorm can take layer scale over (`projected`).
 PROJECTING_LAYERS = ((nn.Linear,), (ToChannelsFirst,), (nn.BatchNorm2d,))
 # What `fused` computes in one: SE with its two layers, pwconv1, act and pwconv2.
-FUSED_LAYERS = (
-    *((SqueezeExcitation,), (nn.Conv2d,), (nn.Conv2d,)),
-    *EXPANDING_LAYERS,
-    *((nn.Linear,), (ToChannelsFirst,)),
-)
+FUSED_LAYERS = (*SQUEEZING_LAYERS, *EXPANDING_LAYERS, (nn.Linear,), (ToChannelsFirst,))
 
 
 class UniRepLKNetBlock(nn.Module):
@@ -389,8 +392,10 @@ class UniRepLKNetBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
 
     def residual(self, x: Tensor) -> Tensor:
-        x = self.se(self.norm(self.dwconv(x)))
-        x = self.act(self.pwconv1(x)) if torch.jit.is_scripting() else self.expanded(x)
+        if torch.jit.is_scripting():
+            x = self.act(self.pwconv1(self.se(self.norm(self.dwconv(x)))))
+        else:
+            x = self.expanded(self.dwconv(x))
         if not torch.jit.is_scripting() and self.can_scale_norm():
             x = self.projected(x)
         else:
@@ -425,15 +430,47 @@ class UniRepLKNetBlock(nn.Module):
 
     @torch.jit.unused
     def expanded(self, x: Tensor) -> Tensor:
-        """Linear ×4 -> GELU -> GRN: (N, C, H, W) -> [N, H, W, ffn_ratio C]."""
+        """BN -> SE -> Linear ×4 -> GELU -> GRN: (N, C, H, W) -> [N, H, W, ffn_ratio C]."""
         layers = [*self.pwconv1, *self.act]
         if not is_plain((self.pwconv1, self.act), layers, EXPANDING_LAYERS):
-            return self.act(self.pwconv1(x))
+            return self.act(self.pwconv1(self.se(self.norm(x))))
         to_channels_last, linear, gelu, grn = layers
         vectors = [grn.gamma.flatten(), None if grn.beta is None else grn.beta.flatten()]
         if gelu.approximate != 'none' or not gelu_grn_takes_op(x, linear.bias, *vectors):
-            return self.act(self.pwconv1(x))
-        return gelu_grn(F.linear(to_channels_last(x), linear.weight), linear.bias, *vectors)
+            return self.act(self.pwconv1(self.se(self.norm(x))))
+        if self.can_scale_input(x):
+            product = self.product_of_normed(x)
+        else:
+            product = F.linear(to_channels_last(self.se(self.norm(x))), linear.weight)
+        return gelu_grn(product, linear.bias, *vectors)
+
+    @torch.jit.unused
+    def can_scale_input(self, x: Tensor) -> bool:
+        """Whether `product_of_normed` may take the place of BN, SE and Linear: in training."""
+        parameters = [*self.norm.parameters(), *self.se.parameters(), self.pwconv1[1].weight]
+        return (
+            may_rearrange(x, parameters)
+            and uses_own_batch(self.norm)
+            and is_plain((), [self.se, *self.se.children()], SQUEEZING_LAYERS)
+            and x.numel() > x.shape[1]  # else the norm has an error to raise
+        )
+
+    @torch.jit.unused
+    def product_of_normed(self, x: Tensor) -> Tensor:
+        """BN -> SE -> Linear ×4 without its bias: (N, C, H, W) -> [N, H, W, ffn_ratio C].
+
+        BN and SE are one factor and one summand a channel of each image: x is the only map to keep.
+        """
+        norm, values = self.norm, x.numel() // x.shape[1]
+        x, means, variance = moments(x)
+        mean = means.mean(0)
+        factor = norm.weight / torch.sqrt(variance + norm.eps)
+        normed_means = (means - mean) * factor + norm.bias
+        scale = self.se.scale_by_products(normed_means)
+        unbiased = variance.detach() * (values / (values - 1))
+        update_running_statistics(norm, mean.detach(), unbiased)
+        shift = norm.bias - mean * factor
+        return scaled_linear(x, factor * scale, shift * scale, self.pwconv1[1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -496,7 +533,7 @@ class UniRepLKNetBlock(nn.Module):
             None if grn.beta is None else grn.beta.flatten(),
             linear2.weight,
             bias2,
-            input_scale=self.se.scale_by_products(y),
+            input_scale=self.se.scale_by_products(F.adaptive_avg_pool2d(y, 1).flatten(1)),
             output_scale=output_scale,
             residual=x,
             implementation='op',

@@ -5,6 +5,7 @@ libraries, the backbone needs only what MMEngine's registry holds and the few la
 """
 
 import importlib.util
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -130,6 +131,29 @@ def is_faster_channels_last(x: Tensor) -> bool:
         and x.dim() == 4
         and (x.shape[1] == 1 or not is_channels_last(x))  # one channel's strides say neither
         and is_available('cpu')
+        and not leaves_process()
+    )
+
+
+def may_rearrange(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
+    """Whether modules may compute a map in another order than they are written: in training on the CPU.
+
+    That is where something needs a gradient, in float32 or float64 throughout, without autocast. Compiled
+    graphs fuse by themselves, those that leave the process show the modules, and subclasses of tensors may
+    be more than their numbers.
+    """
+    return (
+        isinstance(x, Tensor)  # not a torch.fx proxy
+        and torch.is_grad_enabled()
+        and x.device.type == 'cpu'
+        and x.dtype in (torch.float32, torch.float64)
+        and all(
+            type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == x.dtype
+            for tensor in (x, *parameters)
+            if tensor is not None
+        )
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled('cpu')
         and not leaves_process()
     )
 
