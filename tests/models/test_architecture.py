@@ -8,6 +8,7 @@ from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import UniRepLKNet
 from unireplknet_mm.models.architecture import (
     ARCHITECTURES,
+    branch_names,
     check_branches,
     default_branches,
     default_kernel_sizes,
@@ -82,11 +83,13 @@ def test_an_architecture_is_resolved_to_a_kernel_size_a_block():
         (arch(kernel_sizes=7), 'kernel_sizes must have 4 entries, one a stage, got 7'),
         (
             arch(kernel_sizes=(3, 12, 13, 13)),
-            'kernel size 12 in stage 2: must be odd and at least 3',
+            'kernel size 12 in stage 2: must be odd and at least 3, or 1 for a block without a depthwise '
+            'convolution',
         ),
         (
-            arch(kernel_sizes=(1, 13, 13, 13)),
-            'kernel size 1 in stage 1: must be odd and at least 3',
+            arch(kernel_sizes=(-1, 13, 13, 13)),
+            'kernel size -1 in stage 1: must be odd and at least 3, or 1 for a block without a depthwise '
+            'convolution',
         ),
         (
             arch(kernel_sizes=(3, 13, 13, '13')),
@@ -133,10 +136,6 @@ def test_a_kernel_without_default_branches(kernel_size):
             'branch (kernel size 4, dilation 1) does not fit a 13×13 kernel: the size must be odd and '
             '(size-1)·dilation+1 = 4 at most 13',
         ),
-        (
-            [(3, 1), (3, 1)],
-            'branches of the 13×13 kernel repeat: ((3, 1), (3, 1))',
-        ),
         (3, 'branches of the 13×13 kernel must be (kernel size, dilation) pairs, got 3'),
         ([3, 5], 'branches of the 13×13 kernel must be (kernel size, dilation) pairs, got [3, 5]'),
         (
@@ -155,8 +154,16 @@ def test_branches_that_do_not_fit_are_named(branches, message):
     assert str(info.value) == message
 
 
+def test_branches_may_repeat_and_have_names_of_their_own():
+    branches = check_branches(13, [(3, 1), (5, 1), (3, 1), [3, 1], (3, 2)])
+    assert branch_names(branches) == ['k3_1', 'k5_1', 'k3_1_2', 'k3_1_3', 'k3_2']
+
+
+WITHOUT_DEPTHWISE = dict(SMALL_ARCH, kernel_sizes=((1,), (13,), (13, 1, 3), (1,)))
+
+
 @pytest.mark.parametrize('deploy', [False, True])
-@pytest.mark.parametrize('of', ['a', 'n', 't', SMALL_ARCH], ids=str)
+@pytest.mark.parametrize('of', ['a', 'n', 't', SMALL_ARCH, WITHOUT_DEPTHWISE], ids=str)
 def test_an_architecture_is_read_off_weights_of_both_forms(of, deploy):
     with torch.device('meta'):
         backbone = UniRepLKNet(of, deploy=deploy)

@@ -125,6 +125,7 @@ def test_settings_of_the_norms_are_kept(change):
     [
         dict(norm_cfg=dict(type='BN', momentum=0.3, eps=1e-3)),
         dict(branches=((9, 1), (3, 6))),
+        dict(branches=((3, 1), (13, 1), (3, 1), (3, 1))),
         dict(branches=()),
     ],
     ids=str,

@@ -91,8 +91,8 @@ class TimmUniRepLKNet(nn.Module):
         num_classes: outputs of the head; 0 for pooled features, (N, C).
         global_pool: '' (maps instead of vectors), 'avg', 'max' or 'avgmax'.
         drop_rate: dropout before the classifier.
-        drop_path_rate, layer_scale_init_value, branches, conv_cfg, deploy, output_stride: as in
-            `UniRepLKNet`.
+        drop_path_rate, layer_scale_init_value, branches, conv_cfg, deploy, output_stride, extra_structure:
+            as in `UniRepLKNet`.
         device, dtype: of the parameters.
 
     Raises:
@@ -114,6 +114,7 @@ class TimmUniRepLKNet(nn.Module):
         conv_cfg: dict | None = dict(type='DepthwiseConv2d'),  # noqa: B006
         deploy: bool = False,
         output_stride: int = 32,
+        extra_structure: str = 'se',
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -128,6 +129,7 @@ class TimmUniRepLKNet(nn.Module):
                 conv_cfg=conv_cfg,
                 deploy=deploy,
                 output_stride=output_stride,
+                extra_structure=extra_structure,
             )
             self.arch_settings = network.arch_settings
             channels = self.arch_settings['channels']

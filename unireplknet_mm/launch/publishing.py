@@ -88,7 +88,7 @@ def timm_config(
     known = [name for name in ARCHITECTURES if cfg.model.backbone.get('arch', 't') == name]
     arguments = {
         key: cfg.model.backbone[key]
-        for key in ('branches', 'layer_scale_init_value')
+        for key in ('branches', 'layer_scale_init_value', 'extra_structure')
         if key in cfg.model.backbone
     }
     if not known:

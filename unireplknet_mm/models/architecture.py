@@ -6,10 +6,11 @@ Kernel sizes follow §3.2.3 and §3.2.4, branches §3.2.2 and appendix A.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Size, Tensor
+from torch import Tensor
 
 from unireplknet_mm.errors import ArgumentError
 
@@ -98,7 +99,11 @@ def resolve_architecture(arch: str | dict) -> dict[str, Any]:
 def resolve_kernel_sizes(
     kernel_sizes: KernelSizes, depths: Sequence[int]
 ) -> tuple[tuple[int, ...], ...]:
-    """One tuple of kernel sizes a stage, one size a block."""
+    """One tuple of kernel sizes a stage, one size a block.
+
+    A depthwise 1×1 convolution does nothing that the BatchNorm behind it does not do: blocks of that size
+    are built without one.
+    """
     if not isinstance(kernel_sizes, Sequence) or len(kernel_sizes) != NUM_STAGES:
         raise ArgumentError(
             f'kernel_sizes must have {NUM_STAGES} entries, one a stage, got {kernel_sizes}'
@@ -117,9 +122,10 @@ def resolve_kernel_sizes(
                 f'{len(sizes)} kernel sizes {tuple(sizes)}'
             )
         for size in sizes:
-            if not isinstance(size, int) or size < 3 or size % 2 == 0:
+            if not isinstance(size, int) or size < 1 or size % 2 == 0:
                 raise ArgumentError(
-                    f'kernel size {size!r} in stage {stage}: must be odd and at least 3'
+                    f'kernel size {size!r} in stage {stage}: must be odd and at least 3, or 1 for a block '
+                    'without a depthwise convolution'
                 )
         resolved.append(tuple(sizes))
     return tuple(resolved)
@@ -148,7 +154,7 @@ def default_branches(kernel_size: int) -> Branches:
 
 
 def check_branches(kernel_size: int, branches: Sequence[Sequence[int]]) -> Branches:
-    """Validate user-given branches of a K×K kernel: odd k, (k-1)r+1 ≤ K, no pair twice."""
+    """Validate user-given branches of a K×K kernel: odd k, (k-1)r+1 ≤ K. A pair may repeat (Table 3b)."""
     try:
         pairs = tuple((int(size), int(dilation)) for size, dilation in branches)
     except (TypeError, ValueError) as error:
@@ -164,24 +170,40 @@ def check_branches(kernel_size: int, branches: Sequence[Sequence[int]]) -> Branc
                 f'{kernel_size} kernel: the size must be odd and (size-1)·dilation+1 = {extent} at most '
                 f'{kernel_size}'
             )
-    if len(set(pairs)) != len(pairs):
-        raise ArgumentError(f'branches of the {kernel_size}×{kernel_size} kernel repeat: {pairs}')
     return pairs
+
+
+def branch_names(branches: Branches) -> list[str]:
+    """What the modules of each branch are named after: 'k3_1', and 'k3_1_2' where the pair comes again."""
+    counts: Counter[tuple[int, int]] = Counter()
+    names = []
+    for size, dilation in branches:
+        counts[size, dilation] += 1
+        number = counts[size, dilation]
+        names.append(f'k{size}_{dilation}' + (f'_{number}' if number > 1 else ''))
+    return names
 
 
 def read_architecture(weights: Mapping[str, Tensor]) -> dict[str, tuple]:
     """Depths, channels and kernel sizes from backbone-named weights, as in `arch_settings`."""
-    pattern = re.compile(r'stages\.(\d)\.(\d+)\.dwconv\.(?:lk_origin\.)?weight')
-    blocks: list[dict[int, Size]] = [{} for _ in range(NUM_STAGES)]
+    depthwise = re.compile(r'stages\.(\d)\.(\d+)\.dwconv\.(?:lk_origin\.)?weight')
+    linear = re.compile(r'stages\.(\d)\.(\d+)\.pwconv1\.1\.weight')
+    # Of each block channels and kernel size, which is 1 where there is no depthwise convolution.
+    blocks: list[dict[int, tuple[int, int]]] = [{} for _ in range(NUM_STAGES)]
     for name, weight in weights.items():
-        match = pattern.fullmatch(name)
-        if match and int(match[1]) < NUM_STAGES:
-            blocks[int(match[1])][int(match[2])] = weight.shape
+        match = depthwise.fullmatch(name) or linear.fullmatch(name)
+        if not match or int(match[1]) >= NUM_STAGES:
+            continue
+        stage, block = blocks[int(match[1])], int(match[2])
+        if match.re is depthwise:
+            stage[block] = (weight.shape[0], weight.shape[-1])
+        else:
+            stage.setdefault(block, (weight.shape[1], 1))
     return dict(
         depths=tuple(len(stage) for stage in blocks),
-        channels=tuple(next(iter(stage.values()), (0,))[0] for stage in blocks),
+        channels=tuple(next(iter(stage.values()), (0, 0))[0] for stage in blocks),
         kernel_sizes=tuple(
-            tuple(shape[-1] for _, shape in sorted(stage.items())) for stage in blocks
+            tuple(size for _, (_, size) in sorted(stage.items())) for stage in blocks
         ),
     )
 

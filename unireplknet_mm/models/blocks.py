@@ -27,7 +27,11 @@ from torch.utils.checkpoint import checkpoint
 
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import reparameterize as rep
-from unireplknet_mm.models.architecture import check_branches, default_branches
+from unireplknet_mm.models.architecture import (
+    branch_names,
+    check_branches,
+    default_branches,
+)
 from unireplknet_mm.models.layers import (
     DropPath,
     build_conv_layer,
@@ -149,6 +153,76 @@ class SqueezeExcitation(nn.Module):
         return x * self.scale(x)
 
 
+class ExtraConvolutions(nn.Sequential):
+    """Convolutions in the place of SE, each with BatchNorm and ReLU (Table 3a, A to C; Fig. 7).
+
+    The paper names no shortcut around them, so there is none.
+
+    Args:
+        structure: 'bottleneck', a 1×1 convolution to a quarter of the channels, a depthwise 3×3 and a 1×1
+            back; 'two_1x1', the same without the depthwise one; 'two_dw3x3', two depthwise 3×3.
+        channels: C of the (N, C, H, W) input and output.
+        norm_cfg, conv_cfg, deploy: as in `DilatedReparamBlock`.
+    """
+
+    STRUCTURES = ('bottleneck', 'two_1x1', 'two_dw3x3')
+
+    def __init__(
+        self, structure: str, channels: int, norm_cfg: dict, conv_cfg: dict | None, deploy: bool
+    ):
+        super().__init__()
+        self.conv_cfg = conv_cfg
+        narrow = max(1, channels // 4)
+        reduce, expand = (channels, narrow, 1), (narrow, channels, 1)
+        layers = dict(  # channels of input and output, kernel size
+            bottleneck=(reduce, (narrow, narrow, 3), expand),
+            two_1x1=(reduce, expand),
+            two_dw3x3=((channels, channels, 3),) * 2,
+        )
+        for in_channels, out_channels, kernel_size in layers[structure]:
+            if kernel_size == 1:
+                self.append(nn.Conv2d(in_channels, out_channels, 1, bias=deploy))
+            else:
+                self.append(build_depthwise_conv(out_channels, kernel_size, conv_cfg, bias=deploy))
+            self.append(nn.Identity() if deploy else build_batch_norm(norm_cfg, out_channels))
+            self.append(nn.ReLU())
+
+    def switch_to_deploy(self) -> None:
+        """Fold every BatchNorm into the convolution before it, in place. A second call does nothing."""
+        for i in range(0, len(self), 3):
+            conv, norm = self[i], self[i + 1]
+            if isinstance(norm, nn.Identity):
+                continue
+            dtype = rep.folding_dtype(conv.weight.dtype)
+            weight, bias = rep.fold_batch_norm(
+                conv.weight.detach().to(dtype), None, batch_norm_tensors(norm, dtype)
+            )
+            if conv.kernel_size == (1, 1):
+                new = nn.Conv2d(conv.in_channels, conv.out_channels, 1, device='meta')
+                self[i] = with_parameters_like(new, conv, weight, bias)
+            else:
+                self[i] = conv_like(conv, weight, bias, self.conv_cfg)
+            self[i + 1] = nn.Identity()
+
+
+def build_extra_structure(
+    structure: str, channels: int, norm_cfg: dict, conv_cfg: dict | None, deploy: bool
+) -> nn.Module:
+    """What stands between a block's depthwise convolution and its FFN: SE, or another of Table 3a.
+
+    Raises:
+        ArgumentError: there is no such structure.
+    """
+    if structure == 'se':
+        return SqueezeExcitation(channels, max(1, channels // 4))
+    if structure == 'none':
+        return nn.Identity()
+    if structure not in ExtraConvolutions.STRUCTURES:
+        known = ', '.join(('se', 'none', *ExtraConvolutions.STRUCTURES))
+        raise ArgumentError(f'extra_structure must be one of {known}, got {structure!r}')
+    return ExtraConvolutions(structure, channels, norm_cfg, conv_cfg, deploy)
+
+
 class GlobalResponseNorm(nn.Module):
     """Global Response Normalization (ConvNeXt V2, arXiv 2301.00808) on [N, H, W, C] maps.
 
@@ -199,24 +273,24 @@ class DilatedReparamBlock(nn.Module):
         self.dilation = dilation
         default = default_branches(kernel_size)
         self.branches = default if branches is None else check_branches(kernel_size, branches)
+        self.branch_names = branch_names(self.branches)
         self.conv_cfg = conv_cfg
         self.lk_origin = build_depthwise_conv(channels, kernel_size, conv_cfg, deploy, dilation)
         if deploy:
             return
         self.origin_bn = build_batch_norm(norm_cfg, channels)
-        for size, relative in self.branches:
+        for name, (size, relative) in zip(self.branch_names, self.branches, strict=True):
             conv = build_depthwise_conv(channels, size, conv_cfg, False, relative * dilation)
-            self.add_module(f'dil_conv_k{size}_{relative}', conv)
-            self.add_module(f'dil_bn_k{size}_{relative}', build_batch_norm(norm_cfg, channels))
+            self.add_module(f'dil_conv_{name}', conv)
+            self.add_module(f'dil_bn_{name}', build_batch_norm(norm_cfg, channels))
 
     @property
     def deploy(self) -> bool:
         return not hasattr(self, 'origin_bn')
 
     def dilated_layers(self) -> Iterator[tuple[nn.Conv2d, _BatchNorm, int]]:
-        for size, dilation in self.branches:
-            conv = getattr(self, f'dil_conv_k{size}_{dilation}')
-            yield conv, getattr(self, f'dil_bn_k{size}_{dilation}'), dilation
+        for name, (_, dilation) in zip(self.branch_names, self.branches, strict=True):
+            yield getattr(self, f'dil_conv_{name}'), getattr(self, f'dil_bn_{name}'), dilation
 
     def layers(self) -> list[tuple[nn.Conv2d, _BatchNorm, int]]:
         """Convolution, BatchNorm and dilation of every branch, the large kernel first.
@@ -313,9 +387,9 @@ class DilatedReparamBlock(nn.Module):
         """Drop the branches; `conv` is the block from now on."""
         self.lk_origin = conv
         del self.origin_bn
-        for size, dilation in self.branches:
-            delattr(self, f'dil_conv_k{size}_{dilation}')
-            delattr(self, f'dil_bn_k{size}_{dilation}')
+        for name in self.branch_names:
+            delattr(self, f'dil_conv_{name}')
+            delattr(self, f'dil_bn_{name}')
 
     def switch_to_deploy(self) -> None:
         """Fold the branches into one convolution, in place. A second call does nothing."""
@@ -342,13 +416,15 @@ class UniRepLKNetBlock(nn.Module):
 
     Args:
         channels: C of the (N, C, H, W) input and output.
-        kernel_size: K of the depthwise convolution, odd.
+        kernel_size: K of the depthwise convolution, odd; with 1 there is its BatchNorm alone (Table 3d).
         drop_path_rate: probability that a sample skips the block in training.
         layer_scale_init_value: initial layer scale, 0 for none.
         branches, norm_cfg, conv_cfg, deploy: as in `DilatedReparamBlock`.
         with_cp: recompute activations in the backward pass instead of keeping them.
         ffn_ratio: the hidden width of the two linear layers, in C.
         dilation: of the depthwise convolution.
+        extra_structure: what stands in SE's place, under its name: 'se', 'none' or one of
+            `ExtraConvolutions` (Table 3a).
     """
 
     def __init__(
@@ -364,6 +440,7 @@ class UniRepLKNetBlock(nn.Module):
         with_cp: bool = False,
         ffn_ratio: int = 4,
         dilation: int = 1,
+        extra_structure: str = 'se',
     ):
         super().__init__()
         self.deploy = deploy
@@ -373,10 +450,12 @@ class UniRepLKNetBlock(nn.Module):
             self.dwconv = DilatedReparamBlock(
                 channels, kernel_size, branches, norm_cfg, conv_cfg, deploy, dilation
             )
-        else:
+        elif kernel_size > 1 or deploy:
             self.dwconv = build_depthwise_conv(channels, kernel_size, conv_cfg, deploy, dilation)
+        else:
+            self.dwconv = nn.Identity()
         self.norm = nn.Identity() if deploy else build_batch_norm(norm_cfg, channels)
-        self.se = SqueezeExcitation(channels, max(1, channels // 4))
+        self.se = build_extra_structure(extra_structure, channels, norm_cfg, conv_cfg, deploy)
         hidden = ffn_ratio * channels
         self.pwconv1 = nn.Sequential(ToChannelsLast(), nn.Linear(channels, hidden))
         self.act = nn.Sequential(nn.GELU(), GlobalResponseNorm(hidden, use_bias=not deploy))
@@ -547,6 +626,8 @@ class UniRepLKNetBlock(nn.Module):
         """
         if self.deploy:
             return
+        if isinstance(self.dwconv, nn.Identity):
+            self.dwconv = identity_conv(self.norm, self.conv_cfg)
         is_large = isinstance(self.dwconv, DilatedReparamBlock)
         conv = self.dwconv.lk_origin if is_large else self.dwconv
         dtype = rep.folding_dtype(conv.weight.dtype)
@@ -560,6 +641,8 @@ class UniRepLKNetBlock(nn.Module):
         else:
             self.dwconv = folded_conv
         self.norm = nn.Identity()
+        if isinstance(self.se, ExtraConvolutions):
+            self.se.switch_to_deploy()
 
         grn, linear, norm = self.act[1], self.pwconv2[0], self.pwconv2[2]
         weight = linear.weight.detach().to(dtype)
@@ -609,6 +692,15 @@ def build_batch_norm(norm_cfg: dict, channels: int) -> _BatchNorm:
             f'norm_cfg={norm_cfg} is not a BatchNorm and would not fold: use BN or SyncBN'
         )
     return norm
+
+
+def identity_conv(norm: _BatchNorm, conv_cfg: dict | None) -> nn.Conv2d:
+    """A depthwise 1×1 convolution that changes nothing, for a norm to be folded into."""
+    with torch.device('meta'):
+        conv = build_depthwise_conv(len(norm.weight), 1, conv_cfg, bias=False)
+    ones = torch.ones_like(norm.weight).reshape(-1, 1, 1, 1)
+    conv.weight = nn.Parameter(ones, requires_grad=norm.weight.requires_grad)
+    return conv.train(norm.training)
 
 
 def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor, conv_cfg: dict | None) -> nn.Conv2d:

@@ -31,7 +31,7 @@ class UniRepLKNet(BaseModule):
     Args:
         arch: a, f, p, n, t, s, b, l, xl or h (Table 4), or a dict with `depths` and `channels` (four
             numbers each) and optionally `kernel_sizes`: a size or a list of sizes, one a block, for each
-            stage. Without it, `default_kernel_sizes(depths)`.
+            stage, 1 for blocks without a depthwise convolution. Without it, `default_kernel_sizes(depths)`.
         in_channels: channels of the input.
         out_indices: the stages, 0 to 3 or negative, whose output is returned, each through its own
             channel-wise LayerNorm `norm{i}`.
@@ -56,6 +56,8 @@ class UniRepLKNet(BaseModule):
             position left out before is computed now, so that a stage takes 4 or 16 times as much of time
             and memory. On CPUs the compiled op runs the large kernels dilated so (`phases.py`); GPUs run
             them natively, since dilated kernels above 9×9 are beyond the op.
+        extra_structure: what follows the blocks' depthwise convolution (Table 3a): 'se', or, for studies,
+            'none', 'bottleneck', 'two_1x1' or 'two_dw3x3' (`ExtraConvolutions`).
         init_cfg: MMEngine's initialisation; `dict(type='Pretrained', checkpoint=...)` takes any published
             file: ImageNet, detector or segmenter. Default: truncated normal, deviation 0.02.
 
@@ -85,6 +87,7 @@ class UniRepLKNet(BaseModule):
         deploy: bool = False,
         with_cp: bool = False,
         output_stride: int = 32,
+        extra_structure: str = 'se',
         init_cfg: dict | list[dict] | None = None,
     ):
         if init_cfg is None:
@@ -143,6 +146,7 @@ class UniRepLKNet(BaseModule):
                     deploy=deploy,
                     with_cp=with_cp,
                     dilation=dilation,
+                    extra_structure=extra_structure,
                 )
                 for kernel_size in stage_kernel_sizes
             ]
