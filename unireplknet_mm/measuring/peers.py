@@ -6,6 +6,7 @@ against the two papers in the tests.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from unireplknet_mm.models import reparameterize as rep
 from unireplknet_mm.models.blocks import LayerNorm2d, batch_norm_tensors
+from unireplknet_mm.models.replknet import FoldableRepLKNet
 from unireplknet_ops import DepthwiseConv2d
 
 
@@ -68,85 +70,20 @@ class ParallelKernels(nn.Module):
         self.train(training)
 
 
-def conv_bn(
-    channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    padding = kernel_size // 2
-    if groups > 1 and stride == 1:
-        conv = DepthwiseConv2d(channels, kernel_size=kernel_size, bias=False)
-    else:
-        conv = nn.Conv2d(
-            channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
-        )
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
-
-
-class RepLKBlock(nn.Module):
-    """1×1, large kernel with a parallel 5×5, 1×1; BatchNorm before and after each; residual."""
-
-    def __init__(self, channels: int, kernel_size: int, small_kernel_size: int = 5):
-        super().__init__()
-        sizes = [(kernel_size, kernel_size), (small_kernel_size, small_kernel_size)]
-        self.layers = nn.Sequential(
-            nn.BatchNorm2d(channels),
-            *conv_bn(channels, channels),
-            nn.ReLU(),
-            ParallelKernels(channels, sizes),
-            nn.ReLU(),
-            *conv_bn(channels, channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-class ConvFFN(nn.Module):
-    """BatchNorm, 1×1 to four times the channels, GELU, 1×1 back; residual."""
-
-    def __init__(self, channels: int, ratio: int = 4):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.BatchNorm2d(channels),
-            *conv_bn(channels, ratio * channels),
-            nn.GELU(),
-            *conv_bn(ratio * channels, channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-class RepLKNet(nn.Sequential):
-    """RepLKNet (arXiv 2203.06717, §4.1), a classifier: (N, 3, H, W) -> (N, num_classes).
+class RepLKNetClassifier(nn.Module):
+    """RepLKNet with a linear layer on the global average: (N, 3, H, W) -> (N, num_classes).
 
     Args:
-        channels, depths, kernel_sizes: four numbers each, those of 31B by default.
+        settings: of `FoldableRepLKNet`: `channels`, `depths`, `kernel_sizes`.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int] = (128, 256, 512, 1024),
-        depths: Sequence[int] = (2, 2, 18, 2),
-        kernel_sizes: Sequence[int] = (31, 29, 27, 13),
-        num_classes: int = 1000,
-    ):
-        width = channels[0]
-        layers = [
-            *(*conv_bn(3, width, 3, stride=2), nn.ReLU()),
-            *(*conv_bn(width, width, 3, groups=width), nn.ReLU()),
-            *(*conv_bn(width, width), nn.ReLU()),
-            *(*conv_bn(width, width, 3, stride=2, groups=width), nn.ReLU()),
-        ]
-        for i, (wide, depth, kernel_size) in enumerate(
-            zip(channels, depths, kernel_sizes, strict=True)
-        ):
-            if i > 0:
-                layers += [*conv_bn(channels[i - 1], wide), nn.ReLU()]
-                layers += [*conv_bn(wide, wide, 3, stride=2, groups=wide), nn.ReLU()]
-            for _ in range(depth):
-                layers += [RepLKBlock(wide, kernel_size), ConvFFN(wide)]
-        head = [nn.BatchNorm2d(wide), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        super().__init__(*layers, *head, nn.Linear(wide, num_classes))
+    def __init__(self, num_classes: int = 1000, **settings: Any):
+        super().__init__()
+        self.backbone = FoldableRepLKNet(out_indices=(3,), has_final_norm=True, **settings)
+        self.head = nn.Linear(self.backbone.out_channels[-1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x)[-1].mean((-2, -1)))
 
 
 class SLaKBlock(nn.Module):
@@ -203,7 +140,7 @@ class SLaK(nn.Sequential):
 
 
 PEERS = {
-    'replknet_31b': RepLKNet,
-    'replknet_31l': lambda: RepLKNet(channels=(192, 384, 768, 1536)),
+    'replknet_31b': RepLKNetClassifier,
+    'replknet_31l': lambda: RepLKNetClassifier(channels=(192, 384, 768, 1536)),
     'slak_t': SLaK,
 }

@@ -1,6 +1,14 @@
-"""The backbone, its building blocks and the functions that re-parameterize them."""
+"""The backbones, their building blocks and the functions that re-parameterize them."""
 
 from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
+from unireplknet_mm.models.mobilenet_v2 import LargeKernelMobileNetV2
+from unireplknet_mm.models.replknet import FoldableRepLKNet
 from unireplknet_mm.models.unireplknet import UniRepLKNet
 
-__all__ = ['DilatedReparamBlock', 'UniRepLKNet', 'UniRepLKNetBlock']
+__all__ = [
+    'DilatedReparamBlock',
+    'FoldableRepLKNet',
+    'LargeKernelMobileNetV2',
+    'UniRepLKNet',
+    'UniRepLKNetBlock',
+]

@@ -260,3 +260,28 @@ def load_backbone_weights(backbone: nn.Module, path: str) -> None:
     if unused:
         summary += f' Not used: {", ".join(unused)}.'
     print_log(summary, logger='current')
+
+
+def load_classifier_backbone(backbone: nn.Module, path: str) -> None:
+    """Load a backbone from a classifier around the same network, trained with MMEngine.
+
+    Args:
+        backbone: of any class, whole or without the last layers of the classifier's.
+        path: a local file or a URL.
+
+    Raises:
+        UserError: the file is missing, damaged or refused, or lacks one of the backbone's weights.
+    """
+    own = backbone.state_dict()
+    parts = {name.split('.')[0] for name in own}  # without the head, and what is not built
+    weights = {
+        name.removeprefix('backbone.'): value
+        for name, value in find_state_dict(load_checkpoint(path)).items()
+        if name.removeprefix('backbone.').split('.')[0] in parts
+    }
+    differences = compare_weights(weights, own)
+    if differences:
+        raise CheckpointError(
+            f'checkpoint {path}: the weights do not match the backbone: {differences}'
+        )
+    backbone.load_state_dict(weights)
