@@ -1,4 +1,4 @@
-"""Write demo data in the layout of a data set. For COCO, ADE20K, ImageNet: real digits on real photographs.
+"""Write demo data in the layout of a data set. Of images: real digits on real photographs.
 
 python tools/make_demo_data.py coco --out data/demo/coco --images 400
 python tools/make_demo_data.py coco --help

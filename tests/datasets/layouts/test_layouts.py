@@ -72,7 +72,7 @@ def test_larger_data_set_starts_with_the_smaller(layout, generated, tmp_path):
     smaller = read_tree(make_demo_data(layout, tmp_path / layout, **parameters))
     larger = read_tree(generated[layout])
     images = [name for name in smaller if name.lower().endswith(('jpg', 'jpeg', 'png'))]
-    assert len(images) == (14 if layout in ('ade20k', 'folders') else 7)
+    assert len(images) == (14 if layout in ('ade20k', 'cityscapes', 'folders') else 7)
     assert all(smaller[name] == larger[name] for name in images)
     if layout == 'coco':
         name = 'annotations/instances_train2017.json'
@@ -106,7 +106,9 @@ def test_number_of_classes(tmp_path):
 def test_every_data_set_type_has_one_layout():
     types = [name for layout in LAYOUTS.values() for name in layout.dataset_types]
     assert len(types) == len(set(types))
-    assert {'CocoDataset', 'ADE20KDataset', 'ImageNet'} <= set(types)
+    assert {'CocoDataset', 'ADE20KDataset', 'CityscapesDataset', 'ImageNet', 'ImageNet21k'} <= set(
+        types
+    )
     assert all(layout_of(name).name in LAYOUTS for name in types)
     assert layout_of('LVISV1Dataset') is None
 

@@ -28,8 +28,8 @@ class ImageNet(DrawnLayout):
         super().check(parameters)
         if parameters['num_classes'] > 10:
             raise ArgumentError(
-                f'num_classes={parameters["num_classes"]} does not fit the layout imagenet: it has '
-                'the ten digits at most, whatever the number of classes of a head is'
+                f'num_classes={parameters["num_classes"]} does not fit the layout {self.name}: it '
+                'has the ten digits at most, whatever the number of classes of a head is'
             )
 
     def choose_digits(self, index: int, digits: Sequence[int]) -> Sequence[int]:
