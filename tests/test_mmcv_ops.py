@@ -379,3 +379,49 @@ def test_an_aligned_roi_of_negative_size_is_an_error_in_both():
     for extension in (EXTENSION, mmcv_ops):
         with pytest.raises(RuntimeError):
             run_roi_align(extension, torch.ones(1, 1, 8, 8), rois, (2, 2), 0, True)
+
+
+def deformable_attention_inputs(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """Two images, three levels, four heads of five channels, seven queries with two points a level."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = torch.tensor([[6, 9], [3, 5], [2, 3]])
+    areas = shapes.prod(1)
+    starts = torch.cat([areas.new_zeros(1), areas.cumsum(0)[:-1]])
+    value = torch.randn(2, int(areas.sum()), 4, 5, generator=generator)
+    # Some beyond the map, where it is 0.
+    locations = 1.2 * torch.rand(2, 7, 4, 3, 2, 2, generator=generator) - 0.1
+    weights = torch.rand(2, 7, 4, 3, 2, generator=generator)
+    return value.to(dtype), shapes, starts, locations.to(dtype), weights.to(dtype)
+
+
+def deformable_attention_by_hand(value, shapes, starts, locations, weights) -> torch.Tensor:
+    """One point at a time: the weighted sum of the map's bilinear values, 0 outside."""
+    batch, _, heads, channels = value.shape
+    queries = locations.shape[1]
+    out = torch.zeros(batch, queries, heads, channels, dtype=value.dtype)
+    for n, q, h, level, point in np.ndindex(*weights.shape):
+        height, width = shapes[level].tolist()
+        x, y = (locations[n, q, h, level, point] * torch.tensor([width, height]) - 0.5).tolist()
+        for row in (int(np.floor(y)), int(np.floor(y)) + 1):
+            for column in (int(np.floor(x)), int(np.floor(x)) + 1):
+                if 0 <= row < height and 0 <= column < width:
+                    share = (1 - abs(y - row)) * (1 - abs(x - column))
+                    at = value[n, starts[level] + row * width + column, h]
+                    out[n, q, h] += weights[n, q, h, level, point] * share * at
+    return out.flatten(2)
+
+
+@only_without_compiled_ops
+def test_deformable_attention_is_what_mmcv_calls_on_a_gpu():
+    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+
+    value, shapes, starts, locations, weights = deformable_attention_inputs(torch.float64)
+    inputs = [tensor.requires_grad_() for tensor in (value, locations, weights)]
+
+    def attend(value, locations, weights):
+        return MultiScaleDeformableAttnFunction.apply(value, shapes, starts, locations, weights, 64)
+
+    with torch.no_grad():
+        expected = deformable_attention_by_hand(value, shapes, starts, locations, weights)
+    torch.testing.assert_close(attend(*inputs), expected, rtol=1e-10, atol=1e-12)
+    torch.autograd.gradcheck(attend, inputs)

@@ -1,13 +1,17 @@
-"""NMS and RoIAlign for mmcv on torchvision, where mmcv has no compiled ops.
+"""NMS, RoIAlign and deformable attention for mmcv, where mmcv has no compiled ops.
 
 mmcv keeps its compiled ops in one extension module, `mmcv._ext`, which is the part that most often
 fails to install; without it `import mmdet.models` fails. Cascade Mask R-CNN and Mask R-CNN need
-two of its ops, and torchvision ships both, compiled, for CPU and CUDA. Importing this module
-appends a finder to the end of `sys.meta_path`, so Python asks it for `mmcv._ext` only after every
-other finder has failed: a compiled mmcv always wins, and mmcv itself is not imported here.
+two of its ops, and torchvision ships both, compiled, for CPU and CUDA. Multi-scale deformable
+attention, which DINO and Mask2Former need, mmcv itself computes with PyTorch's operators on CPUs;
+here that is so on GPUs too, and takes more time and memory there than a compiled op.
+
+Importing this module appends a finder to the end of `sys.meta_path`, so Python asks it for
+`mmcv._ext` only after every other finder has failed: a compiled mmcv always wins, and mmcv itself
+is not imported here.
 
 The module that the finder supplies has mmcv's signatures and results (`nms` with its offset and
-order of indices, `roi_align_forward` and `roi_align_backward` writing into the caller's buffers).
+order of indices, `roi_align_forward` and the backward functions writing into the caller's buffers).
 Every other op can be looked up, since mmcv does so when it is imported, and raises an error when
 called.
 
@@ -125,6 +129,55 @@ def roi_align_backward(
     grad_input.add_(gradient)
 
 
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
+    """Multi-scale deformable attention (arXiv 2010.04159, Eq. 3): (n, queries, heads·channels).
+
+    `value` is (n, positions of all levels, heads, channels), `value_spatial_shapes` (levels, 2) holds
+    height and width, `sampling_locations` (n, queries, heads, levels, points, 2) x and y in [0, 1],
+    `attention_weights` has their shape without the last. Level starts and `im2col_step`, which say how
+    the compiled op divides its work, are not needed.
+    """
+    arguments = (value, value_spatial_shapes, sampling_locations, attention_weights)
+    with torch.no_grad():
+        return _deformable_attention(*arguments).to(value.dtype)
+
+
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> None:
+    """Fill `grad_value`, `grad_sampling_loc` and `grad_attn_weight` with what `grad_output` gives.
+
+    The other arguments are those of `ms_deform_attn_forward`, which is computed again.
+    """
+    inputs = [
+        tensor.detach().requires_grad_()
+        for tensor in (value, sampling_locations, attention_weights)
+    ]
+    with torch.enable_grad():
+        output = _deformable_attention(inputs[0], value_spatial_shapes, *inputs[1:])
+    gradients = torch.autograd.grad(output, inputs, grad_output.to(output.dtype))
+    for buffer, gradient in zip(
+        (grad_value, grad_sampling_loc, grad_attn_weight), gradients, strict=True
+    ):
+        buffer.copy_(gradient)
+
+
 def get_compiler_version() -> str:
     """What mmcv's environment report prints as `MMCV Compiler`."""
     return 'none: NMS and RoIAlign run on torchvision'
@@ -139,6 +192,13 @@ def _torchvision_ops():
     import torchvision  # noqa: F401  registers its ops; here, to keep importing this module light
 
     return torch.ops.torchvision
+
+
+def _deformable_attention(*arguments: Tensor) -> Tensor:
+    # Only mmcv's own module calls this, so it is imported by then.
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    return multi_scale_deformable_attn_pytorch(*arguments)
 
 
 def _to_computable(values: Tensor) -> Tensor:
@@ -156,7 +216,7 @@ def _check_roi_align(rois: Tensor, pool_mode: int, aligned: bool) -> None:
 def _missing_op_message(op: str) -> str:
     return (
         f'mmcv op `{op}` needs mmcv with its compiled ops, which this installation lacks '
-        f'(no module {EXTENSION_NAME}; only NMS and RoIAlign run without it, on torchvision).\n'
+        f'(no module {EXTENSION_NAME}; only NMS, RoIAlign and deformable attention run without it).\n'
         'To build them, in the environment that has torch: pip install --no-build-isolation --no-deps '
         '--no-cache-dir --force-reinstall --no-binary onedl-mmcv onedl-mmcv (needs setuptools>=80, '
         'wheel, ninja, a C++ compiler; for the mmcv that OpenMMLab published, see '
@@ -170,6 +230,8 @@ PROVIDED = {
         nms,
         roi_align_forward,
         roi_align_backward,
+        ms_deform_attn_forward,
+        ms_deform_attn_backward,
         get_compiler_version,
         get_compiling_cuda_version,
     )
