@@ -13,6 +13,11 @@ from unireplknet_mm.models import FoldableRepLKNet
 SMALL = dict(channels=(4, 6, 8, 10), depths=(1, 2, 1, 1), kernel_sizes=(3, 7, 13, 5))
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
 def test_folds_but_for_the_norms_that_come_first():
     network = randomise(FoldableRepLKNet(**SMALL, has_final_norm=True).double()).eval()
     folded = copy.deepcopy(network)
