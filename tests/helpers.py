@@ -1,12 +1,15 @@
 """What several test files share."""
 
 import collections
+import copy
+import functools
 import hashlib
 import json
 from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -17,6 +20,16 @@ SMALL_ARCH = dict(
     depths=(1, 1, 3, 1), channels=(8, 16, 24, 32), kernel_sizes=(3, 13, (13, 5, 7), 19)
 )
 SMALL_DEMO_DATA = dict(size=(120, 96), images=12, val_images=6)
+
+
+def load_config(path: Path) -> Config:
+    """A config of one's own, of a file that is read once a process: there are more than a hundred."""
+    return copy.deepcopy(_read_config(path.resolve()))
+
+
+@functools.cache
+def _read_config(path: Path) -> Config:
+    return Config.fromfile(path)
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
