@@ -90,7 +90,7 @@ def count_parts(model: nn.Module, height: int, width: int, channels: int = 3) ->
             is a part; of any other model, its UniRepLKNets and the rest of a forward pass.
 
     Raises:
-        UserError: another model does not run on an image alone.
+        UserError: the head does not run on maps, or another model on an image, alone.
     """
     image = torch.empty(1, channels, height, width, device='meta')
     names = [name for name in HEADS if isinstance(getattr(model, name, None), nn.Module)]
@@ -114,7 +114,13 @@ def count_parts(model: nn.Module, height: int, width: int, channels: int = 3) ->
             count('rpn_head', model.rpn_head, features)
         count_roi_head(model.roi_head, count)
     else:
-        count(names[0], getattr(model, names[0]), features)
+        head = getattr(model, names[0])
+        try:
+            count(names[0], head, features)
+        except Exception as error:  # those of detection transformers want queries or ground truth
+            raise UserError(
+                f'{type(head).__name__} does not run on maps alone, so it cannot be counted: {error}'
+            ) from error
     return parts
 
 

@@ -1,8 +1,7 @@
 """Cascade Mask R-CNN with UniRepLKNet-S on COCO, 36 epochs, ImageNet-1K weights (paper, Table 6).
 
 Paper: box AP 53.0, mask AP 45.9; 113 M parameters and 835 GFLOPs at 1280x800. Not reproduced here.
-With ImageNet-22K weights (unireplknet_s_in22k_to_in1k_384_acc86.44.pth) and the moving average of
-`coco_3x_ema.py` the paper has 54.3 and 47.1.
+With ImageNet-22K weights: `cascade_unireplknet_s_in22k_3x.py`.
 
     bash tools/dist_train.sh configs/det/cascade_unireplknet_s_3x.py 8
 """

@@ -2,8 +2,7 @@
 
 Paper: mIoU 50.5 single-scale, 51.0 multi-scale; 86 M parameters and 1036 GFLOPs at 512x2048.
 Not reproduced here.
-With ImageNet-22K weights (unireplknet_s_in22k_to_in1k_384_acc86.44.pth) and 640 crops the paper has
-51.9 and 52.7 at 1618 GFLOPs.
+With ImageNet-22K weights: `upernet_unireplknet_s_in22k_160k.py`.
 
     bash tools/dist_train.sh configs/seg/upernet_unireplknet_s_160k.py 8
 """

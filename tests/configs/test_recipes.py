@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import load_config
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.hooks import EMAHook
@@ -19,21 +20,33 @@ from unireplknet_mm.weights import PUBLISHED
 ROOT = Path(__file__).resolve().parents[2]
 GPUS = 8
 
-# arch: drop path, layer decay, average of the weights, pretrained weights (issue; Table 6)
+# config: drop path, layer decay, average of the weights, pretrained weights (Table 6); a to n are ours
 DETECTION = {
     't': (0.3, 0.8, False, 'unireplknet_t_in1k_224_acc83.21.pth'),
     's': (0.5, 0.8, False, 'unireplknet_s_in1k_224_acc83.91.pth'),
+    's_in22k': (0.5, 0.8, True, 'unireplknet_s_in22k_to_in1k_384_acc86.44.pth'),
     'b': (0.6, 0.8, True, 'unireplknet_b_in22k_to_in1k_384_acc87.40.pth'),
     'l': (0.7, 0.7, True, 'unireplknet_l_in22k_to_in1k_384_acc87.88.pth'),
     'xl': (0.7, 0.7, True, 'unireplknet_xl_in22k_to_in1k_384_acc87.96.pth'),
+    'a': (0.1, 0.9, False, 'unireplknet_a_in1k_224_acc77.03.pth'),
+    'f': (0.1, 0.9, False, 'unireplknet_f_in1k_224_acc78.58.pth'),
+    'p': (0.2, 0.9, False, 'unireplknet_p_in1k_224_acc80.23.pth'),
+    'n': (0.2, 0.9, False, 'unireplknet_n_in1k_224_acc81.64.pth'),
 }
-# arch: drop path, layer decay, crop, with_cp; xl is an assumption, none was published (Table 7)
+SMALL = ('a', 'f', 'p', 'n')
+# config: drop path, layer decay, crop, with_cp, pretrained weights (Table 7); of xl and a to n ours
 SEGMENTATION = {
-    't': (0.2, 1.0, 512, False),
-    's': (0.3, 0.9, 512, True),
-    'b': (0.3, 0.9, 640, True),
-    'l': (0.4, 0.85, 640, True),
-    'xl': (0.4, 0.85, 640, True),
+    't': (0.2, 1.0, 512, False, 'in1k'),
+    's': (0.3, 0.9, 512, True, 'in1k'),
+    's_in22k': (0.3, 0.9, 640, True, 'in22k_to_in1k'),
+    's_in22k_512': (0.3, 0.9, 512, True, 'in22k_to_in1k'),
+    'b': (0.3, 0.9, 640, True, 'in22k_to_in1k'),
+    'l': (0.4, 0.85, 640, True, 'in22k_to_in1k'),
+    'xl': (0.4, 0.85, 640, True, 'in22k_to_in1k'),
+    'a': (0.0, 1.0, 512, False, 'in1k'),
+    'f': (0.0, 1.0, 512, False, 'in1k'),
+    'p': (0.1, 1.0, 512, False, 'in1k'),
+    'n': (0.1, 1.0, 512, False, 'in1k'),
 }
 # arch: mixup, cutmix, drop path (Table 16)
 CLASSIFICATION = {
@@ -43,6 +56,14 @@ CLASSIFICATION = {
     'n': (0.5, 0.5, 0.1),
     't': (0.8, 1.0, 0.2),
     's': (0.8, 1.0, 0.4),
+}
+# arch: size, drop path (Table 17); h as xl
+PRETRAINING = {
+    's': (224, 0.1),
+    'b': (224, 0.1),
+    'l': (192, 0.1),
+    'xl': (192, 0.2),
+    'h': (192, 0.2),
 }
 # arch: epochs, label smoothing, drop path (Table 17)
 FINE_TUNING = {
@@ -54,7 +75,7 @@ FINE_TUNING = {
 
 
 def load(path: str) -> Config:
-    return Config.fromfile(ROOT / 'configs' / path)
+    return load_config(ROOT / 'configs' / path)
 
 
 def detection(arch: str) -> Config:
@@ -69,6 +90,14 @@ def classification(arch: str) -> Config:
     return load(f'cls/unireplknet_{arch}_in1k.py')
 
 
+def pretraining(arch: str) -> Config:
+    return load(f'cls/unireplknet_{arch}_in22k.py')
+
+
+def mask_rcnn(arch: str) -> Config:
+    return load(f'det/mask_rcnn_unireplknet_{arch}_1x.py')
+
+
 def fine_tuning(arch: str) -> Config:
     return load(f'cls/unireplknet_{arch}_in22k_to_in1k_384.py')
 
@@ -76,7 +105,9 @@ def fine_tuning(arch: str) -> Config:
 ALL = [
     *((detection, arch, 16) for arch in DETECTION),
     *((segmentation, arch, 16) for arch in SEGMENTATION),
+    *((mask_rcnn, arch, 16) for arch in SMALL),
     *((classification, arch, 4096) for arch in CLASSIFICATION),
+    *((pretraining, arch, 4096) for arch in PRETRAINING),
     *((fine_tuning, arch, 512) for arch in FINE_TUNING),
 ]
 
@@ -95,7 +126,7 @@ def test_batch(recipe, arch, batch):
 @pytest.mark.parametrize(('recipe', 'arch', 'batch'), ALL)
 def test_architecture_and_optimizer(recipe, arch, batch):
     cfg = recipe(arch)
-    assert cfg.model.backbone.arch == arch
+    assert cfg.model.backbone.arch == arch.split('_')[0]
     assert cfg.optim_wrapper.type == 'OptimWrapper'
     assert cfg.optim_wrapper.constructor == 'LayerDecayOptimWrapperConstructor'
     assert cfg.optim_wrapper.optimizer.type == 'AdamW'
@@ -110,7 +141,7 @@ def test_detection(arch):
     backbone = cfg.model.backbone
     assert backbone.drop_path_rate == drop_path
     assert backbone.norm_cfg.type == 'SyncBN'
-    assert backbone.with_cp
+    assert backbone.with_cp is (arch not in SMALL)
     assert PUBLISHED[backbone.init_cfg.checkpoint].file_name == weights
     assert cfg.optim_wrapper.paramwise_cfg.decay_rate == decay_rate
     assert cfg.optim_wrapper.optimizer.lr == 1e-4
@@ -150,7 +181,7 @@ def test_detection_augmentation():
 @pytest.mark.parametrize('arch', SEGMENTATION)
 def test_segmentation(arch):
     cfg = segmentation(arch)
-    drop_path, decay_rate, crop, with_cp = SEGMENTATION[arch]
+    drop_path, decay_rate, crop, with_cp, weights = SEGMENTATION[arch]
     assert cfg.model.backbone.drop_path_rate == drop_path
     assert cfg.model.backbone.norm_cfg.type == 'SyncBN'
     assert cfg.model.backbone.with_cp is with_cp
@@ -169,8 +200,7 @@ def test_segmentation(arch):
     assert cfg.model.test_cfg.mode == 'whole'
     auxiliary = cfg.model.auxiliary_head
     assert (auxiliary.in_index, auxiliary.loss_decode.loss_weight) == (2, 0.4)
-    weights = 'in1k' if crop == 512 else 'in22k_to_in1k'
-    assert cfg.model.backbone.init_cfg.checkpoint == f'unireplknet_{arch}_{weights}'
+    assert cfg.model.backbone.init_cfg.checkpoint == f'unireplknet_{arch.split("_")[0]}_{weights}'
 
 
 @pytest.mark.parametrize('arch', CLASSIFICATION)
@@ -192,6 +222,54 @@ def test_classification(arch):
     assert steps['RandomResizedCrop'].scale == 224
     assert steps['RandomErasing'].erase_prob == 0.25
     assert 'custom_hooks' not in cfg
+
+
+@pytest.mark.parametrize('arch', SMALL)
+def test_mask_rcnn_is_cascade_but_for_the_heads_and_the_schedule(arch):
+    cfg, cascade = mask_rcnn(arch), detection(arch)
+    for key in ('backbone', 'neck', 'data_preprocessor', 'test_cfg'):
+        assert cfg.model[key] == cascade.model[key]
+    assert cfg.optim_wrapper == cascade.optim_wrapper
+    assert cfg.train_cfg.max_epochs == 12
+    assert cfg.param_scheduler[1].milestones == [8, 11]
+    assert 'custom_hooks' not in cfg
+    (resize,) = [step for step in cfg.train_dataloader.dataset.pipeline if 'Resize' in step.type]
+    assert resize.scale == (1333, 800)
+
+
+@pytest.mark.parametrize('arch', PRETRAINING)
+def test_pretraining(arch):
+    cfg = pretraining(arch)
+    size, drop_path = PRETRAINING[arch]
+    assert cfg.model.backbone.drop_path_rate == drop_path
+    assert cfg.model.backbone.get('with_cp', False) is (arch == 'h')
+    assert 'init_cfg' not in cfg.model.backbone
+    assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == 21841
+    assert cfg.model.head.loss.label_smooth_val == 0.1
+    assert [(a.type, a.alpha) for a in cfg.model.train_cfg.augments] == [
+        ('Mixup', 0.8),
+        ('CutMix', 1.0),
+    ]
+    assert cfg.optim_wrapper.optimizer.lr == 4e-3
+    assert cfg.optim_wrapper.optimizer.weight_decay == 0.05
+    assert cfg.train_cfg.max_epochs == 90
+    assert cfg.param_scheduler[0].end == cfg.param_scheduler[1].begin == 5
+    dataset = cfg.train_dataloader.dataset
+    assert (dataset.type, dataset.split) == ('ImageNet21k', 'train')
+    steps = {step.type: step for step in dataset.pipeline}
+    assert steps['RandomResizedCrop'].scale == size
+    assert steps['RandomErasing'].erase_prob == 0.25
+    assert 'RandAugment' in steps and 'custom_hooks' not in cfg
+
+
+def test_h_is_fine_tuned_as_xl_from_its_own_weights():
+    h, xl = fine_tuning('h'), fine_tuning('xl')
+    assert h.model.backbone.init_cfg.checkpoint == 'work_dirs/unireplknet_h_in22k/epoch_90.pth'
+    for cfg in (h, xl):
+        for key in ('arch', 'init_cfg', 'with_cp'):
+            cfg.model.backbone.pop(key, None)
+        cfg.model.head.pop('in_channels')
+    assert h._cfg_dict == xl._cfg_dict
 
 
 @pytest.mark.parametrize('arch', FINE_TUNING)
@@ -222,19 +300,20 @@ def test_fine_tuning(arch):
 # recipe, arch: iterations and update steps of an epoch, epochs of warm-up. 2496 = 312 * 8 and 5004 = 2502 * 2
 # are the whole steps in 1,281,167 images, as the published code counts them; MMEngine would do 2503 and 5005.
 # Without a remainder nothing is dropped: 1252 = 313 * 4, the last step of which is not full.
-IMAGENET_IMAGES = 1281167
+# Of ImageNet-22K's 14,197,122 images, 3466 steps of 4096.
+IMAGENET_IMAGES = {classification: 1281167, fine_tuning: 1281167, pretraining: 14197122}
 IMAGENET_EPOCHS = {
     **{(classification, arch): (1252, 313, 5) for arch in ('a', 'f', 'p', 'n', 't')},
     (classification, 's'): (2496, 312, 5),
     **{(fine_tuning, arch): (2503, 2503, 0) for arch in ('s', 'b', 'l')},
     (fine_tuning, 'xl'): (5004, 2502, 0),
+    **{(pretraining, arch): (3466 * 16, 3466, 5) for arch in ('s', 'b', 'xl', 'h')},
+    (pretraining, 'l'): (3466 * 8, 3466, 5),
 }
 
 
 def test_epochs_are_stated_for_every_recipe():
-    expected = {
-        (recipe, arch) for recipe, arch, _ in ALL if recipe in (classification, fine_tuning)
-    }
+    expected = {(recipe, arch) for recipe, arch, _ in ALL if recipe in IMAGENET_IMAGES}
     assert IMAGENET_EPOCHS.keys() == expected
 
 
@@ -247,7 +326,7 @@ def test_epochs_are_whole_update_steps_on_eight_gpus(tmp_path, monkeypatch, reci
     loader = dict(
         batch_size=cfg.train_dataloader.batch_size,
         sampler=cfg.train_dataloader.sampler,
-        dataset=list(range(IMAGENET_IMAGES)),
+        dataset=range(IMAGENET_IMAGES[recipe]),
     )
     runner = build_runner(cfg, tmp_path, loader, cfg.train_cfg, accumulative_counts=accumulated)
     assert len(runner.train_dataloader) == iterations == steps * accumulated
@@ -262,7 +341,7 @@ def test_a_recipe_that_accumulates_has_whole_steps():
     paths = [path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts]
     assert len(paths) >= 20
     for path in paths:
-        cfg = Config.fromfile(path)
+        cfg = load_config(path)
         accumulates = cfg.optim_wrapper.get('accumulative_counts', 1) > 1
         whole_steps = cfg.train_cfg.type == 'WholeStepTrainLoop'
         assert whole_steps or not accumulates, path
