@@ -25,8 +25,8 @@ endif
 BUILD_OPS := ops/unireplknet_ops/build.py --where-possible $(if $(UNIREPLKNET_BUILD_CUDA)$(wildcard \
 	/proc/driver/nvidia /dev/dxg ops/unireplknet_ops/lib/libunireplknet_ops_cuda.so),,--no-cuda)
 
-.PHONY: help environment setup ops demo test test-openmmlab test-mmcv-ops test-wheel test-mim fuzz-ops lint \
-	format clean
+.PHONY: help environment setup ops demo test test-openmmlab test-mmcv-ops test-configs test-wheel test-mim fuzz-ops \
+	lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -57,6 +57,9 @@ test-openmmlab:  ## run the test-suite on the packages that OpenMMLab published
 
 test-mmcv-ops: setup  ## build mmcv's compiled ops once (12 minutes) and compare with torchvision's
 	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_mmcv_ops.sh
+
+test-configs: setup  ## train a config of every kind on demo data, which the test-suite does with a few
+	@UNIREPLKNET_TEST_ALL_CONFIGS=1 $(RUN) -m pytest tests/configs/test_demo_trainings.py
 
 test-wheel: environment  ## test the op's wheel in other Pythons and with other torch releases (downloads them)
 	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_wheel.sh

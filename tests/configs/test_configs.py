@@ -1,10 +1,11 @@
 """Every config of the suite loads, builds, and agrees with itself."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
+from helpers import load_config
 from mmengine.dataset import Compose
 from mmengine.registry import (
     DATASETS,
@@ -20,7 +21,12 @@ from mmengine.registry import (
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 
+from unireplknet_mm.configuration import find_dicts
+
 ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED_TASKS = ('cls', 'det', 'seg', 'studies')
+SHAPES: dict[str, list[tuple[int, ...]]] = {}  # of the maps of each structure
+HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head')
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
     for path in (ROOT / 'configs').rglob('*.py')
@@ -28,17 +34,24 @@ CONFIGS = sorted(
 )
 
 
-@pytest.fixture(params=CONFIGS)
-def cfg(request):
-    cfg = Config.fromfile(ROOT / request.param)
+@pytest.fixture(scope='module', params=CONFIGS)
+def loaded(request):
+    cfg = load_config(ROOT / request.param)
     import_modules_from_strings(**cfg.custom_imports)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        yield cfg
+    return cfg
 
 
-def build_model(cfg: Config) -> nn.Module:
-    with torch.device('meta'):
-        return MODELS.build(cfg.model)
+@pytest.fixture(scope='module')
+def model(loaded):
+    scope = DefaultScope.overwrite_default_scope(loaded.default_scope)
+    with scope, torch.device('meta'):
+        return MODELS.build(copy.deepcopy(loaded.model))
+
+
+@pytest.fixture
+def cfg(loaded):
+    with DefaultScope.overwrite_default_scope(loaded.default_scope):
+        yield loaded
 
 
 def build_dataset(dataloader: dict):
@@ -61,7 +74,7 @@ def heads_with_classes(model: nn.Module) -> list[nn.Module]:
 
 def test_there_are_configs():
     tasks = {path.split('/')[1] for path in CONFIGS}
-    assert {'cls', 'det', 'seg'} <= tasks
+    assert {*PUBLISHED_TASKS} <= tasks
 
 
 def test_docstring_states_the_command_and_the_source():
@@ -70,35 +83,71 @@ def test_docstring_states_the_command_and_the_source():
         assert text.startswith('"""'), path
         docstring = text.split('"""')[1]
         assert path in docstring, f'{path}: the docstring lacks the command'
-        if path.split('/')[1] in ('cls', 'det', 'seg') and 'Paper:' in docstring:
-            assert 'eproduced' in docstring, f'{path}: were the figures reproduced?'
+        if path.split('/')[1] in PUBLISHED_TASKS:
+            said = 'eproduced here' if 'Paper:' in docstring else 'ot trained here'
+            assert said in ' '.join(docstring.split()), f'{path}: was it trained here?'
 
 
-def test_model_builds_and_channels_agree(cfg):
-    model = build_model(cfg)
+def test_a_leaf_is_short():
+    for path in CONFIGS:
+        if path.split('/')[1] in PUBLISHED_TASKS:
+            assert len((ROOT / path).read_text().splitlines()) < 40, path
+
+
+def test_channels_and_strides_agree(cfg, model):
     channels = model.backbone.out_channels
-    if getattr(model, 'with_neck', False):
+    shapes = shapes_of_maps(cfg.model.backbone, model.backbone)
+    assert [shape[1] for shape in shapes] == channels
+    strides = [64 // shape[2] for shape in shapes if len(shape) == 4]
+    if hasattr(getattr(model, 'neck', None), 'in_channels'):
         assert list(model.neck.in_channels) == channels
-    for name in ('decode_head', 'auxiliary_head'):
-        head = getattr(model, name, None)
-        if head is None:
-            continue
-        picked = head.in_index if isinstance(head.in_index, (list, tuple)) else [head.in_index]
-        wanted = [channels[i] for i in picked]
-        assert (wanted if len(wanted) > 1 else wanted[0]) == head.in_channels, name
+        # A pyramid's maps have the strides that its heads assume; those beyond it follow.
+        generator = find(cfg.model, 'anchor_generator')
+        if generator:
+            assert [_one(stride) for stride in generator[0].strides][: len(strides)] == strides
+    heads = {name: cfg.model[name] for name in HEADS if name in cfg.model}
+    for name, head in heads.items():
+        picked = head.get('in_index', list(range(len(channels))))
+        wanted = [channels[i] for i in (picked if isinstance(picked, list) else [picked])]
+        assert (wanted if isinstance(picked, list) else wanted[0]) == head.in_channels, name
+        if 'strides' in head:
+            assert head.strides == strides
     if cfg.default_scope == 'mmpretrain':
         assert model.head.in_channels == channels[-1]
 
 
-def test_classes_agree(cfg):
+def shapes_of_maps(config: dict, backbone: nn.Module) -> list[tuple[int, ...]]:
+    """Of what a backbone makes of a 64×96 image; those of the same structure are computed once."""
+    without = ('init_cfg', 'norm_cfg', 'drop_path_rate', 'with_cp')
+    key = str(sorted((name, value) for name, value in config.items() if name not in without))
+    if key not in SHAPES:
+        with torch.no_grad():
+            maps = backbone.eval()(torch.empty(1, 3, 64, 96, device='meta'))
+        SHAPES[key] = [tuple(m.shape) for m in maps]
+    return SHAPES[key]
+
+
+def _one(pair):
+    return pair[0] if isinstance(pair, tuple | list) else pair
+
+
+def find(config, key: str) -> list:
+    return [found[key] for found in find_dicts(config) if key in found]
+
+
+def test_classes_agree(cfg, model):
     train = build_dataset(cfg.train_dataloader)
-    classes = train.metainfo['classes']
+    classes = train.metainfo.get('classes')
     for dataloader in (cfg.val_dataloader, cfg.test_dataloader):
-        assert build_dataset(dataloader).metainfo['classes'] == classes
-    heads = heads_with_classes(build_model(cfg))
+        if dataloader is not None:
+            assert build_dataset(dataloader).metainfo['classes'] == classes
+    count = len(classes) if classes else cfg.data_preprocessor.num_classes
+    if cfg.default_scope == 'mmpretrain':
+        assert cfg.data_preprocessor.num_classes == count  # of mixed labels
+    heads = heads_with_classes(model)
     assert heads
     for head in heads:
-        assert head.num_classes == len(classes), type(head).__name__
+        assert head.num_classes == count, type(head).__name__
 
 
 def is_registered(registry: Registry, name: str) -> bool:
@@ -113,7 +162,9 @@ def test_every_name_in_the_config_is_registered(cfg):
         if hook['type'] == 'EMAHook':
             wanted.append((MODELS, hook.get('ema_type', 'ExponentialMovingAverage')))
     wanted += [(PARAM_SCHEDULERS, scheduler['type']) for scheduler in cfg.param_scheduler]
-    wanted += [(METRICS, cfg.val_evaluator.type), (VISUALIZERS, cfg.visualizer.type)]
+    wanted.append((VISUALIZERS, cfg.visualizer.type))
+    if cfg.val_evaluator is not None:
+        wanted.append((METRICS, cfg.val_evaluator.type))
     constructor = cfg.optim_wrapper.get('constructor', 'DefaultOptimWrapperConstructor')
     wanted.append((OPTIM_WRAPPER_CONSTRUCTORS, constructor))
     assert [name for registry, name in wanted if not is_registered(registry, name)] == []
@@ -144,8 +195,18 @@ def test_schedule_ends_with_the_training(cfg):
         assert scheduler.get('by_epoch', True) is by_epoch_training, scheduler['type']
         limit = length[by_epoch_training]
         assert scheduler.get('end', limit) == limit, scheduler['type']
+    for hook in cfg.get('custom_hooks', ()):
+        assert hook.get('switch_epoch', 0) < (length[True] or 1)
+    for begin, _ in cfg.train_cfg.get('dynamic_intervals', ()):
+        assert begin < length[by_epoch_training]
     assert cfg.default_hooks.checkpoint.get('by_epoch', True) is by_epoch_training
     assert cfg.log_processor.by_epoch is by_epoch_training
+
+
+def test_what_is_validated_can_be_the_best(cfg):
+    validated = [cfg.get(f'val_{part}') is not None for part in ('dataloader', 'evaluator', 'cfg')]
+    assert len(set(validated)) == 1
+    assert validated[0] or not cfg.default_hooks.checkpoint.get('save_best')
 
 
 def test_checkpoints_are_written_atomically(cfg):

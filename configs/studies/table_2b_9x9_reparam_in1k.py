@@ -1,0 +1,15 @@
+"""Table 2b of the paper: MobileNet V2 with 9×9 kernels and 3×3 branches; ImageNet-1K.
+
+Paper: top-1 73.09. Not reproduced here.
+
+    bash tools/dist_train.sh configs/studies/table_2b_9x9_reparam_in1k.py 8
+"""
+
+_base_ = './mobilenet_v2_in1k.py'
+
+model = dict(
+    backbone=dict(
+        kernel_sizes=9,
+        small_kernel_size=3,
+    )
+)

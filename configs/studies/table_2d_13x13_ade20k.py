@@ -1,0 +1,17 @@
+"""Table 2d of the paper: RepLKNet with 13×13 kernels in all stages; UPerNet on ADE20K.
+
+Paper: mIoU 48.35; 106.0 M parameters and 1130 GFLOPs in deploy form. Not reproduced here.
+
+It starts from what `table_2d_13x13_in1k.py` leaves.
+
+    bash tools/dist_train.sh configs/studies/table_2d_13x13_ade20k.py 8
+"""
+
+_base_ = './table_2d_3x3_ade20k.py'
+
+model = dict(
+    backbone=dict(
+        kernel_sizes=(13, 13, 13, 13),
+        init_cfg=dict(checkpoint='work_dirs/table_2d_13x13_in1k/epoch_100.pth'),
+    )
+)

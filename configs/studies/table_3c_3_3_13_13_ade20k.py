@@ -1,0 +1,17 @@
+"""Table 3c of the paper: kernels of 3-3-13-13 in the four stages; UPerNet on ADE20K.
+
+Paper: mIoU 46.1 single-scale. Not reproduced here.
+
+It starts from what `table_3c_3_3_13_13_in1k.py` leaves.
+
+    bash tools/dist_train.sh configs/studies/table_3c_3_3_13_13_ade20k.py 8
+"""
+
+_base_ = './vanilla_ade20k.py'
+
+model = dict(
+    backbone=dict(
+        arch=dict(kernel_sizes=(3, 3, 13, 13)),
+        init_cfg=dict(checkpoint='work_dirs/table_3c_3_3_13_13_in1k/epoch_100.pth'),
+    )
+)
