@@ -98,3 +98,8 @@ def test_numbers_of_classes():
     assert classes_of_heads(None) == set()
     datasets = [dict(metainfo=dict(classes=('a', 'b'))), dict(metainfo=None), dict()]
     assert classes_of_datasets(datasets) == {2}
+
+
+def test_keys_need_not_be_strings():
+    model = dict(backbone=dict(branches={13: ()}), head=dict(num_classes=7))
+    assert classes_of_heads(model) == {7}

@@ -50,7 +50,7 @@ def classes_of_heads(model: Any) -> set[int]:
         value
         for config in find_dicts(model)
         for key, value in config.items()
-        if key.endswith('head') and key != 'rpn_head'
+        if str(key).endswith('head') and key != 'rpn_head'
     ]
     return {
         config['num_classes']
