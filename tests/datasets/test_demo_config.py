@@ -293,7 +293,9 @@ def test_a_checkpoint_to_resume_from_stays(root, tmp_path, checkpoint, notices, 
 def test_errors(root):
     config = coco_config()
     config['val_dataloader']['dataset']['type'] = 'LVISV1Dataset'
-    with pytest.raises(ArgumentError, match='LVISV1Dataset; supported are ADE20KDataset, CityscapesDataset, Coco'):
+    with pytest.raises(
+        ArgumentError, match='LVISV1Dataset; supported are ADE20KDataset, Cityscapes'
+    ):
         use_demo_data(Config(config), root)
     config['val_dataloader']['dataset']['type'] = 'ImageNet'
     with pytest.raises(ArgumentError, match='mixes the dataset types CocoDataset, ImageNet'):
