@@ -184,12 +184,15 @@ def test_runs_and_threads_agree_to_the_bit():
     assert all(torch.equal(output, outputs[0]) for output in outputs)
 
 
+@pytest.mark.parametrize('number', [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
-def test_nan_stays_in_its_image(dtype):
+def test_what_is_not_finite_stays_in_its_image(dtype, number):
+    """And makes all of it NaN there, as it does in the modules."""
     given = as_dtype(inputs_of((4, 33, 3, 3, 130)), dtype)
     expected = feed_forward(**given, implementation='op')
     given['x'] = given['x'].clone()
-    given['x'][2, 5, 1, 1] = torch.nan
+    given['x'][2, 5, 1, 1] = number
+    assert feed_forward(**given, implementation='native')[2].isnan().all()
     actual = feed_forward(**given, implementation='op')
     assert actual[2].isnan().all()
     assert torch.equal(actual[[0, 1, 3]], expected[[0, 1, 3]])

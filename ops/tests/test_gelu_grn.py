@@ -203,16 +203,31 @@ def as_dtype(shape: tuple[int, ...], dtype=torch.float32) -> dict[str, Tensor]:
     return {name: inputs_of(shape)[name].to(dtype) for name in NAMES}
 
 
-def test_nan_stays_in_its_image():
+@pytest.mark.parametrize('number', [torch.nan, -torch.inf])
+def test_nan_and_minus_infinity_stay_in_their_image(number):
+    """And make all of it NaN, as in the modules: GELU of minus infinity is NaN."""
     tensors = as_dtype((4, 7, 7, 513))
     grad_output = torch.ones_like(tensors['x'])
     expected = results_of(tensors, grad_output)
     tensors['x'] = tensors['x'].clone()
-    tensors['x'][2, 1, 1, 5] = torch.nan
+    tensors['x'][2, 1, 1, 5] = number
     actual = results_of(tensors, grad_output)
+    native = results_of(tensors, grad_output, 'native')
     for name in ('output', 'x'):
-        assert actual[name][2].isnan().all()
+        assert actual[name][2].isnan().all() and native[name][2].isnan().all()
         assert torch.equal(actual[name][[0, 1, 3]], expected[name][[0, 1, 3]])
+
+
+def test_infinity_makes_its_channel_nan():
+    """Its norm over the mean, infinity over infinity; those of the other channels become 0."""
+    tensors = as_dtype((2, 3, 130))
+    expected = gelu_grn(**tensors | dict(gamma=torch.zeros(130)), implementation='op')
+    tensors['x'] = tensors['x'].clone()
+    tensors['x'][1, 2, 5] = torch.inf
+    output = gelu_grn(**tensors, implementation='op')
+    assert output[1, :, 5].isnan().all()
+    others = torch.arange(130) != 5
+    assert torch.equal(output[1][:, others], expected[1][:, others])
 
 
 def test_channels_of_zeros_have_the_gradients_of_the_modules():

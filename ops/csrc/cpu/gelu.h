@@ -74,6 +74,12 @@ UNIREPLKNET_INLINE Float gelu(Float x) {
   return low.times(half_plus_odd<typename Error::Distribution>(low));
 }
 
+// NaN where x is minus infinity, whose GELU is 0 times that, else a zero: for the sums over a map,
+// which carry it on to all that depends on them.
+UNIREPLKNET_INLINE Float nan_of_minus_infinity(Float x) {
+  return x.at_most(Float::zero()).times(Float::zero());
+}
+
 template <class Error>
 UNIREPLKNET_INLINE Float gelu_derivative(Float x) {
   return half_plus_odd<typename Error::Derivative>(x);

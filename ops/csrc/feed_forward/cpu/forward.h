@@ -224,9 +224,10 @@ class FeedForwardRun {
                         (vector + v) / Operands::kDepth * kPanelBlock +
                         (vector + v) % Operands::kDepth * kLanes;
           for (int64_t r = 0; r < count; ++r) {
-            const Float h = gelu<typename Operands::GeluError>(
-                Float::load(tile + (v * kPanelRows + r) * kLanes).plus(bias));
+            const Float input = Float::load(tile + (v * kPanelRows + r) * kLanes).plus(bias);
+            const Float h = gelu<typename Operands::GeluError>(input);
             squares[v].multiply_add(h, h);
+            squares[v] = squares[v].plus(nan_of_minus_infinity(input));
             Operands::store(h, to + r * kBlock);
           }
         }

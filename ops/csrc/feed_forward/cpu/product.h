@@ -123,6 +123,16 @@ void pack_columns(const T* weight, int64_t columns, int64_t inner, int64_t first
   float* singles = scratch;
   if constexpr (Operands::kDepth == 1) singles = packed;
   const int count = static_cast<int>(minimum(kLanes, columns - first_column));
+#if UNIREPLKNET_BFLOAT16_PAIRS
+  if constexpr (Operands::kDepth == 2) {
+    if (inner % 2 == 0 && count > 0) {  // a pair of a row is moved as one number of 32 bits
+      float* pairs = reinterpret_cast<float*>(packed);
+      pack<Float>(reinterpret_cast<const float*>(weight + first_column * inner),
+                  Strides{0, inner / 2, 0, 1}, count, 1, inner / 2, nullptr, pairs, inner / 2);
+      return fill_zero<Float>(pairs + inner / 2 * kLanes, (all - inner) / 2);
+    }
+  }
+#endif
   if (count <= 0) {
     fill_zero<Float>(singles, all);
   } else {

@@ -2,7 +2,8 @@
 //
 // An image's norms must be known before any of its outputs, so everything is read twice: the first
 // pass takes sums over positions, the second writes. Images go through in groups that stay in the
-// cache between the two. GELU is computed in both passes, which costs less than to write it down.
+// cache between the two. The first leaves GELU where the second writes its result; in 16 bits, to
+// which it would be rounded, both compute it.
 // With h = GELU(x + bias), g the norms of h, m = mean of g + 1e-6, r = g / m and dy the gradient:
 //
 //   y = h a + beta,            a = 1 + gamma r
@@ -57,6 +58,9 @@ UNIREPLKNET_INLINE void over_channels(int64_t channels, F&& f) {
   for (; c + kLanes <= channels; c += kLanes) f(c, Whole{});
   if (c < channels) f(c, Part{static_cast<int>(channels - c)});
 }
+
+template <class T>
+constexpr bool kKeepsGelu = sizeof(T) == sizeof(float);
 
 UNIREPLKNET_INLINE void add(Float value, float* sums) { Float::load(sums).plus(value).store(sums); }
 
@@ -130,13 +134,18 @@ class GeluGrnRun {
  private:
   void sum_squares(int64_t task) {
     const T* x = static_cast<const T*>(problem_.x);
+    T* output = static_cast<T*>(problem_.output);
     float* squares = squares_.get() + task * cut_.padded;
     const float* bias = cut_.bias.get();
     for (int64_t c = 0; c < cut_.padded; ++c) squares[c] = 0;
     over_rows(cut_, first_ + task / cut_.chunks.parts, task % cut_.chunks.parts, [&](int64_t row) {
       over_channels(cut_.channels, [&](int64_t c, auto piece) {
-        const Float h = gelu<Error>(piece.load(x + row + c).plus(Float::load(bias + c)));
-        add(h.times(h), squares + c);
+        const Float input = piece.load(x + row + c).plus(Float::load(bias + c));
+        Float square = nan_of_minus_infinity(input);
+        const Float h = gelu<Error>(input);
+        if constexpr (kKeepsGelu<T>) piece.store(h, output + row + c);
+        square.multiply_add(h, h);
+        add(square, squares + c);
       });
     });
   }
@@ -161,9 +170,14 @@ class GeluGrnRun {
     const float* factors = factors_.get() + image * cut_.padded;
     over_rows(cut_, first_ + image, task % cut_.chunks.parts, [&](int64_t row) {
       over_channels(cut_.channels, [&](int64_t c, auto piece) {
+        Float h;
+        if constexpr (kKeepsGelu<T>) {
+          h = piece.load(output + row + c);
+        } else {
+          h = gelu<Error>(piece.load(x + row + c).plus(Float::load(bias + c)));
+        }
         Float y = Float::load(beta + c);
-        y.multiply_add(gelu<Error>(piece.load(x + row + c).plus(Float::load(bias + c))),
-                       Float::load(factors + c));
+        y.multiply_add(h, Float::load(factors + c));
         piece.store(y, output + row + c);
       });
     });
@@ -203,6 +217,7 @@ class GeluGrnBackwardRun {
   void sum_products(int64_t task) {
     const T* x = static_cast<const T*>(problem_.x);
     const T* grad = static_cast<const T*>(problem_.grad_output);
+    T* grad_x = static_cast<T*>(problem_.grad_x);
     const float* bias = cut_.bias.get();
     float* products = partial_.get() + task * 2 * cut_.padded;
     float* sums = products + cut_.padded;
@@ -211,6 +226,7 @@ class GeluGrnBackwardRun {
       over_channels(cut_.channels, [&](int64_t c, auto piece) {
         const Float dy = piece.load(grad + row + c);
         const Float h = gelu<Error>(piece.load(x + row + c).plus(Float::load(bias + c)));
+        if constexpr (kKeepsGelu<T>) piece.store(h, grad_x + row + c);
         add(dy.times(h), products + c);
         add(dy, sums + c);
       });
@@ -256,8 +272,14 @@ class GeluGrnBackwardRun {
     over_rows(cut_, first_ + image, task % cut_.chunks.parts, [&](int64_t row) {
       over_channels(cut_.channels, [&](int64_t c, auto piece) {
         const Float input = piece.load(x + row + c).plus(Float::load(bias + c));
+        Float h;
+        if constexpr (kKeepsGelu<T>) {
+          h = piece.load(grad_x + row + c);
+        } else {
+          h = gelu<Error>(input);
+        }
         Float value = piece.load(grad + row + c).times(Float::load(of_output + c));
-        value.multiply_add(gelu<Error>(input), Float::load(of_hidden + c));
+        value.multiply_add(h, Float::load(of_hidden + c));
         value = value.times(gelu_derivative<Error>(input));
         add(value, sums + c);
         piece.store(value, grad_x + row + c);
