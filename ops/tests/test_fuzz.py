@@ -16,7 +16,7 @@ def test_random_calls_of_every_instruction_set():
     if (reason := library.missing('cpu')) is not None:
         pytest.skip(reason)
     done = subprocess.run(
-        [sys.executable, FUZZ, '--calls', '150', '--library', str(library.directory())],
+        [sys.executable, FUZZ, '--calls', '100', '--library', str(library.directory())],
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
         capture_output=True,
         text=True,
