@@ -77,7 +77,7 @@ for client in "${clients[@]}"; do
   done
   "${install[@]}" "$work"/wheels/*.whl
   "$bin/python" -m pip uninstall --quiet --yes unireplknet-mm
-  if compgen -G "$environment/lib/python*/site-packages/unireplknet_m*" >/dev/null; then
+  if [[ -n $(find "$environment"/lib/python*/site-packages/unireplknet_m* -type f 2>/dev/null) ]]; then
     echo "test_mim.sh: the uninstalled package left files behind" >&2
     exit 1
   fi

@@ -107,6 +107,7 @@ def run_test(cfg: 'Config', weights: str, args: argparse.Namespace) -> dict[str,
         launch.check_checkpoint(weights)
     launch.check_data(cfg, 'test')
     cfg.load_from, cfg.resume = weights or None, False
+    cfg.test_dataloader.persistent_workers = False  # they would stay while the next model is tested
     launch.add_hook(cfg, 'SwitchToDeployHook')
     launch.create_work_dir(cfg)
     if weights:
@@ -208,7 +209,9 @@ def report(models: 'list[ZooModel]', rows: 'dict[str, Row]', args: argparse.Name
     from unireplknet_mm.measuring.zoo_table import markdown
 
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    lines = [machine_line(machine.describe_machine(device)), '', markdown(models, rows)]
+    described = machine.describe_machine(device)
+    described.pop('load at start', None)  # this is the end, and the load that of this run
+    lines = [machine_line(described), '', markdown(models, rows)]
     if args.demo_data:
         lines += [
             '',
