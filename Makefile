@@ -64,7 +64,7 @@ test-configs: setup  ## train a config of every kind on demo data, which the tes
 test-wheel: environment  ## test the op's wheel in other Pythons and with other torch releases (downloads them)
 	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_wheel.sh
 
-test-mim: environment  ## mim from a wheel and from an editable install, with onedl-mim and openmim (downloads them)
+test-mim: environment  ## mim train, test and run of an installation, with onedl-mim and openmim (downloads them)
 	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_mim.sh
 
 fuzz-ops: environment  ## 10,000 random calls of each operator with AddressSanitizer
