@@ -15,12 +15,14 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import LoggerHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from torch import distributed
+from torch import distributed, nn
 
 from unireplknet_mm.configuration import find_dicts, type_name
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.files import NO_SPACE, NoSpaceError, no_space_error
+from unireplknet_mm.launch.channels import check_channels
 from unireplknet_mm.launch.mistakes import explain_mistakes
+from unireplknet_mm.launch.preflight import input_channels
 
 # How long a process waits for the first one of its machine to report an error that both met.
 SECONDS_FOR_FIRST_RANK = 20
@@ -91,11 +93,15 @@ def build_runner(cfg: Config) -> Runner:
     It refuses a checkpoint that does not fit the model, where MMEngine would only warn.
 
     Raises:
-        UserError: the config misspells a type or an argument of what is built at once.
+        UserError: the config misspells a type or an argument of what is built at once, or a neck or head of
+            the model takes other channels than it gets.
     """
     add_hook(cfg, 'CheckpointCheckHook')
     with explain_mistakes(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    model = getattr(runner, 'model', None)
+    if isinstance(model, nn.Module):  # FlexibleRunner builds its own later
+        check_channels(model, input_channels(cfg, model), cfg.get('model'))
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handleError = functools.partial(_handle_log_error, handler)
