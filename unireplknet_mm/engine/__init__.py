@@ -11,6 +11,7 @@ from unireplknet_mm.engine.atomic_checkpoint import AtomicCheckpointHook
 from unireplknet_mm.engine.checkpoint_check import CheckpointCheckHook, SwitchToDeployHook
 from unireplknet_mm.engine.label_maps import DumpLabelMaps
 from unireplknet_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
+from unireplknet_mm.engine.non_finite import NonFiniteLossError, NonFiniteLossHook
 from unireplknet_mm.engine.randomness import SeededDataset, SeededIterationHook, SeededSampler
 from unireplknet_mm.engine.skipping import SeekableBatchSampler, SkipSeenBatchesHook
 
@@ -20,6 +21,8 @@ __all__ = [
     'CpuAmpOptimWrapper',
     'DumpLabelMaps',
     'LayerDecayOptimWrapperConstructor',
+    'NonFiniteLossError',
+    'NonFiniteLossHook',
     'PendingGradientsHook',
     'SeededDataset',
     'SeededIterationHook',
