@@ -134,7 +134,7 @@ def benchmark(args: argparse.Namespace) -> int:
     from unireplknet_mm.measuring.benchmark import Progress
     from unireplknet_mm.measuring.machine import describe, refuse_busy_machine
 
-    device = choose_device(args.device)
+    device = launch.choose_device(args.device)
     threads = args.threads or [torch.get_num_threads()]
     for name in ('markdown', 'csv', 'json', 'picture', 'docs'):
         if path := getattr(args, name):
@@ -252,18 +252,6 @@ def combine(
 
 def all_layouts(layouts: list[str]) -> list[str]:
     return ['NCHW', 'channels_last'] if 'better' in layouts else layouts
-
-
-def choose_device(device: str) -> str:
-    import torch
-
-    from unireplknet_mm.launch import UserError
-
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise UserError(
-            '--device cuda asks for a GPU, but torch sees none.\nRun with --device cpu.'
-        )
-    return device if device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 def run_table_1(

@@ -16,7 +16,7 @@ from unireplknet_mm.launch.arguments import (
     set_work_dir,
 )
 from unireplknet_mm.launch.demo_run import report_demo_run, resumed_iteration, use_demo_data
-from unireplknet_mm.launch.device import prepare_device
+from unireplknet_mm.launch.device import choose_device, prepare_device
 from unireplknet_mm.launch.mistakes import explain_mistakes
 from unireplknet_mm.launch.preflight import (
     check_checkpoint,
@@ -48,6 +48,7 @@ __all__ = [
     'check_data',
     'check_pretrained',
     'check_schedule',
+    'choose_device',
     'create_folder',
     'create_work_dir',
     'enable_amp',

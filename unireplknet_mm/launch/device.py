@@ -49,6 +49,19 @@ def prepare_device(cfg: Config, launcher: str, device: str) -> None:
         _replace_sync_norms(cfg, 'no GPU' if on_cpu else 'one process')
 
 
+def choose_device(device: str) -> str:
+    """'cpu' or 'cuda', for tools that measure: 'auto' is the GPU where there is one.
+
+    Raises:
+        UserError: no GPU where one is asked for.
+    """
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise UserError(
+            '--device cuda asks for a GPU, but torch sees none.\nRun with --device cpu.'
+        )
+    return device if device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
 def _check_device(launcher: str, device: str) -> None:
     gpus = torch.cuda.device_count()
     if device == 'cuda' and not gpus:

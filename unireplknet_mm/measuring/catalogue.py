@@ -59,21 +59,24 @@ class UniRepLKNetClassifier(nn.Module):
         return self.head(self.backbone(x)[0])
 
 
-def find_model(name: str, **settings: Any) -> Build:
+def find_model(name: str, *, pretrained: bool = False, **settings: Any) -> Build:
     """What builds the model of a name; called again, it builds the same one with the same weights.
 
     Args:
         name: as at the top.
+        pretrained: with the weights that timm or mmpretrain has for it, which they download.
         settings: of the backbone, for models of the suite: `branches`, `drop_path_rate`, ...
 
     Raises:
-        ArgumentError: nobody has a model of that name.
+        ArgumentError: nobody has a model of that name, or of one of the suite's own weights are asked for.
         MissingPackageError: the name asks for timm, which is not installed.
     """
     library, _, bare = name.rpartition(':')
     if library not in ('', 'timm', 'mmpretrain'):
         raise ArgumentError(f'unknown library {library!r} in {name!r}: choose timm or mmpretrain')
     arch = bare.removeprefix(OWN_PREFIX)
+    if pretrained and not library and is_own(bare):
+        raise ArgumentError(f'{name} has no weights by itself: name a file, or a published one')
     if not library and is_own(bare) and arch in ARCHITECTURES:
         return classifier(lambda: UniRepLKNetClassifier(arch, **settings))
     if settings:
@@ -84,9 +87,9 @@ def find_model(name: str, **settings: Any) -> Build:
     if library == 'timm' and timm is None:
         raise MissingPackageError(f'{name}: {HOW_TO_GET_TIMM}')
     if library in ('', 'timm') and timm is not None and timm.is_model(bare):
-        return classifier(lambda: timm.create_model(bare, pretrained=False))
+        return classifier(lambda: timm.create_model(bare, pretrained=pretrained), pretrained)
     if library in ('', 'mmpretrain') and bare in _mmpretrain_names():
-        return classifier(lambda: _build_mmpretrain(bare))
+        return classifier(lambda: _build_mmpretrain(bare, pretrained), pretrained)
     raise ArgumentError(_unknown(name, bare, timm))
 
 
@@ -100,13 +103,14 @@ def has_timm() -> bool:
     return _import_timm() is not None
 
 
-def classifier(make: Callable[[], nn.Module]) -> Build:
+def classifier(make: Callable[[], nn.Module], pretrained: bool = False) -> Build:
     """What builds a classifier from images to logits, each time with the same weights."""
 
     def build() -> Task:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return Classifier(with_weights(make()))
+            model = make()
+            return Classifier(model if pretrained else with_weights(model))
 
     return build
 
@@ -190,10 +194,10 @@ def _mmpretrain_names() -> list[str]:
     return list_models()
 
 
-def _build_mmpretrain(name: str) -> nn.Module:
+def _build_mmpretrain(name: str, pretrained: bool) -> nn.Module:
     from mmpretrain import get_model
 
-    return revert_sync_batchnorm(get_model(name, pretrained=False))
+    return revert_sync_batchnorm(get_model(name, pretrained=pretrained))
 
 
 def _unknown(name: str, bare: str, timm: Any) -> str:
