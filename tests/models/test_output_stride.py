@@ -79,14 +79,19 @@ def test_published_files_load(tmp_path):
 
 
 @pytest.mark.parametrize('size', SIZES, ids=str)
-@pytest.mark.parametrize('output_stride', [8, 16])
-def test_positions_of_the_coarse_maps_have_the_values_of_stride_32(output_stride, size):
+@pytest.mark.parametrize(
+    ('output_stride', 'settings'),
+    [(8, {}), (16, {}), (8, dict(extra_structure='two_dw3x3'))],
+    ids=str,
+)
+def test_positions_of_the_coarse_maps_have_the_values_of_stride_32(output_stride, settings, size):
     """Where nothing averages over positions: SE is made a constant and GRN the identity."""
-    fine, coarse = build(output_stride).double().eval(), build(32).double().eval()
+    fine, coarse = (build(s, **settings).double().eval() for s in (output_stride, 32))
     for model in (fine, coarse):
         for block in model.modules():
             if isinstance(block, UniRepLKNetBlock):
-                nn.init.zeros_(block.se.up.weight)
+                if not settings:
+                    nn.init.zeros_(block.se.up.weight)
                 nn.init.zeros_(block.act[1].gamma)
     x = torch.randn(2, 3, *size).double()
     with torch.no_grad():

@@ -163,12 +163,19 @@ class ExtraConvolutions(nn.Sequential):
             back; 'two_1x1', the same without the depthwise one; 'two_dw3x3', two depthwise 3×3.
         channels: C of the (N, C, H, W) input and output.
         norm_cfg, conv_cfg, deploy: as in `DilatedReparamBlock`.
+        dilation: of the depthwise convolutions.
     """
 
     STRUCTURES = ('bottleneck', 'two_1x1', 'two_dw3x3')
 
     def __init__(
-        self, structure: str, channels: int, norm_cfg: dict, conv_cfg: dict | None, deploy: bool
+        self,
+        structure: str,
+        channels: int,
+        norm_cfg: dict,
+        conv_cfg: dict | None,
+        deploy: bool,
+        dilation: int = 1,
     ):
         super().__init__()
         self.conv_cfg = conv_cfg
@@ -183,7 +190,8 @@ class ExtraConvolutions(nn.Sequential):
             if kernel_size == 1:
                 self.append(nn.Conv2d(in_channels, out_channels, 1, bias=deploy))
             else:
-                self.append(build_depthwise_conv(out_channels, kernel_size, conv_cfg, bias=deploy))
+                conv = build_depthwise_conv(out_channels, kernel_size, conv_cfg, deploy, dilation)
+                self.append(conv)
             self.append(nn.Identity() if deploy else build_batch_norm(norm_cfg, out_channels))
             self.append(nn.ReLU())
 
@@ -206,7 +214,12 @@ class ExtraConvolutions(nn.Sequential):
 
 
 def build_extra_structure(
-    structure: str, channels: int, norm_cfg: dict, conv_cfg: dict | None, deploy: bool
+    structure: str,
+    channels: int,
+    norm_cfg: dict,
+    conv_cfg: dict | None,
+    deploy: bool,
+    dilation: int,
 ) -> nn.Module:
     """What stands between a block's depthwise convolution and its FFN: SE, or another of Table 3a.
 
@@ -220,7 +233,7 @@ def build_extra_structure(
     if structure not in ExtraConvolutions.STRUCTURES:
         known = ', '.join(('se', 'none', *ExtraConvolutions.STRUCTURES))
         raise ArgumentError(f'extra_structure must be one of {known}, got {structure!r}')
-    return ExtraConvolutions(structure, channels, norm_cfg, conv_cfg, deploy)
+    return ExtraConvolutions(structure, channels, norm_cfg, conv_cfg, deploy, dilation)
 
 
 class GlobalResponseNorm(nn.Module):
@@ -422,7 +435,7 @@ class UniRepLKNetBlock(nn.Module):
         branches, norm_cfg, conv_cfg, deploy: as in `DilatedReparamBlock`.
         with_cp: recompute activations in the backward pass instead of keeping them.
         ffn_ratio: the hidden width of the two linear layers, in C.
-        dilation: of the depthwise convolution.
+        dilation: of the depthwise convolutions.
         extra_structure: what stands in SE's place, under its name: 'se', 'none' or one of
             `ExtraConvolutions` (Table 3a).
     """
@@ -455,7 +468,9 @@ class UniRepLKNetBlock(nn.Module):
         else:
             self.dwconv = nn.Identity()
         self.norm = nn.Identity() if deploy else build_batch_norm(norm_cfg, channels)
-        self.se = build_extra_structure(extra_structure, channels, norm_cfg, conv_cfg, deploy)
+        self.se = build_extra_structure(
+            extra_structure, channels, norm_cfg, conv_cfg, deploy, dilation
+        )
         hidden = ffn_ratio * channels
         self.pwconv1 = nn.Sequential(ToChannelsLast(), nn.Linear(channels, hidden))
         self.act = nn.Sequential(nn.GELU(), GlobalResponseNorm(hidden, use_bias=not deploy))
