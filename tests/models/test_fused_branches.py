@@ -171,6 +171,43 @@ def test_modules_run_outside_training():
     assert not is_fused(make_block().double(), x.double())
 
 
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize('change', [None, freeze_some, have_other_eps])
+def test_branches_with_frozen_statistics_merge(
+    change, dtype, tolerance, memory_format, monkeypatch
+):
+    block = make_block().to(dtype).eval()
+    if change is not None:
+        change(block)
+    x = torch.randn(2, 24, 21, 20).to(dtype, memory_format=memory_format)
+    assert block.can_merge(x)
+    twin, grad_output = copy.deepcopy(block), torch.randn(x.shape).to(dtype)
+    merged = {k: t.double() for k, t in train(block, x, grad_output).items()}
+    monkeypatch.setattr(DilatedReparamBlock, 'can_merge', lambda self, x: False)
+    plain = {k: t.double() for k, t in train(twin, x, grad_output).items()}
+    assert merged.keys() == plain.keys()
+    for name, tensor in plain.items():
+        assert (merged[name] - tensor).norm() <= tolerance * tensor.norm(), name
+
+
+def test_where_frozen_branches_do_not_merge():
+    block, x = make_block().eval(), torch.randn(2, 24, 21, 20)
+    assert block.can_merge(x)
+    with torch.no_grad():
+        assert not block.can_merge(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert not block.can_merge(x)
+    assert not block.can_merge(x[:1, :, :4])  # merging would cost more than it saves
+    assert not block.can_merge(x.double()) and not copy.deepcopy(block).half().can_merge(x.half())
+    for touch in TOUCHES.values():
+        changed = copy.deepcopy(block)
+        touch(changed)
+        assert not changed.eval().can_merge(x)
+    block.dil_bn_k3_5.train()
+    assert not block.can_merge(x)
+
+
 class DoubledConv(nn.Conv2d):
     def forward(self, x):
         return 2 * super().forward(x)

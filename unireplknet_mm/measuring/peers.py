@@ -36,6 +36,7 @@ class ParallelKernels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return sum(norm(conv(x)) for conv, norm in zip(self.convs, self.norms, strict=True))
 
+    @torch.no_grad()
     def switch_to_deploy(self) -> None:
         """Fold the BatchNorms, and each kernel into the first one that covers it."""
         merged: list[tuple[Tensor, Tensor]] = []

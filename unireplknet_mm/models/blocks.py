@@ -59,9 +59,9 @@ from unireplknet_ops.dispatch import forced_implementation
 
 
 def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
-    """A BatchNorm module's tensors, detached, in the dtype that folding computes in."""
+    """A BatchNorm module's tensors in the dtype that folding computes in."""
     tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    return rep.BatchNormTensors(*(tensor.detach().to(dtype) for tensor in tensors), norm.eps)
+    return rep.BatchNormTensors(*(tensor.to(dtype) for tensor in tensors), norm.eps)
 
 
 def is_plain_conv(conv: nn.Module) -> bool:
@@ -83,6 +83,16 @@ def uses_own_batch(norm: nn.Module) -> bool:
     return norm.training and norm.affine and is_alone
 
 
+def uses_own_statistics(norm: nn.Module) -> bool:
+    """Whether a norm is a BatchNorm in evaluation, which takes the running statistics."""
+    return (
+        is_untouched(norm, nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm)
+        and not norm.training
+        and norm.affine
+        and norm.running_mean is not None
+    )
+
+
 def update_running_statistics(norm: _BatchNorm, mean: Tensor, var: Tensor) -> None:
     """What a BatchNorm in training does with the mean and the unbiased variance of its batch."""
     if not norm.track_running_stats or norm.running_mean is None:
@@ -94,6 +104,10 @@ def update_running_statistics(norm: _BatchNorm, mean: Tensor, var: Tensor) -> No
             momentum = norm.num_batches_tracked.reciprocal()
     for running, new in ((norm.running_mean, mean), (norm.running_var, var)):
         running.lerp_(new.to(running.dtype), momentum)
+
+
+# N * H * W from which on the branches of a training block with frozen statistics merge, from a sweep.
+MINIMUM_POSITIONS_TO_MERGE = 98
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -195,6 +209,7 @@ class ExtraConvolutions(nn.Sequential):
             self.append(nn.Identity() if deploy else build_batch_norm(norm_cfg, out_channels))
             self.append(nn.ReLU())
 
+    @torch.no_grad()
     def switch_to_deploy(self) -> None:
         """Fold every BatchNorm into the convolution before it, in place. A second call does nothing."""
         for i in range(0, len(self), 3):
@@ -324,6 +339,8 @@ class DilatedReparamBlock(nn.Module):
             return self.lk_origin(x)
         if self.dilation == 1 and self.can_fuse(x):
             return self.fused(x)
+        if self.dilation == 1 and self.can_merge(x):
+            return depthwise_conv2d(x, *self.merged_kernel(x.dtype))
         out = self.origin_bn(self.lk_origin(x))
         for conv, norm, _ in self.dilated_layers():
             out = out + norm(conv(x))
@@ -388,10 +405,24 @@ class DilatedReparamBlock(nn.Module):
             update_running_statistics(norm, mean, var)
         return out
 
+    def can_merge(self, x: Tensor) -> bool:
+        """Whether one convolution with `merged_kernel` may take the place of the modules.
+
+        In training with frozen statistics, exact to rounding, on maps that are large enough to pay for it.
+        """
+        return (
+            may_rearrange(x, self.parameters())
+            and x.numel() >= MINIMUM_POSITIONS_TO_MERGE * x.shape[1]
+            and all(
+                is_plain_conv(conv) and conv.bias is None and uses_own_statistics(norm)
+                for conv, norm, _ in self.layers()
+            )
+        )
+
     def merged_kernel(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Weight (C, 1, K, K) and bias (C,) of the one convolution that equals the block, in `dtype`."""
+        """Weight (C, 1, K, K) and bias (C,) of the one convolution that equals the block in evaluation."""
         branches = [
-            rep.Branch(conv.weight.detach().to(dtype), batch_norm_tensors(norm, dtype), dilation)
+            rep.Branch(conv.weight.to(dtype), batch_norm_tensors(norm, dtype), dilation)
             for conv, norm, dilation in self.layers()
         ]
         return rep.merge_branches(branches, self.kernel_size)
@@ -404,6 +435,7 @@ class DilatedReparamBlock(nn.Module):
             delattr(self, f'dil_conv_{name}')
             delattr(self, f'dil_bn_{name}')
 
+    @torch.no_grad()
     def switch_to_deploy(self) -> None:
         """Fold the branches into one convolution, in place. A second call does nothing."""
         if not self.deploy:
@@ -633,6 +665,7 @@ class UniRepLKNetBlock(nn.Module):
             implementation='op',
         )
 
+    @torch.no_grad()
     def switch_to_deploy(self) -> None:
         """Fold everything that folds, in place: one depthwise convolution and two linear layers remain.
 

@@ -79,6 +79,7 @@ class ConvolutionUnit(nn.Module):
             out = out + self.small_bn(self.small_conv(x))
         return out if self.activation is None else self.activation(out)
 
+    @torch.no_grad()
     def switch_to_deploy(self) -> None:
         """Fold norms and the small branch into the convolution, in place. A second call does nothing."""
         if isinstance(self.bn, nn.Identity):
