@@ -1,0 +1,72 @@
+"""What a backbone or neck of any toolbox puts out, measured: strides and channels of its maps."""
+
+import copy
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+from unireplknet_mm.configuration import find_dicts
+from unireplknet_mm.swapping.swap import FeatureMap, SwapError, summarise
+
+INPUT_SIZE = 128  # divisible by the strides and patches in use
+# Arguments that change neither stride nor channels; some of them need mmcv's compiled ops or a download.
+LEFT_OUT = ('init_cfg', 'pretrained', 'dcn', 'stage_with_dcn', 'plugins', 'with_cp')
+
+
+def measure_backbone(config: ConfigDict, scope: str, in_channels: int = 3) -> list[FeatureMap]:
+    """The maps that a backbone makes of an image.
+
+    Args:
+        config: of the backbone.
+        scope: the toolbox whose registry knows its type.
+
+    Raises:
+        SwapError: it cannot be built or run, or returns something else than maps.
+    """
+    config = copy.deepcopy(config)
+    for key in LEFT_OUT:
+        config.pop(key, None)
+    own_size = config.get('img_size')
+    try:
+        image = torch.zeros(1, in_channels, INPUT_SIZE, INPUT_SIZE)
+        return _measure(config, scope, image, (INPUT_SIZE, INPUT_SIZE))
+    except SwapError:
+        if own_size is None:
+            raise
+    # Some vision transformers take images of one size only.
+    height, width = (own_size, own_size) if isinstance(own_size, int) else own_size
+    image = torch.zeros(1, in_channels, height, width)
+    return _measure(config, scope, image, (height, width))
+
+
+def measure_neck(config: ConfigDict, scope: str, maps: list[FeatureMap]) -> list[FeatureMap]:
+    """The maps that a neck makes of a backbone's; errors as in `measure_backbone`."""
+    sides = [-(-INPUT_SIZE // feature.stride) for feature in maps]
+    inputs = [
+        torch.zeros(1, feature.channels, side, side)
+        for feature, side in zip(maps, sides, strict=True)
+    ]
+    config = copy.deepcopy(config)
+    for part in find_dicts(config):
+        part.pop('init_cfg', None)
+    return _measure(config, scope, inputs, (INPUT_SIZE, INPUT_SIZE))
+
+
+def _measure(
+    config: ConfigDict, scope: str, inputs: Tensor | list[Tensor], size: tuple[int, int]
+) -> list[FeatureMap]:
+    name = config['type']
+    try:
+        with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng(devices=[]):
+            module: nn.Module = MODELS.build(config)
+            module.eval()  # which of mmdet's ResNet returns None
+        with torch.no_grad():
+            outputs = module(inputs)
+    except Exception as error:  # whatever the code of a toolbox, or of the user, raises
+        raise SwapError(f'what {name} puts out cannot be found out: {summarise(error)}') from error
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    if not outputs or not all(isinstance(x, Tensor) and x.dim() == 4 for x in outputs):
+        raise SwapError(f'{name} puts out something else than maps (N, C, H, W).')
+    return [FeatureMap(round(size[0] / x.shape[2]), x.shape[1]) for x in outputs]
