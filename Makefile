@@ -25,8 +25,8 @@ endif
 BUILD_OPS := ops/unireplknet_ops/build.py --where-possible $(if $(UNIREPLKNET_BUILD_CUDA)$(wildcard \
 	/proc/driver/nvidia /dev/dxg ops/unireplknet_ops/lib/libunireplknet_ops_cuda.so),,--no-cuda)
 
-.PHONY: help environment setup ops demo test test-openmmlab test-mmcv-ops test-configs test-wheel test-mim fuzz-ops \
-	lint format clean
+.PHONY: help environment setup ops demo test test-openmmlab test-mmcv-ops test-configs test-swap test-wheel \
+	test-mim fuzz-ops lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -60,6 +60,9 @@ test-mmcv-ops: setup  ## build mmcv's compiled ops once (12 minutes) and compare
 
 test-configs: setup  ## train a config of every kind on demo data, which the test-suite does with a few
 	@UNIREPLKNET_TEST_ALL_CONFIGS=1 $(RUN) -m pytest tests/configs/test_demo_trainings.py
+
+test-swap: setup  ## swap the backbone of 115 published configs and run them: the table in docs/swapping.md
+	@$(RUN) scripts/swap_table.py
 
 test-wheel: environment  ## test the op's wheel in other Pythons and with other torch releases (downloads them)
 	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_wheel.sh

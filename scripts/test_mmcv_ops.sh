@@ -60,5 +60,8 @@ if [[ ! -f $stamp || $(cat "$stamp") != "$built_from" ]]; then
 fi
 
 echo '==> Comparing torchvision and mmcv'
-UNIREPLKNET_REQUIRE_MMCV_OPS=1 PYTHONPATH=$PWD:$PWD/ops exec "$environment/bin/python" -m pytest \
+UNIREPLKNET_REQUIRE_MMCV_OPS=1 PYTHONPATH=$PWD:$PWD/ops "$environment/bin/python" -m pytest \
   tests/test_mmcv_ops.py "$@"
+
+echo "==> Swapping the backbone of models that need mmcv's compiled ops"
+exec "$environment/bin/python" scripts/swap_table.py --compiled-ops
