@@ -49,9 +49,9 @@ def test_private_names_stand_in_one_file():
     """And all that stand there are taken away below."""
     package = Path(torch_internals.__file__).parent
     private = re.compile(r'\b(?:torch(?:\.\w+)*|forward_ad)\._(?!_)\w*')
-    texts = {path.name: path.read_text(encoding='utf-8') for path in package.rglob('*.py')}
-    text = texts.pop('torch_internals.py')
-    assert {name: found for name in texts if (found := private.findall(texts[name]))} == {}
+    texts = {path: path.read_text(encoding='utf-8') for path in package.rglob('*.py')}
+    text = texts.pop(package / 'torch_internals.py')
+    assert {path: found for path in texts if (found := private.findall(texts[path]))} == {}
     looked_up = re.findall(r"(?:hasattr|getattr)\(\s*[\w.]+,\s*'(\w+)'", text)
     looked_up += re.findall(r'from torch\._[\w.]+ import (\w+)', text)
     assert sorted(looked_up) == sorted(PRIVATE)

@@ -83,6 +83,12 @@ def limit_reached(kernel_size: tuple[int, int], dilation: int) -> str | None:
     return None
 
 
+def empty_like_map(x: Tensor) -> Tensor:
+    """A new tensor of the shape, dtype and memory format of the map `x`, whatever its strides."""
+    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return torch.empty_like(x, memory_format=memory_format)
+
+
 def is_channels_last(x: Tensor) -> bool:
     """Whether the strides of (N, C, H, W) `x` rise in the order C, W, H, N, and it is not NCHW as well.
 

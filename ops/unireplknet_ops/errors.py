@@ -22,3 +22,9 @@ class OpUnavailableError(UserError, RuntimeError):
 
 class TuningTableError(UserError, ValueError):
     """A file that is no tuning table."""
+
+
+def demand(condition: bool, message: str) -> None:
+    """Raise a RuntimeError, as PyTorch's operators do, where a condition of an operator does not hold."""
+    if not condition:
+        raise RuntimeError(message)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unireplknet_ops.convolution_rules import (
     check_shapes,
-    is_channels_last,
+    empty_like_map,
     limit_reached,
     same_padding,
 )
@@ -66,11 +66,6 @@ def _check_limits(kernel_size: tuple[int, int], dilation: int) -> None:
         raise RuntimeError(f'{reason}; use F.conv2d')
 
 
-def _empty_like_map(x: Tensor) -> Tensor:
-    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return torch.empty_like(x, memory_format=memory_format)
-
-
 def _fake_forward(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1
 ) -> Tensor:
@@ -80,7 +75,7 @@ def _fake_forward(
     _check_same('weight', weight, 'x', x)
     if bias is not None:
         _check_same('bias', bias, 'x', x)
-    return _empty_like_map(x)
+    return empty_like_map(x)
 
 
 def _fake_backward_input(grad_output: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from unireplknet_ops.choice import DTYPES
-from unireplknet_ops.convolution_rules import is_channels_last
+from unireplknet_ops.convolution_rules import empty_like_map
 from unireplknet_ops.deferred import when_imported
 from unireplknet_ops.dilatedreparam import naive
-from unireplknet_ops.errors import ArgumentError
+from unireplknet_ops.errors import ArgumentError, demand
 from unireplknet_ops.torch_internals import without_autocast
 
 
@@ -77,29 +77,22 @@ def check_shapes(
 
 def _fake_forward(x, weights, dilations, scales, shifts, eps) -> tuple[Tensor, Tensor, Tensor]:
     check_shapes(x, weights, dilations, scales, shifts, eps)
-    torch._check(x.dtype in DTYPES, lambda: f'{x.dtype} is not supported: use float32')
+    demand(x.dtype in DTYPES, f'{x.dtype} is not supported: use float32')
     for tensor in (*weights, *scales, *shifts):
-        torch._check(
-            tensor.dtype == torch.float32, lambda: 'weights, scales and shifts must be float32'
-        )
+        demand(tensor.dtype == torch.float32, 'weights, scales and shifts must be float32')
     statistics = [x.new_empty((len(weights), x.shape[1]), dtype=torch.float32) for _ in range(2)]
-    return _empty_with_format_of(x), *statistics
+    return empty_like_map(x), *statistics
 
 
 def _fake_backward(
     grad_output, x, weights, dilations, scales, mean, var, eps
 ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
-    torch._check(
+    demand(
         grad_output.dtype == x.dtype,
-        lambda: f'grad_output has dtype {grad_output.dtype} but x has {x.dtype}',
+        f'grad_output has dtype {grad_output.dtype} but x has {x.dtype}',
     )
     vectors = [[torch.empty_like(scale) for scale in scales] for _ in range(2)]
-    return _empty_with_format_of(x), [torch.empty_like(weight) for weight in weights], *vectors
-
-
-def _empty_with_format_of(x: Tensor) -> Tensor:
-    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return torch.empty_like(x, memory_format=memory_format)
+    return empty_like_map(x), [torch.empty_like(weight) for weight in weights], *vectors
 
 
 # Derivatives.

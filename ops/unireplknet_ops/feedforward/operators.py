@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unireplknet_ops.choice import DTYPES
-from unireplknet_ops.convolution_rules import is_channels_last
+from unireplknet_ops.convolution_rules import empty_like_map
 from unireplknet_ops.deferred import when_imported
-from unireplknet_ops.errors import ArgumentError
+from unireplknet_ops.errors import ArgumentError, demand
 from unireplknet_ops.torch_internals import without_autocast
 
 
@@ -81,18 +81,15 @@ def _fake_feed_forward(
     check_shapes(
         x, input_scale, weight1, bias1, gamma, beta, weight2, output_scale, bias2, residual
     )
-    torch._check(x.dtype in DTYPES, lambda: f'{x.dtype} is not supported: use float32')
+    demand(x.dtype in DTYPES, f'{x.dtype} is not supported: use float32')
     for tensor in (weight1, weight2, residual):
-        torch._check(
+        demand(
             tensor is None or tensor.dtype == x.dtype,
-            lambda: f'x is {x.dtype}, but a weight or the residual is not',
+            f'x is {x.dtype}, but a weight or the residual is not',
         )
     for tensor in vectors:
-        torch._check(
-            tensor is None or tensor.dtype == torch.float32, lambda: 'vectors must be float32'
-        )
-    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return torch.empty_like(x, memory_format=memory_format)
+        demand(tensor is None or tensor.dtype == torch.float32, 'vectors must be float32')
+    return empty_like_map(x)
 
 
 def _autocast_kernel(
@@ -153,11 +150,9 @@ def native_gelu_grn(x: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor 
 
 def _fake_gelu_grn(x, bias, gamma, beta) -> tuple[Tensor, Tensor]:
     check_rows(x, bias, gamma, beta)
-    torch._check(x.dtype in DTYPES, lambda: f'{x.dtype} is not supported: use float32')
+    demand(x.dtype in DTYPES, f'{x.dtype} is not supported: use float32')
     for tensor in (bias, gamma, beta):
-        torch._check(
-            tensor is None or tensor.dtype == torch.float32, lambda: 'vectors must be float32'
-        )
+        demand(tensor is None or tensor.dtype == torch.float32, 'vectors must be float32')
     output = torch.empty_like(x, memory_format=torch.contiguous_format)
     return output, x.new_empty((x.shape[0], x.shape[-1]), dtype=torch.float32)
 
@@ -165,8 +160,8 @@ def _fake_gelu_grn(x, bias, gamma, beta) -> tuple[Tensor, Tensor]:
 def _fake_gelu_grn_backward(
     grad_output, x, bias, gamma, norm
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    torch._check(grad_output.shape == x.shape, lambda: 'grad_output must have the shape of x')
-    torch._check(grad_output.dtype == x.dtype, lambda: 'grad_output must have the dtype of x')
+    demand(grad_output.shape == x.shape, 'grad_output must have the shape of x')
+    demand(grad_output.dtype == x.dtype, 'grad_output must have the dtype of x')
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     return grad_x, *(torch.empty_like(gamma) for _ in range(3))
 
