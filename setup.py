@@ -77,7 +77,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['unireplknet_mm', 'unireplknet_mm.*']),
     cmdclass=dict(build_py=BuildWithConfigs),
-    install_requires=['torch>=2.10', 'torchvision', 'numpy', 'packaging', 'unireplknet-ops'],
+    install_requires=['torch>=2.10', 'torchvision', 'numpy', 'packaging', 'unireplknet-ops>=0.1.0'],
     extras_require={
         'demo': read_requirements('demo.txt'),
         'benchmark': read_requirements('benchmark.txt'),

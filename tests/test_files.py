@@ -111,8 +111,11 @@ def test_partial_files_are_removed_and_others_are_not(tmp_path):
         stale = partial.rename(partial.with_name(partial.name.replace('iter_1', 'iter_2')))
         partial.write_bytes(b'whole')
     (tmp_path / '.hidden').touch()
+    (tmp_path / '.notes.partial.txt').touch()
+    (tmp_path / '.demo.1.partial').mkdir()
+    kept = names(tmp_path)
     assert remove_partial_files(tmp_path) == [stale]
-    assert names(tmp_path) == ['.hidden', 'iter_1.pth']
+    assert names(tmp_path) == [name for name in kept if name != stale.name]
 
 
 def test_a_folder_is_created_and_left_empty(tmp_path):

@@ -77,7 +77,7 @@ def claim_work_dir(folder: Path) -> None:
         UserError: it cannot be created or written.
     """
     from unireplknet_mm.errors import ExistingFileError
-    from unireplknet_mm.files import create_folder
+    from unireplknet_mm.files import create_folder, write_text
 
     create_folder(folder, '--work-dir')
     marker = folder / MARKER
@@ -88,7 +88,7 @@ def claim_work_dir(folder: Path) -> None:
             f'{folder.resolve()} was not made by a demo and holds {some}; nothing is deleted.\n'
             'Choose a new or an empty folder with --work-dir, or empty this one yourself.'
         )
-    marker.write_text('tools/demo.py made this folder, and replaces its own files here.\n')
+    write_text(marker, 'tools/demo.py made this folder, and replaces its own files here.\n')
 
 
 def remove_earlier_results(folder: Path) -> None:
@@ -165,6 +165,8 @@ def draw_predictions(runner: 'Runner', samples: list[Any], out: Path) -> None:
     from matplotlib import pyplot
     from matplotlib.patches import Rectangle
 
+    from unireplknet_mm.files import replacing
+
     classes = runner.test_dataloader.dataset.metainfo['classes']
     colors = pyplot.get_cmap('tab10').colors
     columns = PICTURED_IMAGES // 2
@@ -201,13 +203,16 @@ def draw_predictions(runner: 'Runner', samples: list[Any], out: Path) -> None:
             found, found.masks.cpu().numpy(), found.scores.cpu().numpy(),
         )  # fmt: skip
     figure.tight_layout()
-    figure.savefig(out, dpi=160)
+    with replacing(out, keep_extension=True) as partial:
+        figure.savefig(partial, dpi=160)
     pyplot.close(figure)
 
 
 def draw_curve(scalars: Path, iterations_per_epoch: int, out: Path) -> None:
     """Loss of every logged iteration and AP of every validation over epochs."""
     from matplotlib import pyplot
+
+    from unireplknet_mm.files import replacing
 
     entries = [json.loads(line) for line in scalars.read_text(encoding='utf-8').splitlines()]
     training = [entry for entry in entries if 'loss' in entry]
@@ -224,7 +229,8 @@ def draw_curve(scalars: Path, iterations_per_epoch: int, out: Path) -> None:
     lines = [*loss_axis.get_lines(), *ap_axis.get_lines()]
     figure.legend(lines, [line.get_label() for line in lines], loc='upper center', ncol=len(lines))
     figure.tight_layout(rect=(0, 0, 1, 0.93))
-    figure.savefig(out, dpi=130)
+    with replacing(out, keep_extension=True) as partial:
+        figure.savefig(partial, dpi=130)
     pyplot.close(figure)
 
 
@@ -242,6 +248,7 @@ def demo(args: argparse.Namespace) -> None:
 
     matplotlib.use('Agg')
     from unireplknet_mm import launch
+    from unireplknet_mm.files import write_text
     from unireplknet_mm.models.whole_model import switch_to_deploy
 
     start = time.time()
@@ -284,7 +291,7 @@ def demo(args: argparse.Namespace) -> None:
     scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
     draw_curve(scalars, len(runner.train_dataloader), work_dir / 'curve.png')
     summary = summarize(trained, folded)
-    (work_dir / 'summary.md').write_text(summary, encoding='utf-8')
+    write_text(work_dir / 'summary.md', summary)
     announce(f'Done in {(time.time() - start) / 60:.1f} minutes; see {work_dir}/\n\n{summary}')
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from unireplknet_mm.errors import FileError, UserError
 
 PARTIAL = '.partial'
+PARTIAL_NAME = re.compile(rf'\..+\.\d+{re.escape(PARTIAL)}(\.\w+)?')
 # The disk is full, the user's quota is, the file is larger than the process may write.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -147,7 +149,11 @@ def write_text(path: str | Path, text: str) -> None:
 
 def remove_partial_files(folder: str | Path) -> list[Path]:
     """Remove what `replacing` left in `folder` when its process was killed; return what it was."""
-    partial_files = sorted(Path(folder).glob(f'.*{PARTIAL}*'))
+    partial_files = [
+        path
+        for path in sorted(Path(folder).glob(f'.*{PARTIAL}*'))
+        if PARTIAL_NAME.fullmatch(path.name) and path.is_file()
+    ]
     for partial in partial_files:
         partial.unlink(missing_ok=True)
     return partial_files

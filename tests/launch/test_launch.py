@@ -1,5 +1,7 @@
 """From a config file to a runner: what `launch` changes in a config. Its errors: tests/tools."""
 
+import errno
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from mmengine.config import Config
 
 from unireplknet_mm import launch
 from unireplknet_mm.configuration import find_dicts
+from unireplknet_mm.files import NoSpaceError
 from unireplknet_mm.launch import arguments, device
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -149,3 +152,15 @@ def test_a_missing_config_in_a_large_folder_is_not_searched_for(monkeypatch, tmp
         launch.load_config('/nope.py')
     with pytest.raises(launch.UserError, match='is a folder'):
         launch.load_config(tmp_path)
+
+
+def test_a_config_that_a_full_disk_keeps_from_being_read(monkeypatch):
+    """MMEngine reads a copy in the folder of temporary files."""
+
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(Config, 'fromfile', fail)
+    with pytest.raises(NoSpaceError) as info:
+        launch.load_config(DET)
+    assert str(info.value).startswith(f'{tempfile.gettempdir()} cannot be written: ')

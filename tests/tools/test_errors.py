@@ -425,11 +425,14 @@ def test_misspelt_type_without_a_runner(call, empty_folder):
 
 
 def test_the_same_exceptions_of_a_program_keep_their_traceback():
-    cfg = Config(dict(model=dict(type='UniRepLKNet', arch='a')))
+    cfg = Config(dict(model=dict(type='UniRepLKNet', arch='a', note='ResNet')))
     for problem in (
         KeyError('ResNet is not in the mmengine::model registry. Please check'),
         TypeError("UniRepLKNet.__init__() got an unexpected keyword argument 'x'"),
         TypeError("load() got an unexpected keyword argument 'arch'"),
+        TypeError(
+            "UniRepLKNet.__init__() got an unexpected keyword argument 'arch'"
+        ),  # it takes one
         KeyError('x'),
         TypeError('x'),
     ):

@@ -5,6 +5,7 @@ import difflib
 import inspect
 import logging
 import os
+import tempfile
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -14,6 +15,7 @@ from mmengine.runner import Runner
 
 from unireplknet_mm.configuration import type_name
 from unireplknet_mm.errors import UserError
+from unireplknet_mm.files import NO_SPACE, no_space_error
 from unireplknet_mm.launch.mistakes import did_you_mean
 from unireplknet_mm.launch.preflight import check_checkpoint
 from unireplknet_mm.weights.reading import read_meta
@@ -43,6 +45,8 @@ def load_config(path: str | Path, options: dict | list[str] | None = None) -> Co
         raise
     except Exception as error:  # a config is a program of the user's, and so is what it raises
         reason = error.__cause__ or error
+        if isinstance(reason, OSError) and reason.errno in NO_SPACE:  # MMEngine reads a copy of it
+            raise no_space_error(reason, tempfile.gettempdir()) from error
         summary = str(reason).strip().partition('\n')[0]
         raise UserError(
             f'config {path} cannot be read: {type(reason).__name__}: {summary}'

@@ -16,6 +16,8 @@ from unireplknet_mm.errors import UserError
 
 UNKNOWN_TYPE = re.compile(r'([\w.]+) is not in the (?:[\w-]+::)?([\w ]+?) registry')
 UNKNOWN_ARGUMENT = re.compile(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'")
+# The keys of a config under which a registered name stands.
+NAMING_KEYS = ('type', 'constructor', 'runner_type')
 # The toolboxes' constructors for layer-wise learning rates, each for a few networks of its own.
 LAYER_DECAY_CONSTRUCTORS = (
     'LearningRateDecayOptimizerConstructor',
@@ -66,7 +68,7 @@ def _explain_type(problem: str, cfg: Config) -> str | None:
     if match is None:
         return None
     name, kind = match.groups()
-    if not any(value == name for config in find_dicts(cfg) for value in config.values()):
+    if not any(config.get(key) == name for config in find_dicts(cfg) for key in NAMING_KEYS):
         return None
     bare = name.rpartition('.')[2]
     known = {key for registry in _registries(kind) for key in registry.module_dict}
@@ -87,8 +89,11 @@ def _explain_argument(problem: str, cfg: Config) -> str | None:
             continue
         for built in _registered(config):
             family = built.__mro__ if inspect.isclass(built) else (built,)
+            known = _arguments(family)
+            if argument in known:  # the class takes it: the call that failed is another one
+                continue
             if owner in [getattr(member, '__name__', None) for member in family]:
-                hint = did_you_mean(argument, _arguments(family))
+                hint = did_you_mean(argument, known)
                 return (
                     f'{type_name(config)} takes no argument {argument}, which the config gives it.'
                     f'{hint}'

@@ -87,6 +87,11 @@ def _without_type(cfg: dict) -> dict:
     return {key: value for key, value in cfg.items() if key != 'type'}
 
 
+# Torch does not promise where it keeps them, of a module and of all: where they are gone, every module counts
+# as touched, which is slower and right.
+HOOKS = ('forward_hooks', 'forward_pre_hooks', 'backward_hooks', 'backward_pre_hooks')
+
+
 def is_untouched(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether a module does what its type says: it is of one of these very types, and nobody hooked into it.
 
@@ -95,15 +100,9 @@ def is_untouched(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """
     return (
         type(module) in kinds
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and not module._backward_hooks
-        and not module._backward_pre_hooks
         and 'forward' not in module.__dict__
-        and not torch_module._global_forward_hooks
-        and not torch_module._global_forward_pre_hooks
-        and not torch_module._global_backward_hooks
-        and not torch_module._global_backward_pre_hooks
+        and not any(getattr(module, f'_{hooks}', True) for hooks in HOOKS)
+        and not any(getattr(torch_module, f'_global_{hooks}', True) for hooks in HOOKS)
     )
 
 
