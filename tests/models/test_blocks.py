@@ -11,7 +11,7 @@ from helpers import randomise, relative_error
 from torch import nn
 from torch.autograd.profiler import profile
 
-from unireplknet_mm.models.blocks import UniRepLKNetBlock
+from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
 from unireplknet_mm.models.layers import is_untouched
 from unireplknet_ops import is_available
 
@@ -441,3 +441,15 @@ def test_threads_may_share_a_block(monkeypatch):
         sys.setswitchinterval(interval)
     assert all(parameter is parameters[name] for name, parameter in block.named_parameters())
     assert all(torch.equal(output, expected) for output in outputs)
+
+
+def test_layer_norm_keeps_the_memory_format():
+    norm, x = LayerNorm2d(4), torch.randn(2, 4, 6, 8)
+    expected = norm(x)
+    assert expected.is_contiguous()
+    channels_last = norm(x.to(memory_format=torch.channels_last))
+    assert channels_last.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(channels_last, expected)
+    part = norm(x[..., :5])  # neither
+    assert part.is_contiguous()
+    torch.testing.assert_close(part, expected[..., :5])

@@ -113,11 +113,12 @@ MINIMUM_POSITIONS_TO_MERGE = 98
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of an NCHW map (`data_format='channels_first'` in ConvNeXt).
 
-    The output has the memory format of the input.
+    The output has the memory format of the input, NCHW where that has neither.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        is_channels_first = x.is_contiguous()
+        is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        is_channels_first = x.is_contiguous() or not is_channels_last
         x = x.permute(0, 2, 3, 1)  # [N, H, W, C]
         x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         x = x.permute(0, 3, 1, 2)
