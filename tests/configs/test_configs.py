@@ -170,6 +170,13 @@ def test_every_name_in_the_config_is_registered(cfg):
     assert [name for registry, name in wanted if not is_registered(registry, name)] == []
 
 
+def test_custom_keys_are_in_names_of_parameters(cfg, model):
+    paramwise = cfg.optim_wrapper.get('paramwise_cfg', {})
+    names = [name for name, _ in model.named_parameters()]
+    for key in paramwise.get('custom_keys', ()):
+        assert any(key in name for name in names), key
+
+
 def test_test_time_augmentation_builds(cfg):
     if 'tta_pipeline' not in cfg:
         assert 'tta_model' not in cfg

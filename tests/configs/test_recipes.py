@@ -237,6 +237,35 @@ def test_mask_rcnn_is_cascade_but_for_the_heads_and_the_schedule(arch):
     assert resize.scale == (1333, 800)
 
 
+# config: drop path, layer decay, learning rate, images a step, length, gradients' norm; all of them with T
+OTHERS = {
+    'det/rtmdet_unireplknet_t_100e': (0.3, 0.8, 1e-3, 128, 100, None),
+    'det/dino_unireplknet_t_12e': (0.2, 0.8, 1e-4, 16, 12, 0.1),
+    'det/mask2former_unireplknet_t_50e': (0.3, 0.8, 1e-4, 16, 50, 0.01),
+    'seg/mask2former_unireplknet_t_160k': (0.2, 0.9, 1e-4, 16, 160000, 0.01),
+}
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_todays_detectors_and_segmenters(name):
+    cfg = load(f'{name}.py')
+    drop_path, decay_rate, rate, batch, length, norm = OTHERS[name]
+    backbone = cfg.model.backbone
+    assert (backbone.arch, backbone.init_cfg.checkpoint) == ('t', 'unireplknet_t_in1k')
+    assert (backbone.drop_path_rate, backbone.with_cp) == (drop_path, True)
+    assert cfg.optim_wrapper.paramwise_cfg.decay_rate == decay_rate
+    assert cfg.optim_wrapper.constructor == 'LayerDecayOptimWrapperConstructor'
+    assert cfg.optim_wrapper.optimizer.lr == rate
+    clipping = cfg.optim_wrapper.get('clip_grad')
+    assert (clipping.max_norm if clipping else None) == norm
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=batch)
+    gpus = 4 if 'rtmdet' in name else GPUS
+    assert cfg.train_dataloader.batch_size * gpus == batch
+    assert cfg.train_cfg.get('max_epochs', cfg.train_cfg.get('max_iters')) == length
+    docstring = (ROOT / 'configs' / f'{name}.py').read_text().split('"""')[1]
+    assert f'configs/{name}.py {gpus}\n' in docstring
+
+
 @pytest.mark.parametrize('arch', PRETRAINING)
 def test_pretraining(arch):
     cfg = pretraining(arch)

@@ -10,7 +10,12 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
     clip_grad=dict(max_norm=0.01, norm_type=2),
     constructor='LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(num_layers=12),
+    paramwise_cfg=dict(
+        num_layers=12,
+        custom_keys={
+            name: dict(decay_mult=0.0) for name in ('query_embed', 'query_feat', 'level_embed')
+        },
+    ),
 )
 param_scheduler = [dict(type='MultiStepLR', by_epoch=True, begin=0, milestones=[44, 48], gamma=0.1)]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=50, val_interval=1)
