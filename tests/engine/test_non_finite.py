@@ -327,7 +327,7 @@ def test_all_configs_of_the_suite_have_the_hook():
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize('size', [(384, 128), (128, 384), (97, 33), (31, 9), (416, 65)], ids=str)
+@pytest.mark.parametrize('size', [(384, 128), (128, 384), (97, 33), (33, 17), (416, 65)], ids=str)
 def test_odd_sizes_give_finite_outputs_and_gradients(size, dtype):
     """384x128 is what users of other implementations reported NaN for."""
     torch.manual_seed(0)
