@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import SMALL_ARCH
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from torch import nn
 
 from unireplknet_mm.errors import ExistingFileError
@@ -184,6 +185,14 @@ def test_missing_compiled_op_is_an_obstacle(original, monkeypatch):
     monkeypatch.setattr(trial.MODELS, 'build', build)
     result = trial.try_model(original(RETINANET)._cfg_dict)
     assert result.obstacle == "it needs mmcv's compiled op deform_conv_forward"
+
+
+def test_losses_are_told_that_a_training_begins_for_the_time_of_the_trial():
+    hub = MessageHub.get_current_instance()
+    hub.pop_info('epoch')
+    with trial._first_epoch():
+        assert hub.get_info('epoch') == hub.get_info('iter') == 0
+    assert hub.get_info('epoch') is None
 
 
 def test_trial_leaves_the_random_numbers_and_the_config_alone(original):

@@ -1,10 +1,13 @@
 """Whether a swapped config works: its model is built, predicts, and has a loss with finite gradients."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import ConfigDict
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
@@ -63,6 +66,7 @@ def try_model(config: ConfigDict) -> Trial:
         with (
             DefaultScope.overwrite_default_scope(scope),
             torch.random.fork_rng(devices=[]),
+            _first_epoch(),
         ):
             torch.manual_seed(0)
             model = revert_sync_batchnorm(MODELS.build(config['model']))
@@ -128,6 +132,20 @@ def _fill_zeros(model: nn.Module) -> None:
     for name, param in model.named_parameters():
         if param.dim() > 1 and not name.startswith('backbone.') and not param.any():
             nn.init.normal_(param, std=0.01)
+
+
+@contextmanager
+def _first_epoch() -> Iterator[None]:
+    """What MMEngine's runner tells losses that change over the training, such as TOOD's."""
+    hub = MessageHub.get_current_instance()
+    told = [key for key in ('epoch', 'iter') if hub.get_info(key) is None]
+    for key in told:
+        hub.update_info(key, 0)
+    try:
+        yield
+    finally:
+        for key in told:
+            hub.pop_info(key)
 
 
 def _train_once(model: nn.Module, batch: dict[str, Any]) -> float:
