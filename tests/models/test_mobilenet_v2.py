@@ -163,3 +163,13 @@ def test_arguments_that_cannot_be_are_named(kwargs, message):
     with pytest.raises(ArgumentError) as info:
         LargeKernelMobileNetV2(**kwargs)
     assert str(info.value) == message
+
+
+def test_folded_weights_and_others_do_not_mix():
+    trained, folded = LargeKernelMobileNetV2(**SMALL), LargeKernelMobileNetV2(**SMALL, deploy=True)
+    with pytest.raises(UserError, match=r're-parameterized .* build it with deploy=True'):
+        trained.load_state_dict(folded.state_dict(), strict=False)
+    with pytest.raises(
+        UserError, match='in the training form and the backbone was built with deploy'
+    ):
+        nn.Sequential(folded).load_state_dict(nn.Sequential(trained).state_dict(), strict=False)

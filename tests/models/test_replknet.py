@@ -7,7 +7,7 @@ import torch
 from helpers import randomise, relative_error, save
 from torch import nn
 
-from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.errors import ArgumentError, UserError
 from unireplknet_mm.models import FoldableRepLKNet
 
 SMALL = dict(channels=(4, 6, 8, 10), depths=(1, 2, 1, 1), kernel_sizes=(3, 7, 13, 5))
@@ -78,3 +78,13 @@ def test_arguments_that_cannot_be_are_named(kwargs, message):
     with pytest.raises(ArgumentError) as info:
         FoldableRepLKNet(**SMALL | kwargs)
     assert str(info.value) == message
+
+
+def test_folded_weights_and_others_do_not_mix():
+    trained, folded = FoldableRepLKNet(**SMALL), FoldableRepLKNet(**SMALL, deploy=True)
+    with pytest.raises(UserError, match=r're-parameterized .* build it with deploy=True'):
+        trained.load_state_dict(folded.state_dict(), strict=False)
+    with pytest.raises(
+        UserError, match='in the training form and the backbone was built with deploy'
+    ):
+        nn.Sequential(folded).load_state_dict(nn.Sequential(trained).state_dict(), strict=False)

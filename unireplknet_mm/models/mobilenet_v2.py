@@ -17,7 +17,7 @@ from unireplknet_mm.configuration import pretrained_weights
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models.convolution_unit import ConvolutionUnit
 from unireplknet_mm.models.layers import DropPath
-from unireplknet_mm.models.state_dict import load_classifier_backbone
+from unireplknet_mm.models.state_dict import load_classifier_backbone, refuse_other_units
 
 # Of each of the seven layers: expansion, channels and number of blocks (Table 2 of arXiv 1801.04381).
 LAYERS = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
@@ -173,6 +173,7 @@ class LargeKernelMobileNetV2(BaseModule):
             self.conv2 = ConvolutionUnit(channels, last, 1, **common)
             all_channels.append(last)
         self.out_channels = [all_channels[i] for i in self.out_indices]
+        self.register_load_state_dict_pre_hook(refuse_other_units)
         self.freeze_stages()
 
     def layers(self) -> list[nn.Module]:

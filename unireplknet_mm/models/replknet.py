@@ -18,7 +18,7 @@ from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models.blocks import build_batch_norm
 from unireplknet_mm.models.convolution_unit import ConvolutionUnit
 from unireplknet_mm.models.layers import DropPath
-from unireplknet_mm.models.state_dict import load_classifier_backbone
+from unireplknet_mm.models.state_dict import load_classifier_backbone, refuse_other_units
 
 NUM_STAGES = 4
 
@@ -149,6 +149,7 @@ class FoldableRepLKNet(BaseModule):
                 blocks += [block, ConvFFN(wide, rate, **common)]
             self.stages.append(nn.Sequential(*blocks))
         self.norm = build_batch_norm(norm_cfg, channels[-1]) if has_final_norm else nn.Identity()
+        self.register_load_state_dict_pre_hook(refuse_other_units)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) -> a tuple of (N, C_i, H/s, W/s), s = 4, 8, 16, 32, rounded up."""

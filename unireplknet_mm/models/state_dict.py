@@ -154,9 +154,20 @@ def refuse_other_structure(
         CheckpointError: the two forms differ.
     """
     names = [name[len(prefix) :] for name in state_dict if name.startswith(f'{prefix}stages.')]
-    if not names:
-        return
-    is_deploy = is_deploy_form(names)
+    if names:
+        _refuse_other_form(backbone, is_deploy_form(names))
+
+
+def refuse_other_units(
+    backbone: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
+) -> None:
+    """`refuse_other_structure` for networks of `ConvolutionUnit`s: folded ones have a bias."""
+    names = [name for name in state_dict if name.startswith(prefix)]
+    if any(name.endswith('conv.weight') for name in names):
+        _refuse_other_form(backbone, any(name.endswith('conv.bias') for name in names))
+
+
+def _refuse_other_form(backbone: nn.Module, is_deploy: bool) -> None:
     if is_deploy and not backbone.deploy:
         raise CheckpointError(
             'the weights are re-parameterized (deploy form) and the backbone is in its training form: '
