@@ -293,7 +293,11 @@ def test_a_step_is_that_of_the_modules(shape, kwargs, training, memory_format, m
     # whose terms cancel.
     slack = 2e-4 if training else 2e-6
     for joined, plain in steps_of(block, x, monkeypatch):
-        assert joined.dtype == plain.dtype and joined.stride() == plain.stride()
+        assert joined.dtype == plain.dtype
+        # Strides of dimensions of size 1 depend on PyTorch's number of threads.
+        assert joined.stride() == plain.stride() or (
+            joined.is_contiguous() and plain.is_contiguous()
+        )
         assert (joined - plain).norm() <= 1e-5 * plain.norm() + slack
 
 

@@ -76,7 +76,7 @@ def raises():
 def test_config_does_not_exist(call, tool, nothing_left):
     more = dict(test=['x.pth'], reparameterize=['x.pth', 'y.pth']).get(tool, [])
     path = ROOT / 'configs' / 'det' / 'cascade_unireplknet_s_4x.py'
-    close = [path.with_name(f'cascade_unireplknet_{arch}_3x.py') for arch in ('s', 't', 'l')]
+    close = [path.with_name(f'cascade_unireplknet_{arch}_3x.py') for arch in ('s', 't', 'p')]
     assert error_of(call(tool, path, *more, status=1)) == (
         f'config {path} does not exist.\n'
         f'Did you mean {" or ".join(shorter(file) for file in close)}?'

@@ -117,8 +117,7 @@ class LayerNorm2d(nn.LayerNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        is_channels_first = x.is_contiguous() or not is_channels_last
+        is_channels_first = x.is_contiguous() or x.stride(1) != 1
         x = x.permute(0, 2, 3, 1)  # [N, H, W, C]
         x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         x = x.permute(0, 3, 1, 2)
