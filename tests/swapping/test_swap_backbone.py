@@ -123,6 +123,19 @@ def test_model_that_fails_leaves_no_file(swap, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_only_the_original_lacks_excuses_no_failure(swap, tmp_path, monkeypatch):
+    def fail(config):
+        if config['model']['backbone']['type'] == 'UniRepLKNet':
+            raise trial.TrialError('3 parameters of the backbone get no gradient: norm0.weight')
+        return trial.Trial(None, "it needs mmcv's compiled op modulated_deform_conv_forward")
+
+    monkeypatch.setattr('unireplknet_mm.swapping.try_model', fail)
+    monkeypatch.setattr(trial, 'try_model', fail)
+    with pytest.raises(SwapError, match='does not work, TrialError: 3 parameters'):
+        swap(RETINANET)
+    assert not list(tmp_path.iterdir())
+
+
 def test_model_that_cannot_be_tried_here_is_written_and_says_so(swap, monkeypatch):
     def fail(config):
         raise OSError('we are offline: no tokenizer')

@@ -121,7 +121,7 @@ def try_swap(swap: Swap, original: Config) -> Trial:
     """Run the model of a swap on random images, as `trial.py` says.
 
     Raises:
-        SwapError: it does not work, and that of the original would.
+        SwapError: it does not work, and that of the original does not fail in the same way.
     """
     try:
         return try_model(swap.config)

@@ -86,14 +86,16 @@ def try_model(config: ConfigDict) -> Trial:
 
 
 def same_obstacle(original: ConfigDict, error: Exception) -> Trial | None:
-    """Where the swapped model failed: whether the original cannot be tried either, for the same reason."""
+    """Where the swapped model failed: whether the original fails here in the same way.
+
+    An op or package that only the original lacks says nothing about the swapped model, which came past it.
+    """
     try:
-        trial = try_model(original)
+        try_model(original)
     except Exception as other:
-        if summarise(other) != summarise(error):
-            return None
-        return Trial(None, f'the original does not work here either: {summarise(error)}')
-    return trial if trial.obstacle else None
+        if summarise(other) == summarise(error):
+            return Trial(None, f'the original does not work here either: {summarise(error)}')
+    return None
 
 
 def _small(config: ConfigDict) -> ConfigDict:
