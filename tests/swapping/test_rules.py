@@ -97,6 +97,14 @@ def test_fill_colours_of_a_classifier_follow_in_the_order_of_the_image(plan):
     }
 
 
+def test_deviation_that_equals_the_mean_stays_a_deviation(plan):
+    swap = plan('mmpretrain::van/van-tiny_8xb128_in1k.py')  # 127.5 for both
+    erasing = transforms(swap.config, 'RandomErasing')
+    assert erasing
+    for part in erasing:
+        assert list(part['fill_color']) == MEAN[::-1] and list(part['fill_std']) == STD[::-1]
+
+
 def half_grey(config):
     """Other numbers than ImageNet's, wherever the config has them."""
     from unireplknet_mm.configuration import find_dicts

@@ -16,7 +16,8 @@ ORDERS = dict(det='bgr_to_rgb', seg='bgr_to_rgb', cls='to_rgb')  # the name of t
 PREPROCESSORS = ('DataPreprocessor', 'DataPreProcessor')
 WHY = 'as the published weights were trained'
 # Arguments of transforms that hold one colour, in the order of the image, which is loaded as BGR.
-COLOURS = ('pad_val', 'fill_color', 'fill_std', 'fill_val', 'img_fill_val', 'border_value')
+COLOURS = ('pad_val', 'fill_color', 'fill_val', 'img_fill_val', 'border_value')
+DEVIATIONS = ('fill_std',)  # of noise around the colour
 
 
 def adapt_normalization(swap: Swap) -> None:
@@ -89,11 +90,11 @@ def _adapt_transform(
         if 'std' in transform and (is_normalize or _equal(transform['std'], old_std)):
             swap.set(at, transform, 'std', list(STD), why)
         swap.set(at, transform, 'to_rgb', True, why)
-    for old, new in ((old_mean, MEAN), (old_std, STD)):
+    for keys, old, new in ((COLOURS, old_mean, MEAN), (DEVIATIONS, old_std, STD)):
         if old is None or set(old) in ({0}, {1}):  # black, or no scale, on purpose
             continue
         old_bgr = list(old)[::-1] if is_rgb else list(old)
-        for key in COLOURS:
+        for key in keys:
             colour = transform.get(key)
             if not isinstance(colour, list | tuple) or len(colour) != len(new):
                 continue
