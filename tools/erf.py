@@ -76,7 +76,7 @@ def measure(args: argparse.Namespace) -> int:
 
     from unireplknet_mm import launch
     from unireplknet_mm.files import replacing, write_text
-    from unireplknet_mm.measuring import erf, last_maps
+    from unireplknet_mm.measuring import catalogue, erf, last_maps
     from unireplknet_mm.measuring.benchmark import Progress
 
     for name in ('out', 'table', 'scores'):
@@ -84,6 +84,12 @@ def measure(args: argparse.Namespace) -> int:
             launch.create_folder(path.absolute().parent, f'--{name}')
     if args.out:
         erf.check_picture(args.out)
+    if len(set(args.models)) < len(args.models):
+        raise launch.UserError('a MODEL is named twice: name each once, or with other weights.')
+    for text in args.models:
+        name = text.partition('=')[0]
+        if not name.endswith('.py'):
+            catalogue.find_model(name)  # a misspelt one ends the run before the first is measured
     files = last_maps.find_images(args.images, args.num_images) if args.images else None
     device = launch.choose_device(args.device)
     progress, fields, status = Progress(sys.stderr), [], 0
@@ -131,7 +137,8 @@ def field_of(
         return last_maps.read_images(files, args.size, normalization, device)
 
     count = args.num_images if files is None else len(files)
-    label = f'{Path(name).stem if name.endswith(".py") else name}{"" if weights else ", random weights"}'
+    of_weights = {'': ', random weights', 'pretrained': ''}.get(weights, f', {Path(weights).name}')
+    label = (Path(name).stem if name.endswith('.py') else name) + of_weights
     return erf.measure_field(
         label, last_map, images(), lambda done: progress(f'{name}: image {done} of {count}')
     )

@@ -60,6 +60,7 @@ def train(args: argparse.Namespace) -> None:
         launch.check_content(cfg, cfg.load_from)
     launch.check_schedule(cfg)
     launch.make_resumable(cfg)
+    launch.watch_losses(cfg)
     launch.create_work_dir(cfg)
     # Read now: the training may remove that checkpoint.
     first_iteration = launch.resumed_iteration(cfg) if args.demo_data else 0

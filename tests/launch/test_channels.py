@@ -118,6 +118,20 @@ def mask_former(in_channels=WIDTHS) -> nn.Module:
             'Set in_channels=[8, 16, 24, 32] of model.neck.',
         ),
         (
+            lambda: detector(
+                backbone=BACKBONE | dict(out_indices=(1, 2, 3)),
+                neck=dict(
+                    type='YOLOV3Neck',
+                    num_scales=3,
+                    in_channels=[1024, 512, 256],
+                    out_channels=[8, 8, 8],
+                ),
+            ),
+            'model.neck (YOLOV3Neck) takes 3 maps of 1024, 512, 256 channels, but model.backbone '
+            '(UniRepLKNet) gives 3 maps of 16, 24, 32 channels.\n'
+            'Set in_channels=[32, 24, 16] of model.neck.',
+        ),
+        (
             lambda: detector(backbone=BACKBONE | dict(out_indices=(1, 2, 3))),
             'model.neck (FPN) takes 4 maps of 8, 16, 24, 32 channels, but model.backbone (UniRepLKNet) '
             'gives 3 maps of 16, 24, 32 channels.\n'

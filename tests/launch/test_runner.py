@@ -137,3 +137,18 @@ print(gloo_threads())
         text=True,
     )
     assert done.stdout.split() == ['True', '0'], done.stderr
+
+
+def test_losses_are_watched_once_in_any_config_unless_it_says_no():
+    def hooks_of(**config):
+        cfg = Config(config)
+        launch.watch_losses(cfg)
+        return cfg.get('custom_hooks')
+
+    ours = dict(type='NonFiniteLossHook')
+    assert hooks_of() == [ours]
+    assert hooks_of(custom_hooks=[dict(type='EMAHook')]) == [dict(type='EMAHook'), ours]
+    assert hooks_of(custom_hooks=[ours]) == [ours]
+    assert hooks_of(default_hooks=dict(non_finite_loss=ours)) is None
+    assert hooks_of(default_hooks=dict(non_finite_loss=None)) is None
+    assert hooks_of(runner_type='FlexibleRunner') is None

@@ -45,7 +45,7 @@ def test_weights_images_and_linear_scores(call, tmp_path):
     table = call('erf', f'{SMALL}={checkpoint}', SMALL, *options)
     trained, random = (line.split(' | ') for line in table.splitlines()[-2:])
     assert 'of scores' in table
-    assert trained[0] == '| cls_small' and random[0] == '| cls_small, random weights'
+    assert trained[0] == '| cls_small, weights.pth' and random[0] == '| cls_small, random weights'
     assert trained[3] == random[3] == '1'  # there is one image
     assert trained[4:] != random[4:]
 
@@ -57,6 +57,8 @@ def test_weights_images_and_linear_scores(call, tmp_path):
         (['unireplknet_a=pretrained'], 'unireplknet_a has no weights by itself'),
         ([f'{SMALL}=pretrained'], 'names no weights to start from: give a file after the ='),
         ([f'{SMALL}=nowhere.pth'], 'nowhere.pth does not exist'),
+        ([SMALL, 'unireplknet_tt'], 'Did you mean unireplknet_t'),
+        ([SMALL, SMALL], 'a MODEL is named twice'),
         ([SMALL, '--images', 'nowhere'], 'nowhere, which --images names, does not exist'),
         ([SMALL, '--device', 'cuda'], 'torch sees none'),
         ([SMALL, '--out', 'erf.txt'], 'erf.txt: matplotlib writes no such files'),
@@ -82,6 +84,6 @@ def test_control_c_reports_what_there_is(call, monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(erf, 'contribution_scores', interrupted)
     table = tmp_path / 'table.md'
-    call('erf', SMALL, SMALL, SMALL, *QUICK, '--table', table, status=130)
+    call('erf', SMALL, 'slak_t', 'unireplknet_a', *QUICK, '--table', table, status=130)
     rows = [line.split(' | ')[3] for line in table.read_text().splitlines()[4:]]
     assert rows == ['2', '1']

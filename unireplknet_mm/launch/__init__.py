@@ -36,6 +36,7 @@ from unireplknet_mm.launch.runner import (
     make_resumable,
     test,
     train,
+    watch_losses,
 )
 
 __all__ = [
@@ -69,4 +70,5 @@ __all__ = [
     'test',
     'train',
     'use_demo_data',
+    'watch_losses',
 ]

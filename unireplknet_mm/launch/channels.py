@@ -220,6 +220,9 @@ def _explain(
     if isinstance(declared, int) and len(set(given)) == 1:
         declared, is_list, given, wanted = [declared], True, given[:1], given[0]
     if is_list and list(declared) != list(given):
+        descends = len(declared) > 1 and list(declared) == sorted(declared, reverse=True)
+        if descends and list(declared) != list(given)[::-1]:
+            wanted = wanted[::-1]  # the deepest map first, as YOLOv3's neck has it
         return (
             f'{described} takes {_maps(declared)}, but {_described(supplier)} gives {_maps(given)}.\n'
             f'Set in_channels={wanted} of {name}'

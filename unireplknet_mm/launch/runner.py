@@ -80,10 +80,22 @@ def make_resumable(cfg: Config) -> None:
         add_hook(cfg, 'PendingGradientsHook')
 
 
+def watch_losses(cfg: Config) -> None:
+    """Let the first NaN or infinite loss end a training, of configs that know nothing of that hook too.
+
+    `default_hooks.non_finite_loss=None` leaves it out; so do runners other than MMEngine's `Runner`, which
+    compute gradients in ways of their own.
+    """
+    is_left_out = (cfg.get('default_hooks') or {}).get('non_finite_loss', True) is None
+    if not is_left_out and cfg.get('runner_type', 'Runner') == 'Runner':
+        add_hook(cfg, 'NonFiniteLossHook')
+
+
 def add_hook(cfg: Config, name: str) -> None:
-    """Add a hook without arguments to the config's `custom_hooks`, unless it is there."""
+    """Add a hook without arguments to the config's `custom_hooks`, unless it is there or a default one."""
     hooks = list(cfg.get('custom_hooks') or [])
-    if all(type_name(hook) != name for hook in hooks):
+    default_hooks = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
+    if all(type_name(hook) != name for hook in [*hooks, *default_hooks]):
         cfg.custom_hooks = [*hooks, dict(type=name)]
 
 
