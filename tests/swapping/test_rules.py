@@ -1,7 +1,10 @@
 """Each rule on published configs: what it changes, what it reports, what it leaves alone."""
 
 import pytest
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
 from published_configs import REFUSED
+from torch import nn
 
 from unireplknet_mm.models.architecture import ARCHITECTURES
 from unireplknet_mm.swapping import SwapError
@@ -318,6 +321,81 @@ def test_adamw_stays_and_loses_settings_for_parameters_that_are_gone(plan):
     assert {'backbone', 'query_embed'} <= set(keys)
 
 
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',  # norms exempted by a name
+        'mmdet::mask2former/mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco.py',  # by names in the backbone
+        'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',  # by their kind
+        'mmdet::detr/detr_r50_8xb2-150e_coco.py',  # not at all
+    ],
+)
+def test_norms_and_scales_are_not_decayed_by_the_original_adamw(plan, reported, name):
+    swap = plan(name)
+    wrapper = swap.config['optim_wrapper']
+    assert 'LayerDecayOptimWrapperConstructor' in reported(swap)['optim_wrapper.constructor']
+    # The backbone's parameters under their names in the model, without the rest of it.
+    model = nn.Module()
+    model.backbone = MODELS.build(swap.model['backbone'] | dict(norm_cfg=dict(type='BN')))
+    config = dict(type='OptimWrapper', optimizer=wrapper['optimizer'])
+    config |= {key: wrapper[key] for key in ('constructor', 'paramwise_cfg')}
+    groups = build_optim_wrapper(model, config).optimizer.param_groups
+    decays = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    rest = {n: p for n, p in model.named_parameters() if p.squeeze().dim() <= 1}
+    assert rest and not [n for n, p in rest.items() if decays[id(p)]]
+    full = wrapper['optimizer']['weight_decay']
+    assert all(decays[id(p)] == full for n, p in model.named_parameters() if n not in rest)
+
+
+def test_constructor_of_the_users_stays_and_is_named(plan):
+    edit = lambda config: config.optim_wrapper.update(constructor='Mine')  # noqa: E731
+    swap = plan('mmdet::detr/detr_r50_8xb2-150e_coco.py', edit=edit)
+    assert swap.config['optim_wrapper']['constructor'] == 'Mine'
+    assert any('Mine stays: see that it exempts' in text for text in swap.warnings)
+
+
+def test_settings_that_the_constructor_lacks_are_reported(plan):
+    def scale(config):
+        config.optim_wrapper.paramwise_cfg.update(dwconv_decay_mult=0.0, flat_decay_mult=0.5)
+
+    swap = plan('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', edit=scale)
+    dropped = [c.what for c in swap.changes if c.place == 'optim_wrapper.paramwise_cfg']
+    assert dropped == ['bias_lr_mult=2 dropped', 'dwconv_decay_mult=0 dropped']
+    assert swap.config['optim_wrapper']['paramwise_cfg'] == dict(
+        decay_rate=1.0, flat_decay_mult=0.5
+    )
+
+
+def schedule(*parts):
+    def edit(config):
+        config.param_scheduler = [dict(part) for part in parts]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ('scheduler', 'is_warm_up'),
+    [
+        (dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500), True),
+        (dict(type='ConstantLR', factor=1 / 3, by_epoch=False, begin=0, end=500), True),
+        (dict(type='LinearLR', start_factor=1.0, end_factor=0.1, begin=0, end=12), False),
+        (dict(type='LinearLR', start_factor=0.1, begin=6, end=12), False),
+        (dict(type='ConstantLR', factor=0.5), False),
+        (dict(type='OneCycleLR', eta_max=0.01, total_steps=100), True),
+    ],
+)
+def test_warm_up_is_added_where_none_is(plan, scheduler, is_warm_up):
+    steps = dict(type='MultiStepLR', by_epoch=True, milestones=[8, 11])
+    schedulers = plan(RETINANET, edit=schedule(scheduler, steps)).config['param_scheduler']
+    assert len(schedulers) == (2 if is_warm_up else 3)
+
+
+def test_schedule_of_the_weight_decay_is_warned_about(plan):
+    cosine = dict(type='CosineAnnealingParamScheduler', param_name='weight_decay', eta_min=1e-5)
+    swap = plan(RETINANET, edit=schedule(cosine))
+    assert any('goes on changing weight_decay' in text for text in swap.warnings)
+
+
 def test_rate_for_training_from_scratch_is_warned_about_with_pretrained_weights(plan):
     name = 'mmdet::rtmdet/rtmdet_l_8xb32-300e_coco.py'  # 0.004 for 256 images
     swap = plan(name, arch='b', pretrained='unireplknet_b_in22k')
@@ -326,11 +404,24 @@ def test_rate_for_training_from_scratch_is_warned_about_with_pretrained_weights(
     assert not any('learning rate' in text for text in plan(name).warnings)
 
 
-def test_layer_decay_of_another_backbone_becomes_that_of_this_one(plan):
+def test_layer_decay_of_another_backbone_becomes_that_of_this_one(plan, reported):
     name = 'mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'
-    wrapper = plan(name, arch='l').config['optim_wrapper']
+    swap = plan(name, arch='l', pretrained='unireplknet_l_in22k')
+    wrapper = swap.config['optim_wrapper']
     assert wrapper['constructor'] == 'LayerDecayOptimWrapperConstructor'
     assert wrapper['paramwise_cfg'] == dict(decay_rate=0.7)
+    assert reported(swap)['optim_wrapper.constructor'].endswith('decay_rate 0.95 -> 0.7')
+
+
+def test_random_weights_get_no_layer_decay_unless_asked_for(plan):
+    name = 'mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'
+    swap = plan(name, arch='l')
+    assert swap.config['optim_wrapper']['paramwise_cfg'] == dict(decay_rate=1.0)
+    (change,) = [c for c in swap.changes if c.place == 'optim_wrapper.constructor']
+    assert '0.95 -> 1' in change.what and 'with --pretrained, decay_rate is 0.7' in change.why
+    asked = plan(name, arch='l', layer_decay=True)
+    assert asked.config['optim_wrapper']['paramwise_cfg'] == dict(decay_rate=0.7)
+    assert any('decay_rate 0.7, as asked for' in text for text in asked.warnings)
 
 
 def test_layer_decay_on_request_takes_the_place_of_one_rate_for_the_backbone(plan, reported):

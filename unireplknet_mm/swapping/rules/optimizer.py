@@ -1,13 +1,18 @@
 """The optimiser: AdamW in place of SGD, learning rates of the layers, settings for the original's parameters.
 
 SGD with the rates of a ResNet trains a ConvNet with LayerNorm and layer scale badly or not at all; the paper
-trains all tasks with AdamW. A config that has AdamW keeps it with its learning rate.
+trains all tasks with AdamW. A config that has AdamW keeps it with its learning rate. Either way norms, layer
+scales and biases are not decayed: the names by which originals exempt them, such as `norm`, are not those of
+UniRepLKNet.
 """
 
 import re
 from typing import Any
 
+from mmengine.config import ConfigDict
+
 from unireplknet_mm.configuration import find_dicts, type_name
+from unireplknet_mm.engine.layer_decay import DECAY_MULTIPLIERS
 from unireplknet_mm.swapping.recipes import (
     BETAS,
     WARM_UP_ITERATIONS,
@@ -15,7 +20,7 @@ from unireplknet_mm.swapping.recipes import (
     learning_rate,
     published_rates,
 )
-from unireplknet_mm.swapping.swap import Swap
+from unireplknet_mm.swapping.swap import Swap, describe
 
 REPLACED = ('SGD', 'RMSprop', 'LARS')
 PLACE = 'optim_wrapper'
@@ -25,7 +30,16 @@ LAYERWISE = (  # constructors of the toolboxes that divide the original backbone
     'LayerDecayOptimizerConstructor',
     'LearningRateDecayOptimWrapperConstructor',
 )
-DECAY_MULTIPLIERS = ('norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult')
+PLAIN = ('', 'DefaultOptimWrapperConstructor')
+# Arguments of a constructor that ours has itself, chosen anew, or needs no more.
+REPLACED_SETTINGS = (
+    'decay_rate',
+    'layer_decay_rate',
+    'num_layers',
+    'decay_type',
+    'custom_keys',
+    'bypass_duplicate',
+)
 GPUS_AND_IMAGES = re.compile(
     r'[_-](\d+)xb(\d+)(?=[_.-])'
 )  # OpenMMLab's names: fcn_r50-d8_4xb2-40k_...
@@ -47,9 +61,22 @@ def adapt_optimizer(swap: Swap) -> None:
     elif name == 'AdamW' and swap.pretrained:
         _compare_rate(swap, wrapper['optimizer'].get('lr'))
     _drop_old_keys(swap, wrapper)
-    was_layerwise = type_name(dict(type=wrapper.get('constructor'))) in LAYERWISE
-    if swap.layer_decay or was_layerwise or is_replaced:
-        _set_layer_decay(swap, wrapper, was_layerwise)
+    constructor = type_name(dict(type=wrapper.get('constructor')))
+    was_layerwise = constructor in LAYERWISE
+    decays = name not in REPLACED and _decays(wrapper['optimizer'])
+    if swap.layer_decay or was_layerwise or is_replaced or (decays and constructor in PLAIN):
+        _set_constructor(swap, wrapper, was_layerwise)
+    elif decays and constructor != CONSTRUCTOR:
+        swap.warn(
+            f'{constructor} stays: see that it exempts the norms and layer scales of the backbone from weight'
+            ' decay'
+        )
+
+
+def _decays(optimizer: dict) -> bool:
+    """Whether it has a weight decay to exempt parameters from, and the rate that the constructor needs."""
+    default = 0.01 if type_name(optimizer) == 'AdamW' else 0  # torch's
+    return bool(optimizer.get('lr') and optimizer.get('weight_decay', default))
 
 
 def _replace_optimizer(swap: Swap, wrapper: dict) -> None:
@@ -93,13 +120,17 @@ def _batch_size(swap: Swap) -> tuple[int, str]:
 
 
 def _scale_schedule(swap: Swap, ratio: float | None) -> None:
-    """Scale the rates that the schedule states, and warm up where nothing does."""
+    """Scale the rates that the schedule states, warm up where nothing does, and name what else it changes."""
     schedulers = swap.config.get('param_scheduler')
     if schedulers is None:
         return
     several = isinstance(schedulers, list | tuple)
     parts = list(schedulers) if several else [schedulers]
     for scheduler in find_dicts(parts):
+        if scheduler.get('param_name') == 'weight_decay':
+            swap.warn(
+                f'{type_name(scheduler)} goes on changing weight_decay, by numbers for the original optimizer'
+            )
         if not type_name(scheduler).endswith('LR'):
             continue
         for key in ('eta_min', 'eta_max'):
@@ -108,16 +139,28 @@ def _scale_schedule(swap: Swap, ratio: float | None) -> None:
                 why = 'a learning rate, in proportion to the new one'
                 place = f'param_scheduler, {type_name(scheduler)}'
                 swap.set(place, scheduler, key, value, why)
-    if not any('Warmup' in type_name(part) or type_name(part) == 'LinearLR' for part in parts):
+    if not any(_warms_up(part) for part in parts):
         warm_up = dict(
             type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=WARM_UP_ITERATIONS
         )
-        swap.config['param_scheduler'] = [type(parts[0])(warm_up), *parts]
+        swap.config['param_scheduler'] = [ConfigDict(warm_up), *parts]
         swap.report(
             'param_scheduler',
             f'a warm-up of {WARM_UP_ITERATIONS} iterations in front',
             'AdamW wants one, and the published recipes have it; the original has none',
         )
+
+
+def _warms_up(scheduler: dict) -> bool:
+    """Whether a schedule begins below the full rate, and comes to it."""
+    name = type_name(scheduler)
+    if scheduler.get('begin', 0) > 0:
+        return False
+    if name == 'LinearLR':
+        return scheduler.get('start_factor', 1 / 3) < scheduler.get('end_factor', 1.0)
+    if name == 'ConstantLR':  # the full rate comes at its end
+        return 'end' in scheduler and scheduler.get('factor', 1 / 3) < 1
+    return name == 'OneCycleLR' or 'Warmup' in name
 
 
 def _drop_old_keys(swap: Swap, wrapper: dict) -> None:
@@ -137,31 +180,69 @@ def _drop_old_keys(swap: Swap, wrapper: dict) -> None:
         )
 
 
-def _set_layer_decay(swap: Swap, wrapper: dict, was_layerwise: bool) -> None:
+def _set_constructor(swap: Swap, wrapper: dict, was_layerwise: bool) -> None:
     """The suite's constructor, which never decays norms and biases, with the rate of the layers."""
-    if swap.layer_decay is True or (swap.layer_decay is None and was_layerwise):
-        rate = published_rates(swap.task, swap.arch)[0].decay_rate
-    else:
-        rate = swap.layer_decay or 1.0
     old: dict[str, Any] = dict(wrapper.get('paramwise_cfg') or {})
-    new: dict[str, Any] = dict(decay_rate=rate)
-    keys = dict(old.get('custom_keys') or {})
-    if rate != 1 and 'backbone' in keys:
-        settings = keys.pop('backbone')
-        swap.report(
-            f'{PLACE}.paramwise_cfg.custom_keys',
-            f'backbone={dict(settings)} dropped',
-            'the layers of the backbone have rates of their own',
-        )
-    if keys:
-        new['custom_keys'] = keys
+    rate, reason = _layer_rate(swap, was_layerwise)
     # 0 is what the constructor does by itself.
-    new |= {key: old[key] for key in DECAY_MULTIPLIERS if old.get(key) and not was_layerwise}
-    why = (
-        'each layer of the backbone trains at a rate of its own'
-        if rate != 1
-        else 'norms and biases are not decayed, as in the paper; layers train at one rate'
-    )
+    kept = {key: old[key] for key in DECAY_MULTIPLIERS if old.get(key) and not was_layerwise}
+    keys = _custom_keys(swap, old.get('custom_keys') or {}, rate)
+    _report_lost_settings(swap, {key: old[key] for key in old if key not in kept})
     wrapper['constructor'] = CONSTRUCTOR
+    new = dict(decay_rate=rate, **(dict(custom_keys=keys) if keys else {}), **kept)
     wrapper['paramwise_cfg'] = type(wrapper)(new)
-    swap.report(f'{PLACE}.constructor', f'{CONSTRUCTOR}, decay_rate {rate:g}', why)
+    old_rate = old.get('decay_rate', old.get('layer_decay_rate')) if was_layerwise else None
+    change = f'{old_rate:g} -> {rate:g}' if old_rate not in (None, rate) else f'{rate:g}'
+    swap.report(f'{PLACE}.constructor', f'{CONSTRUCTOR}, decay_rate {change}', reason)
+
+
+def _layer_rate(swap: Swap, was_layerwise: bool) -> tuple[float, str]:
+    """The rate of layer-wise learning rates and its reason: 1 for random weights, unless asked for."""
+    published = published_rates(swap.task, swap.arch)[0].decay_rate
+    rate = published if swap.layer_decay is True else swap.layer_decay or 1.0
+    if swap.layer_decay is None and was_layerwise and swap.pretrained:
+        rate = published
+    if rate != 1:
+        if not swap.pretrained:
+            swap.warn(
+                f'decay_rate {rate:g}, as asked for, is for fine-tuning: the first layers of a backbone that '
+                'starts from random weights hardly learn; give it --pretrained'
+            )
+        return rate, 'each layer of the backbone trains at a rate of its own'
+    reason = 'norms and biases are not decayed, as in the paper; layers train at one rate'
+    if swap.layer_decay is None and was_layerwise and published != 1:
+        reason += (
+            f', since their weights are random: with --pretrained, decay_rate is {published:g}'
+        )
+    return rate, reason
+
+
+def _custom_keys(swap: Swap, old: dict, rate: float) -> dict[str, dict]:
+    """The original's settings by name, without those for the backbone that the constructor replaces."""
+    place = f'{PLACE}.paramwise_cfg.custom_keys'
+    keys = {key: dict(settings) for key, settings in old.items()}
+    if rate != 1 and 'backbone' in keys:
+        why = 'the layers of the backbone have rates of their own'
+        swap.report(place, f'backbone={keys.pop("backbone")} dropped', why)
+    elif keys.get('backbone', {}).get('decay_mult') == 1:
+        # A factor by name counts for norms as well, which the original exempted by their own names.
+        del keys['backbone']['decay_mult']
+        swap.report(
+            f'{place}.backbone',
+            'decay_mult=1 dropped',
+            'it would decay the norms of the backbone as well',
+        )
+        if not keys['backbone']:
+            del keys['backbone']
+    return keys
+
+
+def _report_lost_settings(swap: Swap, settings: dict[str, Any]) -> None:
+    """Report the arguments of the original's constructor that say something and have no place in ours."""
+    for key, value in settings.items():
+        is_neutral = value == (0 if key in DECAY_MULTIPLIERS else 1)
+        if key not in REPLACED_SETTINGS and not is_neutral:
+            place, what = f'{PLACE}.paramwise_cfg', f'{key}={describe(value)} dropped'
+            swap.report(
+                place, what, f'{CONSTRUCTOR} does not have it, or it is for {swap.old_type}'
+            )
