@@ -1,11 +1,14 @@
 """Each rule on published configs: what it changes, what it reports, what it leaves alone."""
 
 import pytest
+import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from published_configs import REFUSED
 from torch import nn
 
+from unireplknet_mm.errors import UserError
+from unireplknet_mm.models import UniRepLKNet
 from unireplknet_mm.models.architecture import ARCHITECTURES
 from unireplknet_mm.swapping import SwapError
 from unireplknet_mm.swapping.maps import measure_backbone
@@ -477,6 +480,33 @@ def test_random_weights_are_warned_about_with_the_names_to_choose_from(plan):
 def test_weights_of_another_arch_are_refused(plan):
     with pytest.raises(SwapError, match='weights of arch s, and --arch is t'):
         plan(RETINANET, arch='t', pretrained='unireplknet_s_in1k')
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('unireplknet_q_in1k', 'does not exist; published are unireplknet_'),
+        ('/nonexistent.pth', '--pretrained /nonexistent.pth: /nonexistent.pth does not exist'),
+        ('ftp://host/weights.pth', 'ftp'),
+    ],
+)
+def test_weights_that_are_nowhere_are_refused(plan, name, message):
+    with pytest.raises(UserError, match=message):
+        plan(RETINANET, arch='t', pretrained=name)
+
+
+def test_weights_in_a_file_are_of_the_arch(plan, tmp_path):
+    path = tmp_path / 'mine.pth'
+    torch.save(dict(model=UniRepLKNet('a').state_dict()), path)
+    swap = plan(RETINANET, arch='a', pretrained=str(path))
+    assert swap.model['backbone']['init_cfg']['checkpoint'] == str(path)
+    with pytest.raises(
+        SwapError, match=r'weights are of UniRepLKNet-A .* the model is UniRepLKNet-T'
+    ):
+        plan(RETINANET, arch='t', pretrained=str(path))
+    torch.save(dict(model=dict(conv=torch.zeros(1))), path)
+    with pytest.raises(SwapError, match=f'--pretrained {path}: '):
+        plan(RETINANET, arch='a', pretrained=str(path))
 
 
 # Refusals

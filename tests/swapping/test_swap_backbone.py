@@ -80,6 +80,13 @@ def test_existing_file_is_left_alone(swap, tmp_path):
     assert (tmp_path / 'swapped.py').read_text() == 'mine = 1'
 
 
+@pytest.mark.parametrize('name', ['swapped', 'swapped.txt', 'swapped.yaml'])
+def test_file_that_is_no_config_is_refused_before_anything_is_read(tmp_path, name):
+    with pytest.raises(SwapError, match=r'does not end in \.py'):
+        swap_backbone('mmdet::no/such.py', SMALL_ARCH, out=tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ('name', 'message'),
     [

@@ -90,17 +90,23 @@ def swap_backbone(
         config: a config of mmdet, mmseg or mmpretrain in MMEngine's text style: a path, or
             `mmdet::FOLDER/NAME.py` for one of an installed package.
         arch: a, f, p, n, t, s, b, l, xl or h, or a dict, as the backbone takes it.
-        out: the file to write, which must not exist.
+        out: the file to write, which ends in .py and must not exist.
         pretrained: weights to start from: a published name, a path, a URL or hf://; None for random ones.
+            Of a local file the architecture is checked.
         layer_decay: rate of layer-wise learning rates, in (0, 1]; True for the published one.
         output_stride: 8 or 16 for segmenters whose last stages are to keep the resolution; default: 32.
         keep_optimizer: leave SGD and its learning rate as they are.
 
     Raises:
-        SwapError: the backbone cannot be swapped, or the model does not work with the new one.
+        SwapError: the backbone cannot be swapped, the model does not work with the new one, `out` does not
+            end in .py, or the weights do not exist or fit.
         ExistingFileError: `out` exists.
     """
     out = Path(out)
+    if out.suffix != '.py':
+        raise SwapError(
+            f'--out {out} does not end in .py: a config is written as Python, name it so.'
+        )
     if out.exists():
         raise ExistingFileError(f'{out} exists: name another file with --out, or remove it.')
     path, original = read_original(config)

@@ -1,15 +1,25 @@
 """Where the training starts from: weights of the original backbone fit no other one."""
 
 from unireplknet_mm.configuration import find_pretrained
-from unireplknet_mm.swapping.swap import Swap
-from unireplknet_mm.weights.published import PUBLISHED, find_published
+from unireplknet_mm.models.architecture import resolve_architecture
+from unireplknet_mm.models.state_dict import check_architecture, extract_backbone_state_dict
+from unireplknet_mm.swapping.swap import Swap, SwapError
+from unireplknet_mm.weights.published import (
+    PUBLISHED,
+    find_published,
+    is_remote,
+    local_path,
+    where_to_get,
+)
+from unireplknet_mm.weights.reading import CheckpointError, check_address, open_checkpoint
 
 
 def replace_weights(swap: Swap) -> None:
     """Take the original's weights out, and put in those that were asked for.
 
     Raises:
-        SwapError: the weights are published for another architecture.
+        UserError: the weights are of another architecture or network, a file is not there or cannot be read,
+            or nothing reads an address.
     """
     old = find_pretrained(swap.old_backbone)
     if isinstance(
@@ -31,11 +41,7 @@ def replace_weights(swap: Swap) -> None:
         choice = f' --pretrained takes {", ".join(names)}, or a file.' if names else ''
         swap.warn(f'the backbone starts from random weights.{choice}')
         return
-    published = find_published(swap.pretrained)
-    if published and published.arch != swap.arch:
-        swap.refuse(
-            f'{swap.pretrained} are weights of arch {published.arch}, and --arch is {swap.arch}'
-        )
+    _check_weights(swap)
     swap.set(
         'model.backbone',
         swap.model['backbone'],
@@ -43,3 +49,24 @@ def replace_weights(swap: Swap) -> None:
         dict(type='Pretrained', checkpoint=swap.pretrained),
         f'{swap.pretrained}, as asked for',
     )
+
+
+def _check_weights(swap: Swap) -> None:
+    """See that the weights fit, as far as that is seen without fetching any."""
+    source = swap.pretrained
+    published = find_published(source)
+    if published and published.arch != swap.arch:
+        swap.refuse(f'{source} are weights of arch {published.arch}, and --arch is {swap.arch}')
+    check_address(source)
+    if is_remote(source):
+        return
+    path = local_path(source)
+    if not path.is_file():
+        raise SwapError(
+            f'--pretrained {source}: {path.resolve()} does not exist{where_to_get(source)}'
+        )
+    try:
+        weights = extract_backbone_state_dict(open_checkpoint(source))
+        check_architecture(weights, resolve_architecture(swap.arch))
+    except CheckpointError as error:
+        raise SwapError(f'--pretrained {source}: {error}') from None
