@@ -13,7 +13,7 @@ from unireplknet_mm.models.architecture import ARCHITECTURES
 from unireplknet_mm.swapping import SwapError
 from unireplknet_mm.swapping.maps import measure_backbone
 from unireplknet_mm.swapping.recipes import PUBLISHED_RATES
-from unireplknet_mm.swapping.swap import FeatureMap
+from unireplknet_mm.swapping.swap import FeatureMap, summarise
 
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 CAFFE = 'mmdet::retinanet/retinanet_r50-caffe_fpn_1x_coco.py'
@@ -121,6 +121,25 @@ def half_grey(config):
             part.update(fill_color=[100.0, 110.0, 120.0], fill_std=[70.0, 60.0, 50.0])
 
 
+def test_colour_of_an_image_padded_with_its_masks_follows(plan):
+    def pad(config):
+        grey = dict(type='Pad', size=(9, 9), pad_val=dict(img=(104, 116, 124), masks=0, seg=255))
+        config.train_dataloader.dataset.pipeline.append(grey)
+
+    swap = plan(CAFFE, edit=pad)
+    (transform,) = transforms(swap.config['train_dataloader'], 'Pad')
+    assert transform['pad_val'] == dict(img=(104, 116, 124), masks=0, seg=255)  # the same, as RGB
+
+    def pad_black_and_white(config):
+        pad(config)
+        config.model.data_preprocessor.update(mean=[127.5] * 3, std=[127.5] * 3)
+        config.train_dataloader.dataset.pipeline[-1]['pad_val']['img'] = [127.5] * 3
+
+    swap = plan(CAFFE, edit=pad_black_and_white)
+    (transform,) = transforms(swap.config['train_dataloader'], 'Pad')
+    assert transform['pad_val'] == dict(img=MEAN[::-1], masks=0, seg=255)
+
+
 # Levels, backbone
 
 
@@ -134,6 +153,24 @@ def test_measured_maps_of_a_dilated_resnet():
     )
     maps = measure_backbone(config, 'mmseg')
     assert maps == [FeatureMap(4, 64), FeatureMap(8, 128), FeatureMap(8, 256), FeatureMap(8, 512)]
+
+
+def test_batch_norm_without_eps_is_measured_all_the_same():
+    norm = dict(type='BN', requires_grad=False, eps=0)
+    assert measure_backbone(
+        dict(type='ResNet', depth=18, norm_cfg=norm, out_indices=(3,)), 'mmdet'
+    ) == [FeatureMap(32, 512)]
+
+
+def test_error_without_a_message_is_named_by_its_place():
+    def complain():
+        raise AssertionError
+
+    with pytest.raises(AssertionError) as caught:
+        complain()
+    line = complain.__code__.co_firstlineno + 1
+    assert summarise(caught.value) == f'AssertionError: in complain of test_rules.py, line {line}'
+    assert summarise(ValueError('too  small\nby 3')) == 'ValueError: too small'
 
 
 def test_levels_that_the_neck_skips_are_not_put_out(plan):

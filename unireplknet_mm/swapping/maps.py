@@ -28,6 +28,8 @@ def measure_backbone(config: ConfigDict, scope: str, in_channels: int = 3) -> li
     config = copy.deepcopy(config)
     for key in LEFT_OUT:
         config.pop(key, None)
+    for norm in find_dicts(config.get('norm_cfg')):
+        norm.pop('eps', None)  # 0 in some configs, which new versions of torch refuse
     own_size = config.get('img_size')
     try:
         image = torch.zeros(1, in_channels, INPUT_SIZE, INPUT_SIZE)

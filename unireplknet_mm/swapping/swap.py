@@ -4,6 +4,7 @@ Every rule (`rules/`) reads and changes one `Swap`, and reports each change with
 """
 
 import copy
+import traceback
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -161,9 +162,13 @@ class Swap:
 
 
 def summarise(error: Exception) -> str:
-    """The kind of an error and the first line of its message."""
-    first_line = str(error).strip().partition('\n')[0]
-    return f'{type(error).__name__}: {" ".join(first_line.split())}'
+    """The kind of an error and the first line of its message, or where it arose if it has none."""
+    first_line = ' '.join(str(error).strip().partition('\n')[0].split())
+    frames = traceback.extract_tb(error.__traceback__)
+    if not first_line and frames:
+        last = frames[-1]
+        first_line = f'in {last.name} of {Path(last.filename).name}, line {last.lineno}'
+    return f'{type(error).__name__}: {first_line}'
 
 
 def describe(value: Any) -> str:

@@ -15,6 +15,7 @@ MEAN, STD = NORMALIZATION['mean'], NORMALIZATION['std']
 ORDERS = dict(det='bgr_to_rgb', seg='bgr_to_rgb', cls='to_rgb')  # the name of the argument
 PREPROCESSORS = ('DataPreprocessor', 'DataPreProcessor')
 WHY = 'as the published weights were trained'
+WHY_REPEATED = "the data preprocessor's numbers, which it repeats"
 # Arguments of transforms that hold one colour, in the order of the image, which is loaded as BGR.
 COLOURS = ('pad_val', 'fill_color', 'fill_val', 'img_fill_val', 'border_value')
 DEVIATIONS = ('fill_std',)  # of noise around the colour
@@ -80,29 +81,43 @@ def _adapt_transform(
         is_rgb: whether old_mean and old_std are in the order RGB.
     """
     name = type_name(transform)
-    at = f'{name} in {place}'
-    why = "the data preprocessor's numbers, which it repeats"
+    at = f'{name} in {place}' if name else place  # a variable of the file has no type
     is_normalize = name == 'Normalize'
     if name.endswith(PREPROCESSORS):
         return
     if 'mean' in transform and (is_normalize or _equal(transform['mean'], old_mean)):
-        swap.set(at, transform, 'mean', list(MEAN), why)
+        swap.set(at, transform, 'mean', list(MEAN), WHY_REPEATED)
         if 'std' in transform and (is_normalize or _equal(transform['std'], old_std)):
-            swap.set(at, transform, 'std', list(STD), why)
-        swap.set(at, transform, 'to_rgb', True, why)
-    for keys, old, new in ((COLOURS, old_mean, MEAN), (DEVIATIONS, old_std, STD)):
-        if old is None or set(old) in ({0}, {1}):  # black, or no scale, on purpose
-            continue
-        old_bgr = list(old)[::-1] if is_rgb else list(old)
-        for key in keys:
-            colour = transform.get(key)
-            if not isinstance(colour, list | tuple) or len(colour) != len(new):
-                continue
-            for exact in (True, False):
-                if _equal(colour, old_bgr if exact else [round(x) for x in old_bgr]):
-                    values = new[::-1] if exact else [round(x) for x in new[::-1]]
-                    swap.set(at, transform, key, type(colour)(values), why)
-                    break
+            swap.set(at, transform, 'std', list(STD), WHY_REPEATED)
+        swap.set(at, transform, 'to_rgb', True, WHY_REPEATED)
+    padding = transform.get('pad_val')  # one colour, or dict(img=..., masks=..., seg=...)
+    for owner, key in (*((transform, key) for key in (*COLOURS, *DEVIATIONS)), (padding, 'img')):
+        if isinstance(owner, dict):
+            old, new = (old_std, STD) if key in DEVIATIONS else (old_mean, MEAN)
+            _adapt_colour(swap, at, owner, key, old, new, is_rgb)
+
+
+def _adapt_colour(
+    swap: Swap,
+    at: str,
+    owner: dict,
+    key: str,
+    old: Sequence[float] | None,
+    new: list[float],
+    is_rgb: bool,
+) -> None:
+    """Replace a colour that is the original's, exactly or rounded, by the new one in the same form."""
+    colour = owner.get(key)
+    if old is None or set(old) in ({0}, {1}):  # black, or no scale, on purpose
+        return
+    if not isinstance(colour, list | tuple):
+        return
+    old_bgr, new_bgr = list(old)[::-1] if is_rgb else list(old), new[::-1]
+    rounded = [round(x) for x in old_bgr]
+    if _equal(colour, old_bgr):
+        swap.set(at, owner, key, type(colour)(new_bgr), WHY_REPEATED)
+    elif _equal(colour, rounded):
+        swap.set(at, owner, key, type(colour)(round(x) for x in new_bgr), WHY_REPEATED)
 
 
 def _equal(numbers: Sequence[float] | None, others: Sequence[float] | None) -> bool:
