@@ -97,6 +97,6 @@ def test_the_address_stands_in_one_place():
         for folder in ('unireplknet_mm', 'configs', 'tools')
         for file in sorted((root / folder).rglob('*.py'))
         for node in ast.walk(ast.parse(file.read_text(encoding='utf-8')))
-        if isinstance(node, ast.Constant) and 'DingXiaoH' in str(node.value)
+        if isinstance(node, ast.Constant) and 'DingXiaoH/UniRepLKNet' in str(node.value)
     ]
     assert found == ['unireplknet_mm/weights/published.py']
