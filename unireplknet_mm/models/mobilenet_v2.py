@@ -8,16 +8,14 @@ the names of the parameters.
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from unireplknet_mm.configuration import pretrained_weights
 from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.models.backbone import Backbone
 from unireplknet_mm.models.convolution_unit import ConvolutionUnit
 from unireplknet_mm.models.layers import DropPath
-from unireplknet_mm.models.state_dict import load_classifier_backbone, refuse_other_units
+from unireplknet_mm.models.state_dict import refuse_other_units
 
 # Of each of the seven layers: expansion, channels and number of blocks (Table 2 of arXiv 1801.04381).
 LAYERS = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
@@ -82,7 +80,7 @@ class InvertedResidual(nn.Module):
 
 
 @MODELS.register_module()
-class LargeKernelMobileNetV2(BaseModule):
+class LargeKernelMobileNetV2(Backbone):
     """MobileNet V2: (N, 3, H, W) -> maps of its seven layers and of the 1×1 convolution behind them.
 
     Args:
@@ -191,34 +189,10 @@ class LargeKernelMobileNetV2(BaseModule):
                 outputs.append(x)
         return tuple(outputs)
 
-    def init_weights(self) -> None:
-        """Initialise as `init_cfg` says; 'Pretrained' reads a checkpoint of the same network, with checks.
-
-        Raises:
-            UserError: the file is missing or damaged, or its weights are of another structure.
-        """
-        pretrained = pretrained_weights(self.init_cfg)
-        if not pretrained:
-            super().init_weights()
-            return
-        load_classifier_backbone(self, pretrained[0])
-        self._is_init = True
-
-    def train(self, mode: bool = True) -> 'LargeKernelMobileNetV2':
-        super().train(mode)
-        self.freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-    def freeze_stages(self) -> None:
+    def frozen_parts(self) -> Sequence[nn.Module]:
         if self.frozen_stages < 0:
-            return
-        for module in (self.conv1, *self.layers()[: self.frozen_stages]):
-            module.eval()
-            module.requires_grad_(False)
+            return ()
+        return self.conv1, *self.layers()[: self.frozen_stages]
 
     def switch_to_deploy(self) -> None:
         """Fold norms and branches for inference, in place: same outputs. A second call does nothing."""

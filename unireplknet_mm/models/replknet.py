@@ -9,16 +9,15 @@ import itertools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from unireplknet_mm.configuration import pretrained_weights
 from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.models.backbone import Backbone
 from unireplknet_mm.models.blocks import build_batch_norm
 from unireplknet_mm.models.convolution_unit import ConvolutionUnit
 from unireplknet_mm.models.layers import DropPath
-from unireplknet_mm.models.state_dict import load_classifier_backbone, refuse_other_units
+from unireplknet_mm.models.state_dict import refuse_other_units
 
 NUM_STAGES = 4
 
@@ -79,7 +78,7 @@ class ConvFFN(nn.Module):
 
 
 @MODELS.register_module()
-class FoldableRepLKNet(BaseModule):
+class FoldableRepLKNet(Backbone):
     """RepLKNet: (N, 3, H, W) -> maps of stride 4, 8, 16 and 32.
 
     Args:
@@ -162,19 +161,6 @@ class FoldableRepLKNet(BaseModule):
             if i in self.out_indices:
                 outputs.append(self.norm(x) if i == NUM_STAGES - 1 else x)
         return tuple(outputs)
-
-    def init_weights(self) -> None:
-        """Initialise as `init_cfg` says; 'Pretrained' reads a checkpoint of the same network, with checks.
-
-        Raises:
-            UserError: the file is missing or damaged, or its weights are of another structure.
-        """
-        pretrained = pretrained_weights(self.init_cfg)
-        if not pretrained:
-            super().init_weights()
-            return
-        load_classifier_backbone(self, pretrained[0])
-        self._is_init = True
 
     def switch_to_deploy(self) -> None:
         """Fold norms and small kernels for inference, in place: same outputs. A second call does nothing.

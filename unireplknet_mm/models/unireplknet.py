@@ -9,14 +9,12 @@ the reverse, are refused.
 import itertools
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from unireplknet_mm.configuration import pretrained_weights
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models.architecture import ARCHITECTURES, NUM_STAGES, resolve_architecture
+from unireplknet_mm.models.backbone import Backbone
 from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
 from unireplknet_mm.models.layers import is_faster_channels_last, to_channels_last
 from unireplknet_mm.models.state_dict import load_backbone_weights, refuse_other_structure
@@ -25,7 +23,7 @@ OUTPUT_STRIDES = (8, 16, 32)
 
 
 @MODELS.register_module()
-class UniRepLKNet(BaseModule):
+class UniRepLKNet(Backbone):
     """The UniRepLKNet backbone: (N, in_channels, H, W) -> maps of stride 4, 8, 16 and 32 (`output_stride`).
 
     Args:
@@ -194,36 +192,15 @@ class UniRepLKNet(BaseModule):
             outputs.append(self.norm(x.mean((-2, -1))))
         return tuple(output.contiguous() if is_converted else output for output in outputs)
 
-    def init_weights(self) -> None:
-        """Initialise as `init_cfg` says; 'Pretrained' reads any published checkpoint, with checks.
+    def load_pretrained(self, path: str) -> None:
+        """Load all weights from a file, a URL or a name, of any published form."""
+        load_backbone_weights(self, path)
 
-        Raises:
-            UserError: the file is missing, truncated, foreign, or of another arch or structure.
-        """
-        pretrained = pretrained_weights(self.init_cfg)
-        if not pretrained:
-            super().init_weights()
-            return
-        load_backbone_weights(self, pretrained[0])
-        self._is_init = True
-
-    def train(self, mode: bool = True) -> 'UniRepLKNet':
-        super().train(mode)
-        self.freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-    def freeze_stages(self) -> None:
+    def frozen_parts(self) -> Sequence[nn.Module]:
         if self.frozen_stages < 0:
-            return
+            return ()
         num_stages = max(1, self.frozen_stages)
-        frozen = [*self.downsample_layers[:num_stages], *self.stages[: self.frozen_stages]]
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
+        return [*self.downsample_layers[:num_stages], *self.stages[: self.frozen_stages]]
 
     def switch_to_deploy(self) -> None:
         """Fold every block for inference, in place (§3.2.2): same outputs, one kernel where six were.
