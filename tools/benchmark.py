@@ -58,7 +58,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add('--mode', nargs='+', choices=['forward', 'step'], default=['forward'])
     add('--form', nargs='+', choices=['train', 'deploy'], help='default: deploy; train for steps')
     add('--batch-size', nargs='+', type=positive, metavar='N', help='default: 8, 128 on a GPU')
-    add('--size', nargs='+', type=image_size, metavar='PIXELS', help='224 (default) or 480x640')
+    add(
+        '--size',
+        nargs='+',
+        type=image_size,
+        metavar='PIXELS',
+        help='224 or 480x640; default: what the configs state as input_shape, else 224',
+    )
     add('--dtype', nargs='+', choices=['fp32', 'bf16', 'fp16'], default=['fp32'])
     add(
         '--layout',
@@ -193,38 +199,47 @@ def make_plan(
     if args.table == 'table18':
         plan = tables.table_18_plan(batch_size, args.dtype[0], all_layouts(args.layout), *common)
         return plan, tables.table_18_markdown
-    builds = find_builds(args.models or ['unireplknet_t'], args.cfg_options)
+    builds, default_size = find_builds(args.models or ['unireplknet_t'], args.cfg_options)
     if args.table == 'settings':
         name, build = next(iter(builds.items()))
         return tables.settings_plan(name, build, batch_size, *common), tables.settings_markdown
-    groups = combine(args, tuple(builds), threads, device)
+    groups = combine(args, args.size or [default_size], tuple(builds), threads, device)
     return tables.Plan(groups, builds), report.markdown
 
 
-def find_builds(names: 'Sequence[str]', cfg_options: list[str] | None) -> 'dict[str, Build]':
-    """What builds each model, by its name; for a config, that of the file without its folders."""
+def find_builds(
+    names: 'Sequence[str]', cfg_options: list[str] | None
+) -> 'tuple[dict[str, Build], tuple[int, int]]':
+    """What builds each model, by its name (for a config, that of the file without its folders), and the size
+    of the input where no other is asked for: what the configs state, if they agree, else 224×224."""
     from unireplknet_mm import launch
     from unireplknet_mm.measuring import catalogue
 
-    builds = {}
+    builds, sizes = {}, set()
     for name in names:
         if name.endswith('.py'):
             cfg = launch.load_config(name, cfg_options)
             explaining = launch.explain_mistakes(cfg)
             builds[Path(name).stem] = explaining(catalogue.find_config_model(cfg))
+            sizes.add(launch.input_size(cfg))
         else:
             builds[name] = catalogue.find_model(name)
-    return builds
+            sizes.add(None)
+    stated = sizes.pop() if len(sizes) == 1 else None
+    return builds, stated or (224, 224)
 
 
 def combine(
-    args: argparse.Namespace, names: 'Sequence[str]', threads: list[int], device: str
+    args: argparse.Namespace,
+    sizes: 'Sequence[tuple[int, int]]',
+    names: 'Sequence[str]',
+    threads: list[int],
+    device: str,
 ) -> 'tuple[Group, ...]':
     """A group for each mode, batch size, input size, dtype and number of threads."""
     from unireplknet_mm.measuring.benchmark import Group
     from unireplknet_mm.measuring.variants import Variant
 
-    sizes = args.size or [(224, 224)]
     batch_sizes = args.batch_size or [128 if device == 'cuda' else 8]
     groups = []
     settings = itertools.product(args.mode, batch_sizes, sizes, args.dtype, threads)

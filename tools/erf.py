@@ -151,6 +151,7 @@ def build(
     from unireplknet_mm import launch
     from unireplknet_mm.configuration import find_pretrained
     from unireplknet_mm.measuring import catalogue, last_maps
+    from unireplknet_mm.models.whole_model import map_channels
 
     normalization = last_maps.Normalization()
     is_pretrained = weights == 'pretrained'
@@ -166,11 +167,13 @@ def build(
         with launch.explain_mistakes(cfg):
             task = catalogue.find_config_model(cfg)()
         normalization = last_maps.normalization_of(cfg)
+        channels = map_channels(task.model, cfg.get('input_shape'))
     else:
         task = catalogue.find_model(name, pretrained=is_pretrained)()
+        channels = 3
     if weights and weights != 'pretrained':
         last_maps.load_weights(task.model, weights)
-    return task.model, task.in_channels, normalization
+    return task.model, channels, normalization
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -26,11 +26,15 @@ from unireplknet_mm.launch import (
     check_complete,
     exit_on_user_error,
     explain_mistakes,
-    input_channels,
     input_size,
     load_config,
 )
-from unireplknet_mm.models.whole_model import find_backbones, switch_to_deploy
+from unireplknet_mm.models.whole_model import (
+    find_backbones,
+    find_embedding,
+    leading_shape,
+    switch_to_deploy,
+)
 
 NUM_BOXES = 1000
 NUM_MASKS = 100
@@ -46,8 +50,8 @@ class Part(NamedTuple):
 
 
 def default_shape(cfg: Config) -> tuple[int, int]:
-    """Height and width of `input_shape = (C, H, W)`, where a config has it, or those that the paper counts
-    at: 800×1280 for detection, one crop by four for segmentation, the crop for classification.
+    """Height and width, the last two of `input_shape`, where a config has it, or those that the paper
+    counts at: 800×1280 for detection, one crop by four for segmentation, the crop for classification.
 
     Raises:
         UserError: the config's task has no such convention; `--shape` is needed.
@@ -82,17 +86,20 @@ def build_on_meta(cfg: Config, deploy: bool = True) -> nn.Module:
     return model
 
 
-def count_parts(model: nn.Module, height: int, width: int, channels: int = 3) -> list[Part]:
-    """Count a model on one image of `height` × `width`.
+def count_parts(
+    model: nn.Module, height: int, width: int, leading: Sequence[int] = (3,)
+) -> list[Part]:
+    """Count a model on one image of `height` × `width`, or a sample that ends in these.
 
     Args:
-        model: on the meta device. With a `backbone` and heads as mmdet, mmseg and mmpretrain name them, each
-            is a part; of any other model, its UniRepLKNets and the rest of a forward pass.
+        model: on the meta device. With an `embedding`, a `backbone` and heads as mmdet, mmseg and mmpretrain
+            name them, each is a part; of any other model, its UniRepLKNets and the rest of a forward pass.
+        leading: what stands before height and width in the shape of the sample, such as the channels.
 
     Raises:
         UserError: the head does not run on maps, or another model on an image, alone.
     """
-    image = torch.empty(1, channels, height, width, device='meta')
+    image = torch.empty(1, *leading, height, width, device='meta')
     names = [name for name in HEADS if isinstance(getattr(model, name, None), nn.Module)]
     if not names or not isinstance(getattr(model, 'backbone', None), nn.Module):
         return count_forward(model, image)
@@ -106,6 +113,9 @@ def count_parts(model: nn.Module, height: int, width: int, channels: int = 3) ->
         parts.append(Part(name, count_parameters(module), flops))
         return outputs
 
+    embedding = find_embedding(model)
+    if embedding is not None:
+        image = count('embedding', embedding, image)
     features = count('backbone', model.backbone, image)
     if getattr(model, 'with_neck', False):
         features = count('neck', model.neck, features)
@@ -208,8 +218,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     height, width = (args.shape * 2)[:2] if args.shape else default_shape(cfg)
     model = build_on_meta(cfg, deploy=not args.train_form)
     print(f'{args.config}, {"training" if args.train_form else "deploy"} form, {height}x{width}')
-    print(format_table(count_parts(model, height, width, input_channels(cfg, model))))
-    print('FLOPs: multiply-adds of convolutions and matrix products, for one image.')
+    leading = leading_shape(model, cfg.get('input_shape'))
+    print(format_table(count_parts(model, height, width, leading)))
+    noun = 'image' if find_embedding(model) is None else f'sample {(*leading, height, width)}'
+    print(f'FLOPs: multiply-adds of convolutions and matrix products, for one {noun}.')
 
 
 if __name__ == '__main__':

@@ -116,7 +116,7 @@ def test_other_input_channels_change_the_stem_alone(tool, capsys, channels):
     three = tool.count_parts(tool.build_on_meta(cfg), 64, 64)
     cfg.model.backbone.in_channels = channels
     model = tool.build_on_meta(cfg)
-    counted = tool.count_parts(model, 64, 64, tool.input_channels(cfg, model))
+    counted = tool.count_parts(model, 64, 64, tool.leading_shape(model, cfg.get('input_shape')))
     weights = (
         (channels - 3) * 20 * 9
     )  # of the first convolution, of half the 40 channels and stride 2
@@ -153,12 +153,12 @@ class Host(nn.Module):
 def test_a_model_without_a_backbone_is_counted_by_its_forward_pass(tool):
     with torch.device('meta'):
         host = Host().eval()
-    image_encoder, other, rest = tool.count_parts(host, 64, 96, channels=8)
+    image_encoder, other, rest = tool.count_parts(host, 64, 96, leading=(8,))
     for part, encoder, channels in (
         (image_encoder, host.net.image_encoder, 8),
         (other, host.net.other, 3),
     ):
-        (alone, nothing) = tool.count_parts(encoder, 64, 96, channels)
+        (alone, nothing) = tool.count_parts(encoder, 64, 96, (channels,))
         assert (part.parameters, part.flops) == (alone.parameters, alone.flops)
         assert (nothing.parameters, nothing.flops) == (0, 0)
     assert (image_encoder.name, other.name) == ('net.image_encoder', 'net.other')
@@ -189,6 +189,8 @@ def test_a_model_that_takes_no_such_input(tool):
         (dict(train_pipeline=[dict(type='RandomResizedCrop', scale=192)]), (192, 192)),
         (dict(train_pipeline=[dict(type='RandomResizedCrop', scale=(96, 128))]), (96, 128)),
         (dict(default_scope='mmdet', input_shape=(1, 128, 1024)), (128, 1024)),
+        (dict(input_shape=(1024, 128)), (1024, 128)),
+        (dict(input_shape=(16, 3, 224, 160)), (224, 160)),
     ],
 )
 def test_default_shape(tool, cfg, shape):

@@ -20,7 +20,12 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm, _InstanceNorm
 from torch import nn
 
-from unireplknet_mm.engine.layer_depth import Backbone, find_layered_backbones, stage_of
+from unireplknet_mm.engine.layer_depth import (
+    Backbone,
+    find_embeddings,
+    find_layered_backbones,
+    stage_of,
+)
 from unireplknet_mm.errors import ArgumentError
 
 NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
@@ -48,7 +53,8 @@ class GroupKey(NamedTuple):
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Learning rate of a parameter: `lr * decay_rate ** (num_layers + 1 - layer)`.
 
-    Heads and necks, layer `num_layers + 1`, get the full rate. Norms, biases, GRN's gamma and beta
+    Heads and necks, layer `num_layers + 1`, get the full rate; an `embedding` in front of the backbone is in
+    layer 0, as its stem. Norms, biases, GRN's gamma and beta
     and all other 1-d parameters get no weight decay. A parameter group holds `lr`, `weight_decay`,
     `lr_scale`, `layer_id` and `param_names`; a table of the layers goes to the log.
 
@@ -140,6 +146,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f'{type(module).__name__} has get_layer_depth(param_name, prefix), or the names of ConvNeXt, '
                 'Swin or a vision transformer: add it, or use DefaultOptimWrapperConstructor'
             )
+        embeddings = find_embeddings(module)
         in_norms = {
             f'{prefix}.{name}' if prefix else name
             for prefix, part in module.named_modules()
@@ -153,6 +160,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if not param.requires_grad:
                 continue
             layer_id, num_layers = self._layer_of(name, backbones)
+            if name.startswith(embeddings):
+                layer_id = 0
             custom_key = next((key for key in by_length if key in f'.{name}'), '')
             settings = dict(custom_keys.get(custom_key, {}))
             lr_mult = settings.pop('lr_mult', 1.0)

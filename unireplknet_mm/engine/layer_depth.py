@@ -52,6 +52,17 @@ def find_layered_backbones(model: nn.Module) -> list[Backbone]:
     return found
 
 
+def find_embeddings(model: nn.Module) -> tuple[str, ...]:
+    """The prefixes of what stands in front of a backbone, which belongs to the first layer."""
+    return tuple(
+        f'{_prefix(name)}embedding.'
+        for name, module in model.named_modules()
+        if all(
+            isinstance(getattr(module, part, None), nn.Module) for part in ('embedding', 'backbone')
+        )
+    )
+
+
 def rule_by_names(names: Sequence[str]) -> LayerOf | None:
     """The layers of a backbone with these parameters, by its own names; None for an unknown style."""
     for stem, pattern, rule in (

@@ -12,7 +12,7 @@ from unireplknet_mm.engine.checkpoint_check import check_has_progress
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.files import create_folder
 from unireplknet_mm.models.state_dict import find_state_dict, require_prefix
-from unireplknet_mm.models.whole_model import find_backbones
+from unireplknet_mm.models.whole_model import map_channels
 from unireplknet_mm.weights.published import is_remote, local_path, where_to_get
 from unireplknet_mm.weights.reading import CheckpointError, check_address, open_checkpoint
 
@@ -200,17 +200,17 @@ def _absolute(path: str) -> str:
 
 
 def input_channels(cfg: Config, model: nn.Module) -> int:
-    """The channels of the input that a config's model takes.
+    """The channels of what the backbone of a config's model takes.
 
     What the config says with `input_shape = (C, H, W)`; else those of the first UniRepLKNet in the model,
-    which may be 1 for audio and any number for time series; else 3.
+    which may be any number for time series; else 3. Of a model with an embedding, those of its maps.
     """
-    if cfg.get('input_shape'):
-        return cfg.input_shape[0]
-    backbones = find_backbones(model)
-    return next((backbone.in_channels for backbone in backbones.values()), 3)
+    return map_channels(model, cfg.get('input_shape'))
 
 
 def input_size(cfg: Config) -> tuple[int, int] | None:
-    """Height and width that a config states with `input_shape = (C, H, W)`; None where it does not."""
-    return tuple(cfg.input_shape[1:]) if cfg.get('input_shape') else None
+    """Height and width that a config states with `input_shape`; None where it does not.
+
+    That is the shape of a sample: (C, H, W), (T, F) of audio, (frames, 3, H, W) of video.
+    """
+    return tuple(cfg.input_shape[-2:]) if cfg.get('input_shape') else None

@@ -15,7 +15,7 @@ from unireplknet_mm.launch.preflight import input_channels, input_size
 from unireplknet_mm.models import UniRepLKNet
 from unireplknet_mm.models.architecture import ARCHITECTURES, describe_architecture
 from unireplknet_mm.models.timm_names import to_timm_names
-from unireplknet_mm.models.whole_model import find_backbones
+from unireplknet_mm.models.whole_model import find_backbones, find_embedding
 
 TASKS = dict(
     mmpretrain='image-classification', mmdet='object-detection', mmseg='image-segmentation'
@@ -27,10 +27,15 @@ NOT_FIGURES = ('step', 'iter', 'epoch', 'time', 'data_time')
 def timm_backbone(cfg: Config, model: nn.Module) -> UniRepLKNet | None:
     """The backbone of a model that timm can build: a published network with one linear layer behind it.
 
-    None for any other model, and for a classifier that is fed BGR images, which timm does not read.
+    None for any other model, such as one of another modality, and for a classifier that is fed BGR images,
+    which timm does not read.
     """
     backbones = find_backbones(model)
-    if list(backbones) != ['backbone.'] or not backbones['backbone.'].gap_before_final_norm:
+    if (
+        find_embedding(model) is not None
+        or list(backbones) != ['backbone.']
+        or not backbones['backbone.'].gap_before_final_norm
+    ):
         return None
     others = {name for name in model.state_dict() if not name.startswith('backbone.')}
     preprocessor = _preprocessor(cfg)

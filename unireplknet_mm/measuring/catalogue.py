@@ -33,7 +33,7 @@ from unireplknet_mm.measuring.tasks import (
 )
 from unireplknet_mm.models import UniRepLKNet
 from unireplknet_mm.models.architecture import ARCHITECTURES
-from unireplknet_mm.models.whole_model import find_backbones
+from unireplknet_mm.models.whole_model import leading_shape
 
 OWN_PREFIX = 'unireplknet_'
 HOW_TO_GET_TIMM = 'timm is not installed: pip install timm'
@@ -136,8 +136,7 @@ def find_config_model(cfg: Config) -> Build:
         with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng():
             torch.manual_seed(0)
             model = revert_sync_batchnorm(MODELS.build(cfg.model))
-        channels = [backbone.in_channels for backbone in find_backbones(model).values()]
-        return kinds[scope](with_weights(model), channels[0] if channels else 3)
+        return kinds[scope](with_weights(model), leading_shape(model, cfg.get('input_shape')))
 
     return build
 

@@ -1,5 +1,6 @@
 """What a model of each task is run on: random images, and the targets that its loss needs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,17 +13,17 @@ class Task:
 
     Args:
         model: on the CPU, in float32, with the weights that it is measured with.
-        in_channels: channels of an image.
+        leading: what stands before height and width in the shape of a sample: the channels of an image.
     """
 
-    def __init__(self, model: nn.Module, in_channels: int = 3):
+    def __init__(self, model: nn.Module, leading: Sequence[int] = (3,)):
         self.model = model
-        self.in_channels = in_channels
+        self.leading = tuple(leading)
 
     def make_batch(self, batch_size: int, size: tuple[int, int], device: str) -> Any:
         """Random images of height × width, always the same ones, and targets, on the device."""
         generator = torch.Generator().manual_seed(0)
-        images = torch.randn(batch_size, self.in_channels, *size, generator=generator)
+        images = torch.randn(batch_size, *self.leading, *size, generator=generator)
         return images.to(device)
 
     def convert(self, batch: Any, **options: Any) -> Any:
@@ -89,7 +90,7 @@ class Detector(Task):
         from mmdet.utils import register_all_modules
 
         register_all_modules(init_default_scope=False)
-        shapes = [(self.in_channels, *size)] * batch_size
+        shapes = [(*self.leading, *size)] * batch_size
         batch = demo_mm_inputs(
             batch_size, image_shapes=shapes, num_items=[10] * batch_size, with_mask=True
         )

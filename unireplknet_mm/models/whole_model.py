@@ -5,11 +5,13 @@ times; nothing here relies on the name `backbone`.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models.state_dict import (
     BODY,
     SIGNATURE,
@@ -33,6 +35,42 @@ def find_backbones(model: nn.Module) -> dict[str, UniRepLKNet]:
         for name, module in unwrap_model(model).named_modules()
         if isinstance(module, UniRepLKNet)
     }
+
+
+def find_embedding(model: nn.Module) -> nn.Module | None:
+    """What makes other data than images a map in front of a model's backbone; None for images."""
+    embedding = getattr(unwrap_model(model), 'embedding', None)
+    return embedding if isinstance(embedding, nn.Module) else None
+
+
+def leading_shape(model: nn.Module, input_shape: Sequence[int] | None) -> tuple[int, ...]:
+    """What stands before height and width in the shape of a sample: the channels, where it is an image.
+
+    Args:
+        input_shape: of a sample, as the config states it; without it, the first UniRepLKNet in the model
+            says how many channels there are, or else there are 3.
+    """
+    if input_shape:
+        return tuple(input_shape[:-2])
+    backbones = find_backbones(model)
+    return (next((backbone.in_channels for backbone in backbones.values()), 3),)
+
+
+def map_channels(model: nn.Module, input_shape: Sequence[int] | None) -> int:
+    """The channels of the map that a model's backbone takes; `input_shape` as in `leading_shape`."""
+    embedding = find_embedding(model)
+    if embedding is None:
+        return leading_shape(model, input_shape)[0]
+    for backbone in find_backbones(model).values():
+        return backbone.in_channels
+    if not input_shape:
+        raise ArgumentError(
+            f'the config does not say what {type(embedding).__name__} takes: add input_shape, the shape of '
+            'one sample'
+        )
+    parameter = next(model.parameters())
+    with torch.no_grad():
+        return embedding(parameter.new_zeros(1, *input_shape)).shape[1]
 
 
 def holds_deploy_form(state_dict: Mapping[str, Tensor]) -> bool:

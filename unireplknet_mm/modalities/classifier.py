@@ -1,0 +1,71 @@
+"""The classifier of all modalities: mmpretrain's, with a bridge in front of the backbone (§3.3).
+
+A modality makes its data a (B, C', H, W) map, and the backbone sees nothing but that map. What comes after
+it (neck, head, losses, batch augmentations) is mmpretrain's.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from unireplknet_mm.errors import ArgumentError
+
+
+@MODELS.register_module()
+class ModalityClassifier(ImageClassifier):
+    """`ImageClassifier` with an embedding in front of its backbone.
+
+    Parameters are those of the embedding (`embedding.*`), then the classifier's: an image classifier's
+    checkpoint fits one whose embedding has none.
+
+    Tools take the shape of one sample, as the data preprocessor gives it to the embedding and without the
+    batch, from `input_shape` of the config: (T, F) of audio, (frames, 3, h, w) of video.
+
+    Args:
+        embedding: config of a module (B, ...) -> (B, C', H, W), or the module.
+        backbone: takes (B, C', H, W): `UniRepLKNet` with `in_channels=C'`, or any of mmpretrain.
+        arguments: `neck`, `head`, `pretrained`, `train_cfg`, `data_preprocessor`, `init_cfg` of
+            mmpretrain's `ImageClassifier`.
+
+    Raises:
+        ArgumentError: when it runs, the embedding's map is no (B, C', H, W), or of other channels than the
+            backbone takes.
+
+    Example::
+
+        model = dict(
+            type='ModalityClassifier',
+            embedding=dict(type='SpectrogramMap'),
+            backbone=dict(type='UniRepLKNet', arch='s', in_channels=1, ...),
+            head=dict(type='LinearClsHead', num_classes=35, in_channels=768))
+    """
+
+    def __init__(
+        self, embedding: dict | nn.Module, backbone: dict | nn.Module, *arguments, **named: Any
+    ):
+        super().__init__(backbone, *arguments, **named)
+        self.embedding = embedding if isinstance(embedding, nn.Module) else MODELS.build(embedding)
+
+    def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Tensor | Sequence[Tensor]:
+        """As mmpretrain's, of (B, ...) inputs: 'backbone', 'neck' or 'pre_logits' is what comes out."""
+        return super().extract_feat(self.embed(inputs), stage)
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """The (B, C', H, W) map that the backbone sees."""
+        maps = self.embedding(inputs)
+        channels = getattr(self.backbone, 'in_channels', None)
+        if maps.dim() != 4 or (isinstance(channels, int) and maps.shape[1] != channels):
+            wanted = channels if isinstance(channels, int) else "C'"
+            raise ArgumentError(
+                f'{type(self.embedding).__name__} makes {tuple(maps.shape)} of an input '
+                f'{tuple(inputs.shape)}, but {type(self.backbone).__name__} takes (B, {wanted}, H, W)'
+            )
+        return maps
+
+    def get_layer_depth(self, param_name: str) -> tuple[int, int]:
+        """mmpretrain's convention: the layer of a parameter and their number; the embedding is in layer 0."""
+        layer, num_layers = super().get_layer_depth(param_name)
+        return (0 if param_name.startswith('embedding.') else layer), num_layers
