@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from pycocotools import mask as coco_masks
 
@@ -30,6 +31,15 @@ class Classification:
     def assert_same(actual: list[dict], expected: list[dict]) -> None:
         for one, other in zip(actual, expected, strict=True):
             torch.testing.assert_close(one['pred_score'], other['pred_score'], rtol=1e-3, atol=1e-5)
+
+    @staticmethod
+    def assert_recorded(record: dict, sample: dict) -> None:
+        """Check that what `tools/predict.py` wrote of an image is what `tools/test.py` predicted."""
+        scores = sample['pred_score']
+        assert record['predicted'] == sample['pred_label'].tolist() == record['labels'][:1]
+        assert record['scores'] == scores[record['labels']].tolist()
+        assert sorted(record['scores'], reverse=True) == record['scores']
+        assert record['scores'] == scores.topk(5).values.tolist()
 
     @staticmethod
     def annotate(predictions: list[dict], data_root: Path) -> list[str]:
@@ -53,6 +63,17 @@ class Segmentation:
             assert labels.dtype == torch.uint8
             assert len(others.unique()) > 2, 'too little to compare'
             assert (labels == others).double().mean() > 0.999
+
+    @staticmethod
+    def assert_recorded(record: dict, sample: dict) -> None:
+        labels = sample['pred_sem_seg']['data'][0].numpy()
+        assert record['size'] == list(labels.shape)
+        recorded = np.full(labels.shape, 255)
+        for segment in record['segments']:
+            mask = coco_masks.decode(segment['mask']).astype(bool)
+            assert segment['share'] == pytest.approx(mask.mean())
+            recorded[mask] = segment['label']
+        assert (recorded == labels).all()
 
     @staticmethod
     def annotate(predictions: list[dict], data_root: Path) -> list[str]:
@@ -83,6 +104,20 @@ class Detection:
                 assert abs(found['scores'][nearest] - others['scores'][index]) < 1e-3
                 masks = [found['masks'][nearest]], [others['masks'][index]]
                 assert coco_masks.iou(*masks, [0])[0, 0] > 0.99
+
+    @staticmethod
+    def assert_recorded(record: dict, sample: dict) -> None:
+        found = sample['pred_instances']
+        order = found['scores'].argsort(descending=True, stable=True)
+        order = order[found['scores'][order] > DETECTION_SCORE]
+        assert len(order) > 5, 'too little to compare'
+        assert record['scores'] == found['scores'][order].tolist()
+        assert record['labels'] == found['labels'][order].tolist()
+        assert record['boxes'] == found['bboxes'][order].tolist()
+        masks = [found['masks'][index] for index in order]
+        assert [mask['counts'].encode() for mask in record['masks']] == [
+            mask['counts'] for mask in masks
+        ]
 
     @staticmethod
     def annotate(predictions: list[dict], data_root: Path) -> list[str]:

@@ -26,6 +26,7 @@ from mmengine.runner import FlexibleRunner, Runner, get_priority
 from torch import nn
 
 from unireplknet_mm.engine import SwitchToDeployHook
+from unireplknet_mm.engine.checkpoint_check import load_for_test
 from unireplknet_mm.models import UniRepLKNet
 from unireplknet_mm.models.whole_model import switch_to_deploy
 from unireplknet_mm.weights import CheckpointError
@@ -251,6 +252,26 @@ def test_testing_refuses_weights_without_a_head_and_of_another_arch(tmp_path):
     model = ToyDetector(UniRepLKNet('a'))
     build_runner(tmp_path, model, load_from=str(path)).test()
     assert torch.equal(model.bbox_head.fc.weight, torch.ones(3, 2))
+
+
+def test_testing_refuses_a_part_without_weights_behind_any_backbone():
+    """But for heads that only training uses; the names are those that DistributedDataParallel gives."""
+    names = ('backbone', 'auxiliary_head', 'decode_head')
+    model = nn.ModuleDict({name: nn.Linear(2, 2) for name in names})
+    weights = {
+        'module.backbone.weight': torch.ones(2, 2),
+        'module.decode_head.weight': torch.full((2, 2), 3.0),
+    }
+    load_for_test(model, dict(state_dict=weights))
+    assert torch.equal(model['backbone'].weight, torch.ones(2, 2))
+    assert torch.equal(model['decode_head'].weight, torch.full((2, 2), 3.0))
+    del weights['module.decode_head.weight']
+    with pytest.raises(CheckpointError) as info:
+        load_for_test(model, dict(state_dict=weights))
+    assert str(info.value) == (
+        'there are no weights for decode_head of the ModuleDict, whose results would be random.\n'
+        'Test with the config that it was trained with.'
+    )
 
 
 class Augmented(BaseTTAModel):

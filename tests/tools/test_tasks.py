@@ -4,6 +4,7 @@ The weights that are tested are not those of the two iterations of training: a b
 initialisation, for which a wrong folding shows, and a classifier that decides.
 """
 
+import json
 import subprocess
 
 import predictions
@@ -12,6 +13,7 @@ import torch
 from helpers import randomise
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from PIL import Image
 from tool_runs import CONFIGS, ROOT, TOOLS, environment, read_losses, read_scores, run, run_forked
 
 TASKS = dict(
@@ -145,6 +147,31 @@ def test_every_form_predicts_the_same(task, trained, decided, workplace, call, t
     assert any(scored[name] < 0.9 * whole for name, whole in TASKS[task].score_names.items())
     with pytest.raises(AssertionError):
         TASKS[task].assert_same(predicted, expected)
+
+
+def test_predictions_of_files_are_those_of_a_test(task, trained, decided, workplace, call, test):
+    config, work_dir, _ = trained
+    expected, _ = test(decided)  # in the order of the paths, as the files here
+    folded, out = work_dir / 'folded.pth', workplace / f'{task} predictions'
+    call('reparameterize', config, decided, folded)
+    classes = torch.load(decided, weights_only=False)['meta']['dataset_meta']['classes']
+    files = [sample['img_path'] for sample in expected]
+    options = ('--score-thr', predictions.DETECTION_SCORE) if task == 'det' else ()
+    for checkpoint, *more in ((decided,), (decided, '--deploy'), (folded,)):
+        output = call('predict', config, checkpoint, *files, '--out', out, *options, *more)
+        assert [line.partition(': ')[0] for line in output.splitlines()] == files
+        document = json.loads((out / 'predictions.json').read_text())
+        assert document['complete'] and not document['failures']
+        # 150 names are not of the 11 classes of this head.
+        assert document['classes'] == (None if task == 'seg' else list(classes))
+        for record, sample in zip(document['predictions'], expected, strict=True):
+            assert record['input'] == sample['img_path']
+            height, width = sample['ori_shape']
+            with Image.open(out / record['picture']) as picture:
+                assert picture.width / picture.height == pytest.approx(width / height, rel=0.02)
+            if checkpoint == decided and not more:  # else they differ by roundings
+                TASKS[task].assert_recorded(record, sample)
+    assert len(list((out / 'pictures').iterdir())) == len(files)
 
 
 @only('cls')

@@ -20,6 +20,7 @@ from unireplknet_mm.weights.reading import CheckpointError, check_address, open_
 NEEDED = dict(
     train=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
     test=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'),
+    predict=('model', 'test_dataloader'),
     reparameterize=('model',),
     publish=('model',),
     get_flops=('model',),

@@ -42,11 +42,11 @@ class WeightReport:
             'other shape': list(self.reshaped),
             'not used': self.unused,
         }
-        parts = dict.fromkeys(_part(name) for names in columns.values() for name in names)
+        parts = dict.fromkeys(part_of(name) for names in columns.values() for name in names)
         width = max(len('part'), *map(len, parts))
         rows = [f'{"part":{width}}  ' + '  '.join(f'{title:>11}' for title in columns)]
         for part in parts:
-            counts = (sum(_part(name) == part for name in names) for names in columns.values())
+            counts = (sum(part_of(name) == part for name in names) for names in columns.values())
             rows.append(f'{part:{width}}  ' + '  '.join(f'{count:>11}' for count in counts))
         if self.missing:
             rows.append(f'Not in the file, initialised anew: {_some(self.missing)}.')
@@ -55,6 +55,11 @@ class WeightReport:
         if self.unused:
             rows.append(f'In the file, not in the model: {_some(self.unused)}.')
         return '\n'.join(rows)
+
+
+def part_of(name: str) -> str:
+    """What the name begins with, up to the part of a head that has parts: `neck`, `roi_head.bbox_head`."""
+    return re.match(r'((?:roi_head\.)?[^.]*)', name)[1]
 
 
 def load_what_fits(model: nn.Module, weights: Mapping[str, Tensor]) -> WeightReport:
@@ -89,11 +94,6 @@ def load_what_fits(model: nn.Module, weights: Mapping[str, Tensor]) -> WeightRep
 
 def _counts(name: str) -> bool:
     return not name.endswith('num_batches_tracked')
-
-
-def _part(name: str) -> str:
-    """What the name begins with, up to the part of a head that has parts: `neck`, `roi_head.bbox_head`."""
-    return re.match(r'((?:roi_head\.)?[^.]*)', name)[1]
 
 
 def _some(names: Iterable[str]) -> str:
