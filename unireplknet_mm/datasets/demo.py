@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from unireplknet_mm.datasets.layouts import LAYOUTS, Layout
-from unireplknet_mm.datasets.layouts.base import Progress
+from unireplknet_mm.datasets.layouts.base import MANIFEST, Progress
 from unireplknet_mm.errors import ArgumentError, ExistingFileError, FileError, UserError
 from unireplknet_mm.files import NO_SPACE, in_words, no_space_error
 
-MANIFEST = 'demo_data.json'
 STALE_AFTER_SECONDS = 24 * 3600
 
 

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from unireplknet_mm.errors import ArgumentError
 
 SPLITS = ('train', 'val')
+MANIFEST = 'demo_data.json'  # beside demo data: the parameters and sources that they were made with
 
 Progress = Callable[[list], Iterable]  # wraps the list of what is to be made, as `tqdm.tqdm` does
 
