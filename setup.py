@@ -83,5 +83,6 @@ setup(
         'benchmark': read_requirements('benchmark.txt'),
         'hub': ['huggingface_hub>=0.34', 'safetensors'],
         'timm': ['timm>=1.0.9'],
+        'time_series': read_requirements('time_series.txt'),
     },
 )

@@ -1,0 +1,43 @@
+"""Time series (§3.3, Eq. 2; §4.2): CSV files, maps for the untouched backbone, forecasts, peers.
+
+Importing it registers everything; it needs pandas, the extra `[time_series]`.
+"""
+
+from unireplknet_mm.modalities.time_series.base import SeriesModel, SeriesPreprocessor
+from unireplknet_mm.modalities.time_series.dataset import PackWindow, SeriesDataset, WindowSample
+from unireplknet_mm.modalities.time_series.embedding import SeriesMap
+from unireplknet_mm.modalities.time_series.forecaster import Forecaster
+from unireplknet_mm.modalities.time_series.metric import ForecastError
+from unireplknet_mm.modalities.time_series.peers import (
+    DLinear,
+    NLinear,
+    PatchTST,
+    SeasonalNaive,
+)
+from unireplknet_mm.modalities.time_series.series import (
+    Series,
+    SeriesError,
+    calendar_features,
+    read_series,
+)
+from unireplknet_mm.modalities.time_series.visualization import ForecastVisualizationHook
+
+__all__ = [
+    'DLinear',
+    'ForecastError',
+    'ForecastVisualizationHook',
+    'Forecaster',
+    'NLinear',
+    'PackWindow',
+    'PatchTST',
+    'SeasonalNaive',
+    'Series',
+    'SeriesDataset',
+    'SeriesError',
+    'SeriesMap',
+    'SeriesModel',
+    'SeriesPreprocessor',
+    'WindowSample',
+    'calendar_features',
+    'read_series',
+]

@@ -1,0 +1,270 @@
+"""Reading a series of numbers with dates from a CSV file, and what is checked of it.
+
+A model sees rows, not dates: rows that are missing, doubled or in another order would be learned as if the
+series were like that. So whatever is not one row a step is an error that says where, or is mended as
+`missing` says.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mmengine.logging import print_log
+
+from unireplknet_mm.errors import ArgumentError, MissingFileError, MissingPackageError, UserError
+
+try:
+    import pandas
+except (
+    ModuleNotFoundError
+):  # said where a file is to be read: MMEngine hides errors of custom_imports
+    pandas = None
+
+MISSING = ('error', 'interpolate', 'ignore')
+CALENDAR = ('minute of hour', 'hour of day', 'day of week', 'day of month', 'day of year')
+
+
+class SeriesError(UserError):
+    """A file that is no series, or one with gaps, doubled rows or values that are no numbers."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Rows of numbers, each with its date.
+
+    Attributes:
+        dates: a `pandas.DatetimeIndex` of T dates, rising.
+        values: (T, D), float64, finite.
+        columns: names of the D variables.
+        frequency: the step of the calendar as pandas names it, such as 'h' or '15min'.
+    """
+
+    dates: pandas.DatetimeIndex
+    values: np.ndarray
+    columns: tuple[str, ...]
+    frequency: str
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def future_dates(self, steps: int) -> pandas.DatetimeIndex:
+        """The dates of the `steps` rows that would follow."""
+        return pandas.date_range(self.dates[-1], periods=steps + 1, freq=self.frequency)[1:]
+
+
+def read_series(
+    path: str | os.PathLike,
+    columns: list[str] | None = None,
+    date_column: str = 'date',
+    frequency: str | None = None,
+    missing: str = 'error',
+) -> Series:
+    """Read a CSV file with a date column.
+
+    Args:
+        columns: the variables, in this order; by default all columns but the dates.
+        frequency: the step of the calendar as pandas names it: 'h', '15min', 'D', '7D', 'MS'. By default the
+            commonest distance of two dates, or the rule that pandas infers.
+        missing: what to do where the calendar has gaps or values are missing. 'error' raises; 'interpolate'
+            fills both linearly, and says how many; 'ignore' takes the rows as if they followed each other,
+            as benchmarks do, and refuses missing values all the same.
+
+    Raises:
+        MissingFileError: there is no such file.
+        SeriesError: it cannot be read; columns are missing or hold no numbers; dates cannot be read, fall,
+            come twice or do not lie on the calendar; with `missing='error'`, there are gaps.
+        ArgumentError: `missing` or `frequency` is unknown.
+        MissingPackageError: pandas is not installed.
+    """
+    if pandas is None:
+        raise MissingPackageError(
+            'time series are read with pandas, which is not installed: '
+            'pip install "unireplknet-mm[time_series]"'
+        )
+    if missing not in MISSING:
+        raise ArgumentError(f'missing must be {", ".join(map(repr, MISSING))}, not {missing!r}')
+    frame = _read_table(Path(path), date_column, columns)
+    dates = _read_dates(frame.pop(date_column), path, date_column)
+    frame = frame.set_axis(dates)
+    _check_order(dates, path)
+    offset = _offset(frequency) if frequency else _infer_offset(dates, path)
+    frame = _match_calendar(frame, offset, bool(frequency), path, missing)
+    values = frame.to_numpy(np.float64)
+    _check_finite(values, frame, path)
+    return Series(frame.index, values, tuple(frame.columns), offset.freqstr)
+
+
+def calendar_features(dates: pandas.DatetimeIndex) -> np.ndarray:
+    """Where dates stand in the hour, day, week, month and year: (T, 5) from -0.5 to 0.5, float32.
+
+    The same five for every frequency, of which those that the frequency does not show are constant. After
+    the calendar features of Informer (arXiv 2012.07436).
+    """
+    columns = (
+        dates.minute / 59,
+        dates.hour / 23,
+        dates.day_of_week / 6,
+        (dates.day - 1) / 30,
+        (dates.day_of_year - 1) / 365,
+    )
+    return np.stack([np.asarray(column, np.float32) for column in columns], axis=1) - 0.5
+
+
+def _read_table(path: Path, date_column: str, columns: list[str] | None) -> pandas.DataFrame:
+    if not path.is_file():
+        raise MissingFileError(f'{path.absolute()} does not exist: a CSV file is needed')
+    try:
+        frame = pandas.read_csv(path, dtype={date_column: str})
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' errors of parsing are ValueErrors
+        summary = str(error).strip().partition('\n')[0]
+        raise SeriesError(f'{path} is no table of comma-separated values: {summary}') from error
+    wanted = [date_column, *(columns or [])]
+    absent = [name for name in wanted if name not in frame.columns]
+    if absent:
+        raise SeriesError(
+            f'{path} has no column {", ".join(absent)}; it has {_listed(frame.columns)}.\n'
+            'Set date_column and columns of the data set.'
+        )
+    frame = frame[wanted] if columns else frame
+    texts = [
+        name
+        for name in frame.columns
+        if name != date_column and not pandas.api.types.is_numeric_dtype(frame[name])
+    ]
+    if texts:
+        raise SeriesError(
+            f'{path}: the columns {_listed(texts)} hold something else than numbers.\n'
+            'Name the columns to use with columns=[...] of the data set.'
+        )
+    if frame.shape[1] < 2 or len(frame) < 2:
+        raise SeriesError(
+            f'{path} has {len(frame)} rows of {frame.shape[1] - 1} variables: a series needs two rows and '
+            'a variable at least'
+        )
+    return frame
+
+
+def _read_dates(texts: pandas.Series, path: str, name: str) -> pandas.DatetimeIndex:
+    # pandas would take a bare row number for a day of this month, or for nanoseconds.
+    is_number = texts.str.fullmatch(r'\d{1,7}', na=False)
+    if texts.isna().any() or is_number.any():
+        row = int((texts.isna() | is_number).argmax())
+        raise SeriesError(f'{path}, row {row + 1}: {texts[row]!r} in column {name} is no date')
+    try:
+        with (
+            warnings.catch_warnings()
+        ):  # that it reads each date by itself, which the error says better
+            warnings.simplefilter('ignore', UserWarning)
+            dates = pandas.DatetimeIndex(pandas.to_datetime(texts))
+    except (ValueError, TypeError) as error:
+        summary = str(error).strip().partition('\n')[0]
+        raise SeriesError(f'{path}: column {name} holds no dates: {summary}') from error
+    return dates if dates.tz is None else dates.tz_convert('UTC').tz_localize(None)
+
+
+def _check_order(dates: pandas.DatetimeIndex, path: str) -> None:
+    steps = np.diff(dates.asi8)
+    if (steps <= 0).any():
+        row = int((steps <= 0).argmax()) + 1
+        doubled = steps[row - 1] == 0
+        problem = 'comes twice' if doubled else f'comes after {dates[row - 1]}'
+        way_out = 'Remove one of the two rows.' if doubled else 'Sort the file by date.'
+        raise SeriesError(f'{path}, row {row + 1}: {dates[row]} {problem}.\n{way_out}')
+
+
+def _offset(frequency: str) -> pandas.offsets.BaseOffset:
+    try:
+        # A bare 'W' would stand for Sundays; here it is a step of seven days from the first date.
+        return pandas.tseries.frequencies.to_offset('7D' if frequency == 'W' else frequency)
+    except ValueError as error:
+        raise ArgumentError(
+            f"frequency={frequency!r} is none that pandas knows: use 'h', '15min', 'D', '7D', 'MS', ..."
+        ) from error
+
+
+def _infer_offset(dates: pandas.DatetimeIndex, path: str) -> pandas.offsets.BaseOffset:
+    steps, counts = np.unique(np.diff(dates), return_counts=True)
+    commonest = pandas.Timedelta(steps[counts.argmax()])
+    # Months and years differ in length: there a rule of pandas, if any, is the calendar.
+    rule = pandas.infer_freq(dates) if len(steps) > 1 and len(dates) > 2 else None
+    if rule is None and counts.max() * 2 < len(dates):
+        raise SeriesError(
+            f'{path}: the dates follow no calendar; the commonest step, {commonest}, is that of '
+            f'{counts.max()} of {len(dates) - 1} rows.\nSet frequency of the data set.'
+        )
+    if rule:
+        return pandas.tseries.frequencies.to_offset(rule)
+    days, rest = divmod(commonest, pandas.Timedelta(days=1))
+    # '7D' rather than pandas 3's '168h'.
+    return pandas.tseries.frequencies.to_offset(commonest) if rest else pandas.offsets.Day(days)
+
+
+def _match_calendar(
+    frame: pandas.DataFrame,
+    offset: pandas.offsets.BaseOffset,
+    is_given: bool,
+    path: str,
+    missing: str,
+) -> pandas.DataFrame:
+    """The rows of the calendar, one a step."""
+    dates = frame.index
+    calendar = pandas.date_range(dates[0], dates[-1], freq=offset)
+    is_on = dates.isin(calendar)
+    number = len(calendar) - int(is_on.sum())
+    if is_on.all() and number == 0:
+        return _interpolate(frame, 0, path) if missing == 'interpolate' else frame
+    stated = f'the frequency {offset.freqstr}{"" if is_given else ", that of most rows"}'
+    if not is_on.all():
+        row = int((~is_on).argmax())
+        problem = (
+            f'{path}, row {row + 1}: {dates[row]} does not lie on the calendar of {stated}, from '
+            f'{dates[0]}'
+        )
+        way_out = (
+            "Set frequency of the data set, or take the rows as they are with missing='ignore'."
+        )
+    else:
+        first = calendar[~calendar.isin(dates)][0]
+        problem = f'{path}: {number} rows are missing for {stated}, the first at {first}'
+        way_out = "Fill them, or set missing='interpolate' or missing='ignore' of the data set."
+    if missing == 'ignore':
+        print_log(
+            f'{problem}. The rows are taken as they are.', logger='current', level=logging.WARNING
+        )
+        return frame
+    if missing == 'error' or not is_on.all():
+        raise SeriesError(f'{problem}.\n{way_out}')
+    return _interpolate(frame.reindex(calendar), number, path)
+
+
+def _interpolate(frame: pandas.DataFrame, number: int, path: str) -> pandas.DataFrame:
+    frame = frame.replace([np.inf, -np.inf], np.nan)
+    blanks = int(frame.isna().to_numpy().sum()) - number * frame.shape[1]
+    if number or blanks:
+        print_log(
+            f'{path}: {number} missing rows and {blanks} missing values are interpolated.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return frame.interpolate(limit_direction='both')
+
+
+def _check_finite(values: np.ndarray, frame: pandas.DataFrame, path: str) -> None:
+    is_bad = ~np.isfinite(values)
+    if is_bad.any():
+        row, column = map(int, np.argwhere(is_bad)[0])
+        raise SeriesError(
+            f'{path}, {frame.index[row]}: {frame.columns[column]} is {values[row, column]}, the first of '
+            f'{int(is_bad.sum())} values that are no finite numbers.\nFill them, or set '
+            "missing='interpolate' of the data set."
+        )
+
+
+def _listed(names: list[str]) -> str:
+    names = [str(name) for name in names]
+    return ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '')
