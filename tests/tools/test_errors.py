@@ -74,7 +74,9 @@ def raises():
 
 @pytest.mark.parametrize('tool', ['train', 'test', 'predict', 'reparameterize', 'get_flops'])
 def test_config_does_not_exist(call, tool, nothing_left):
-    more = dict(test=['x.pth'], predict=['x.pth', '.'], reparameterize=['x.pth', 'y.pth']).get(tool, [])
+    more = dict(test=['x.pth'], predict=['x.pth', '.'], reparameterize=['x.pth', 'y.pth']).get(
+        tool, []
+    )
     path = ROOT / 'configs' / 'det' / 'cascade_unireplknet_s_4x.py'
     close = [path.with_name(f'cascade_unireplknet_{arch}_3x.py') for arch in ('s', 't', 'p')]
     assert error_of(call(tool, path, *more, status=1)) == (

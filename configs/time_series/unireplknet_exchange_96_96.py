@@ -1,0 +1,23 @@
+"""A small UniRepLKNet on Exchange, the daily rates of 8 currencies: 96 rows in, 96 out.
+
+Not in the paper; not trained here.
+
+The file is that of the collection of Autoformer; its rows are taken as they are, as the field does.
+
+    python tools/train.py configs/time_series/unireplknet_exchange_96_96.py
+"""
+
+_base_ = [
+    '../_base_/models/forecaster.py',
+    '../_base_/datasets/series.py',
+    '../_base_/schedules/forecast_10e.py',
+    '../_base_/time_series_runtime.py',
+]
+
+look_back, horizon, variables = 96, 96, 8
+input_shape = (look_back, variables)
+data = dict(ann_file='exchange_rate.csv', look_back=look_back, horizon=horizon, missing='ignore')
+model = dict(look_back=look_back, horizon=horizon, variables=variables)
+train_dataloader = dict(batch_size=32, dataset=data)
+val_dataloader = dict(dataset=data)
+test_dataloader = dict(dataset=data)

@@ -1,0 +1,72 @@
+"""Every config of time series: model, data sets and the shape of a window agree; it forecasts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import SMALL_ARCH, load_config
+from mmengine.registry import DATASETS, MODELS
+from mmengine.utils import import_modules_from_strings
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(path.stem for path in (ROOT / 'configs' / 'time_series').glob('*.py'))
+
+
+@pytest.fixture(scope='module', params=CONFIGS)
+def cfg(request):
+    return load_config(ROOT / 'configs' / 'time_series' / f'{request.param}.py')
+
+
+def test_the_series_of_the_field_are_there():
+    names = ' '.join(CONFIGS)
+    for series in (
+        'etth1',
+        'etth2',
+        'ettm1',
+        'ettm2',
+        'weather',
+        'electricity',
+        'traffic',
+        'exchange',
+        'ili',
+    ):
+        assert f'unireplknet_{series}_' in names
+    for look_back in (96, 336):
+        for horizon in (96, 192, 336, 720):
+            assert f'unireplknet_etth1_{look_back}_{horizon}' in CONFIGS
+
+
+def test_windows_agree(cfg):
+    model = cfg.model
+    name = Path(cfg.filename).stem
+    for key in ('train', 'val', 'test'):
+        dataset = cfg[f'{key}_dataloader'].dataset
+        assert (dataset.look_back, dataset.horizon) == (model.look_back, model.horizon)
+        assert dataset.part == key
+        assert dataset.ann_file == cfg.train_dataloader.dataset.ann_file
+        assert dataset.parts == cfg.train_dataloader.dataset.parts
+        DATASETS.build(dict(dataset, lazy_init=True))
+    assert cfg.input_shape == (model.look_back, model.variables)
+    if 'table_11' not in name:
+        assert name.endswith(f'_{model.look_back}_{model.horizon}')
+    assert not cfg.train_dataloader.get('drop_last')
+
+
+def test_it_forecasts(cfg):
+    """With a small network in the place of those of the paper's size."""
+    import_modules_from_strings(**cfg.custom_imports)
+    model = cfg.model
+    backbone = model.get('backbone') or {}
+    if isinstance(backbone.get('arch'), str) or backbone.get('depth'):
+        smaller = dict(
+            UniRepLKNet=dict(arch=SMALL_ARCH),
+            ConvNeXt=dict(arch=dict(depths=[1, 1, 1, 1], channels=[8, 8, 16, 16])),
+            ResNet=dict(depth=18),
+        )
+        backbone.update(smaller[backbone.type.split('.')[-1]])
+    model.variables = 2  # channel-independent ones do not depend on them, and hundreds take time
+    built = MODELS.build(model).eval()
+    with torch.no_grad():
+        forecast = built(torch.randn(1, model.look_back, 2), torch.zeros(1, model.look_back, 5))
+    assert forecast.shape == (1, model.horizon, 2)
+    assert forecast.isfinite().all()
