@@ -33,6 +33,7 @@ from unireplknet_mm.models.whole_model import (
     find_backbones,
     find_embedding,
     leading_shape,
+    on_meta,
     switch_to_deploy,
 )
 
@@ -79,7 +80,7 @@ def build_on_meta(cfg: Config, deploy: bool = True) -> nn.Module:
     With `deploy`, what can be re-parameterized is.
     """
     scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope'))
-    with scope, torch.device('meta'), explain_mistakes(cfg):
+    with scope, on_meta(), explain_mistakes(cfg):
         model = MODELS.build(cfg.model).eval()
         if deploy:
             switch_to_deploy(model)

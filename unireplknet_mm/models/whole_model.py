@@ -1,15 +1,19 @@
-"""UniRepLKNets inside whole models: finding them, loading raw files into their hosts, folding everything.
+"""UniRepLKNets inside whole models: finding them, loading raw files into their hosts, folding everything;
+and building models without memory.
 
 A backbone may sit anywhere in a classifier, detector, segmenter or model of one's own, once or several
 times; nothing here relies on the name `backbone`.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models.state_dict import (
@@ -179,3 +183,24 @@ def switch_to_deploy(model: nn.Module) -> int:
         model.switch_to_deploy()
         return 1
     return sum(switch_to_deploy(child) for child in model.children())
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Within it, models are built with parameters that have shapes and no memory.
+
+    As `torch.device('meta')`, but for the rates of drop path, which the networks of mmpretrain and mmdet take
+    from `torch.linspace` as numbers.
+    """
+    with torch.device('meta'), _NumbersOnCPU():
+        yield
+
+
+class _NumbersOnCPU(TorchFunctionMode):
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if function is torch.linspace:
+            kwargs.setdefault('device', 'cpu')
+        return function(*args, **kwargs)
