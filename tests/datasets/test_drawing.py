@@ -38,7 +38,7 @@ def test_mask_is_what_was_inked():
         rng = np.random.default_rng([7, 0, index])
         names = drawing.PHOTOGRAPHS['train']
         photograph = drawing.load_photographs('train')[names[rng.integers(len(names))]]
-        background = drawing._crop_background(rng, photograph, (160, 120))
+        background = drawing.crop_background(rng, photograph, (160, 120))
         change = np.abs(scene.image.astype(np.float32) - background).max(-1)
         assert not (scene.fringe & (scene.owner >= 0)).any()
         assert change[(scene.owner < 0) & ~scene.fringe].max() <= 0.1 * 255 + 1
@@ -51,7 +51,7 @@ def test_digits_stand_out_from_what_they_are_drawn_on():
     for low, high in ((0, 20), (230, 255), (110, 140), (0, 120), (130, 255)):
         pixels = rng.uniform(low, high, (500, 1)).repeat(3, 1)
         for _ in range(20):
-            contrast = np.abs(drawing._ink_colour(rng, pixels).mean() - pixels.mean(1))
+            contrast = np.abs(drawing.ink_colour(rng, pixels).mean() - pixels.mean(1))
             assert np.mean(contrast >= 40) >= 0.85
 
 

@@ -111,7 +111,7 @@ def load_scans(split: str) -> dict[int, list[tuple[int, np.ndarray]]]:
     return scans
 
 
-def _crop_background(rng: np.random.Generator, photograph: np.ndarray, size: tuple[int, int]):
+def crop_background(rng: np.random.Generator, photograph: np.ndarray, size: tuple[int, int]):
     """A random crop of the photograph, resized to ``size`` (width, height); (h, w, 3) float32."""
     height, width = photograph.shape[:2]
     largest = min(width / size[0], height / size[1])
@@ -127,7 +127,7 @@ def _crop_background(rng: np.random.Generator, photograph: np.ndarray, size: tup
     return np.clip(crop.astype(np.float32) * rng.uniform(0.8, 1.15), 0, 255)
 
 
-def _enlarge(rng: np.random.Generator, ink: np.ndarray, pixels: float) -> np.ndarray:
+def enlarge(rng: np.random.Generator, ink: np.ndarray, pixels: float) -> np.ndarray:
     """Opacity, (h, w) float64 in [0, 1], of a scan whose 8x8 frame is drawn ``pixels`` high.
 
     The scan is tilted by up to 10 degrees; the ink's edge is about 1.5 pixels wide at every size,
@@ -150,7 +150,7 @@ def _enlarge(rng: np.random.Generator, ink: np.ndarray, pixels: float) -> np.nda
     return opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _ink_colour(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
+def ink_colour(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
     """An ink, (3,) float32 in BGR, that stands out from the (n, 3) pixels it is drawn on.
 
     Its brightness is drawn from those that differ by 65 or more from nine tenths of the pixels;
@@ -209,7 +209,7 @@ def draw_scene(
     labels = tuple(labels)
     names = PHOTOGRAPHS[split]
     photograph = names[rng.integers(len(names))]
-    image = _crop_background(rng, load_photographs(split)[photograph], size)
+    image = crop_background(rng, load_photographs(split)[photograph], size)
     owner = np.full((height, width), -1, np.int16)
     fringe = np.zeros((height, width), bool)
     drawn_labels: list[int] = []
@@ -220,14 +220,14 @@ def draw_scene(
         candidates = load_scans(split)[label]
         scan, ink = candidates[rng.integers(len(candidates))]
         pixels = min(size) * np.exp(rng.uniform(*np.log(digit_size)))
-        opacity = _enlarge(rng, ink, pixels)[:height, :width]
+        opacity = enlarge(rng, ink, pixels)[:height, :width]
         inked = opacity >= 0.5
         corner = _place(rng, owner, inked, areas)
         if corner is None:
             continue
         x, y = corner
         window = np.s_[y : y + opacity.shape[0], x : x + opacity.shape[1]]
-        colour = _ink_colour(rng, image[window][inked])
+        colour = ink_colour(rng, image[window][inked])
         blend = (opacity * rng.uniform(0.8, 1.0))[..., None].astype(np.float32)
         image[window] = image[window] * (1 - blend) + colour * blend
         owner[window][inked] = len(areas)
