@@ -84,5 +84,6 @@ setup(
         'hub': ['huggingface_hub>=0.34', 'safetensors'],
         'timm': ['timm>=1.0.9'],
         'time_series': read_requirements('time_series.txt'),
+        'video': ['av>=17'],
     },
 )

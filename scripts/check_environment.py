@@ -15,6 +15,7 @@ REQUIRED = {
     'sklearn': 'scikit-learn',
     'skimage': 'scikit-image',
     'pycocotools': 'pycocotools',
+    'av': 'av',
     'pytest': 'pytest',
 }
 

@@ -1,0 +1,232 @@
+"""Data sets of labelled videos: a list of paths, as of Kinetics, and a folder a class.
+
+A video is a file, or a folder of pictures. One that cannot be read does not end an epoch: in training another
+one, drawn at random, takes its place; in testing a grey clip does, under the video's label, so that the
+scores are of the whole set. Each is reported once and counted (`ReportUnreadableHook` sums up), whichever
+worker process met it. More than `max_unreadable` of the set, or many in a row, are an error.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS, HOOKS
+from mmengine.runner import Runner
+from mmpretrain.datasets import BaseDataset
+
+from unireplknet_mm.errors import ArgumentError, MissingFileError, UserError
+from unireplknet_mm.modalities.video.reading import PICTURES, UnreadableVideoError
+
+VIDEOS = ('.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm', '.wmv')
+UNSEEN, READ, UNREADABLE = range(3)
+NAMED = 5  # unreadable videos that a summary names
+
+
+class TooManyUnreadableError(UserError):
+    """More videos of a data set cannot be read than it allows."""
+
+    def __init__(self, message: str):
+        # An error in a worker process arrives with that process's traceback in front of its message.
+        super().__init__(message.rpartition(f'{type(self).__name__}: ')[2].strip())
+
+
+class VideoDataset(BaseDataset):
+    """What the data sets of videos share: what becomes of those that cannot be read.
+
+    Args:
+        ann_file, metainfo, data_root, data_prefix, pipeline, test_mode, arguments: as of mmpretrain's
+            `BaseDataset`.
+        max_unreadable: the share of the videos that may be unreadable, from 0 to 1.
+        max_refetch: how many videos in a row, in the place of one, may be.
+
+    Raises:
+        ArgumentError: a share that is none.
+        TooManyUnreadableError: on reading, more than that are.
+    """
+
+    def __init__(
+        self,
+        ann_file: str = '',
+        *arguments: Any,
+        max_unreadable: float = 0.1,
+        max_refetch: int = 10,
+        **named: Any,
+    ):
+        if not 0 <= max_unreadable <= 1:
+            raise ArgumentError(f'max_unreadable is a share from 0 to 1, not {max_unreadable}')
+        self.max_unreadable = max_unreadable
+        super().__init__(ann_file, *arguments, max_refetch=max_refetch, **named)
+
+    def full_init(self) -> None:
+        if not self._fully_initialized:
+            super().full_init()
+            # One entry a video, which the loader's worker processes write, too.
+            self.states = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
+
+    def unreadable(self) -> list[str]:
+        """The videos that could not be read so far, in whatever process of this rank."""
+        self.full_init()
+        indices = np.flatnonzero(self.states.numpy() == UNREADABLE)
+        return [self.get_data_info(int(index))['video_path'] for index in indices]
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """A sample; None in training for a video that cannot be read."""
+        info = self.get_data_info(idx)
+        try:
+            sample = self.pipeline(info)
+        except UnreadableVideoError as error:
+            self._note(idx, error)
+            if not self.test_mode:
+                return None
+            return self.pipeline({**self.get_data_info(idx), 'unreadable': True})
+        self.states[idx] = READ
+        return sample
+
+    def _note(self, idx: int, error: UnreadableVideoError) -> None:
+        is_new = self.states[idx] != UNREADABLE
+        self.states[idx] = UNREADABLE
+        count = int((self.states == UNREADABLE).sum())
+        if count > self.max_unreadable * len(self):
+            raise TooManyUnreadableError(
+                f'{count} of the {len(self)} videos cannot be read, more than max_unreadable='
+                f'{self.max_unreadable:g} of them. The last one: {error}'
+            ) from None
+        if is_new:
+            replacement = 'a grey clip' if self.test_mode else 'another video'
+            print_log(
+                f'{replacement.capitalize()} takes the place of one that cannot be read: {error}',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def __getitem__(self, idx: int) -> dict:
+        self.full_init()
+        for _ in range(self.max_refetch + 1):
+            sample = self.prepare_data(idx)
+            if sample is not None:
+                return sample
+            idx = self._rand_another()
+        raise TooManyUnreadableError(
+            f'{self.max_refetch + 1} videos in a row cannot be read. The last one: '
+            f'{self.get_data_info(idx)["video_path"]}'
+        )
+
+    def extra_repr(self) -> list[str]:
+        return [f'Annotation file: \t{self.ann_file}', f'Folder: \t{self.img_prefix}']
+
+
+@DATASETS.register_module()
+class VideoList(VideoDataset):
+    """Videos of a list: a line each, the path below `data_prefix` and the label, an integer from 0.
+
+    The list of Kinetics: `abseiling/4YTwq0-73Y8.mp4 0`. The path may hold blanks; it may be that of a folder
+    of pictures. Empty lines are left out. A label of -1 means that there is none.
+
+    Raises:
+        MissingFileError: there is no such list.
+        ArgumentError: there is nothing in it, or a line is not of this form; the message has its number.
+    """
+
+    def load_data_list(self) -> list[dict]:
+        path = Path(self.ann_file)
+        if not path.is_file():
+            raise MissingFileError(f'{path}, the list of videos, does not exist')
+        lines = path.read_text(encoding='utf-8').splitlines()
+        samples = [
+            self._parse(line.strip(), f'{path}, line {number}')
+            for number, line in enumerate(lines, start=1)
+            if line.strip()
+        ]
+        if not samples:
+            raise ArgumentError(f'{path}: there is no video in this list')
+        return samples
+
+    def _parse(self, line: str, where: str) -> dict:
+        name, _, label = line.rpartition(' ')
+        try:
+            label = int(label)
+        except ValueError:
+            name = ''
+        if not name.strip() or label < -1:
+            raise ArgumentError(
+                f'{where}: {line!r} is not a path, a blank and a label, an integer from 0'
+            )
+        classes = self.CLASSES
+        if classes and label >= len(classes):
+            raise ArgumentError(
+                f'{where}: the label {label} is beyond the {len(classes)} classes of the data set'
+            )
+        info = dict(video_path=str(Path(self.img_prefix, name.strip())))
+        return info if label == -1 else dict(info, gt_label=label)
+
+
+@DATASETS.register_module()
+class VideoFolder(VideoDataset):
+    """Videos in a folder a class: files, or folders of pictures. The classes are sorted by name.
+
+    Where `classes` are given, their order counts, and every folder must be one of them.
+
+    Raises:
+        MissingFileError: there is no such folder.
+        ArgumentError: there is no video in it, or a folder that is no class.
+    """
+
+    def load_data_list(self) -> list[dict]:
+        root = Path(self.img_prefix)
+        if not root.is_dir():
+            raise MissingFileError(f'{root}, the folder of videos, does not exist')
+        folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+        classes = self.CLASSES or tuple(folders)
+        unknown = sorted(set(folders) - set(classes))
+        if unknown:
+            raise ArgumentError(
+                f'{root} has folders that are no classes: {", ".join(unknown[:NAMED])}'
+            )
+        self._metainfo['classes'] = tuple(classes)
+        samples = [
+            dict(video_path=str(path), gt_label=label)
+            for label, name in enumerate(classes)
+            for path in _videos_in(root / name)
+        ]
+        if not samples:
+            raise ArgumentError(
+                f'{root}: there is no CLASS/video{{{",".join(VIDEOS)}}} in this folder'
+            )
+        return samples
+
+
+def _videos_in(folder: Path) -> Iterator[Path]:
+    """The videos in the folder of a class, sorted; folders count that have pictures in them."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        is_file = path.suffix.lower() in VIDEOS and path.is_file()
+        if is_file or (path.is_dir() and any(p.suffix.lower() in PICTURES for p in path.iterdir())):
+            yield path
+
+
+@HOOKS.register_module()
+class ReportUnreadableHook(Hook):
+    """Says at the end of each epoch how many videos could not be read, and which."""
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        _report(runner, runner.train_dataloader)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        _report(runner, runner.val_dataloader)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        _report(runner, runner.test_dataloader)
+
+
+def _report(runner: Runner, dataloader: Any) -> None:
+    unreadable = getattr(dataloader.dataset, 'unreadable', None)
+    paths = unreadable() if unreadable else []
+    if paths:
+        named = ', '.join(paths[:NAMED]) + (', ...' if len(paths) > NAMED else '')
+        runner.logger.warning(
+            f'{len(paths)} of the {len(dataloader.dataset)} videos could not be read: {named}'
+        )
