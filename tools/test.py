@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # By the config's default scope: what writes predictions in a size that can be kept.
 DUMPS = dict(mmdet='DumpDetResults', mmseg='DumpLabelMaps')
+PICTURES = ('.png', '.pdf', '.svg')
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,6 +39,11 @@ def parse_args() -> argparse.Namespace:
         '--tta', action='store_true', help='test-time augmentation, as the config defines it'
     )
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
+    parser.add_argument(
+        '--confusion-matrix',
+        metavar='FILE.png',
+        help='draw which classes a classifier takes for which (or FILE.pdf, FILE.svg)',
+    )
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='write images with the predictions to this folder')
     parser.add_argument(
@@ -46,6 +52,9 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out takes a file name that ends with .pkl, not {args.out}')
+    matrix = args.confusion_matrix
+    if matrix and not matrix.lower().endswith(PICTURES):
+        parser.error(f'--confusion-matrix takes a name with {", ".join(PICTURES)}, not {matrix}')
     return args
 
 
@@ -83,6 +92,22 @@ def draw_predictions(cfg: 'Config', show: bool, show_dir: str | None, wait_time:
             cfg.visualizer.save_dir = folder
 
 
+def check_single_label(cfg: 'Config') -> None:
+    """See that samples have one class, predicted and true.
+
+    Raises:
+        UserError: the config's model predicts something else.
+    """
+    from unireplknet_mm.configuration import type_name
+    from unireplknet_mm.launch import UserError
+
+    head = type_name(cfg.model.get('head') or {})
+    if cfg.get('default_scope') != 'mmpretrain' or not head or head.startswith('MultiLabel'):
+        raise UserError(
+            '--confusion-matrix is for classifiers of one label, which the model of the config is not.'
+        )
+
+
 def test(args: argparse.Namespace) -> None:
     from unireplknet_mm import launch
     from unireplknet_mm.files import check_replaceable, naming_disks
@@ -92,8 +117,10 @@ def test(args: argparse.Namespace) -> None:
     launch.set_work_dir(cfg, args.work_dir, args.demo_data)
     launch.prepare_device(cfg, args.launcher, args.device)
     launch.check_checkpoint(args.checkpoint)
-    if args.out:
-        check_replaceable(args.out)
+    for path in filter(None, (args.out, args.confusion_matrix)):
+        check_replaceable(path)
+    if args.confusion_matrix:
+        check_single_label(cfg)
     if args.demo_data:
         launch.use_demo_data(cfg, args.cfg_options)
     launch.check_data(cfg, 'test')
@@ -109,19 +136,27 @@ def test(args: argparse.Namespace) -> None:
         launch.create_folder(args.show_dir, '--show-dir')
     if args.out:
         launch.create_folder(Path(args.out).parent, '--out')
+    if args.confusion_matrix:
+        launch.create_folder(Path(args.confusion_matrix).parent, '--confusion-matrix')
     launch.check_content(cfg, cfg.load_from)
     folders = [cfg.work_dir, args.show_dir] if args.show_dir else [cfg.work_dir]
     with naming_disks(*folders):
-        evaluate(cfg, args.out)
+        evaluate(cfg, args.out, args.confusion_matrix)
 
 
-def evaluate(cfg: 'Config', out: str | None) -> None:
-    """Run the test of a config; write the predictions to the file `out`, if any."""
+def evaluate(cfg: 'Config', out: str | None, matrix: str | None) -> None:
+    """Run the test of a config; write the predictions and the confusion matrix to files, if any."""
     from mmengine.registry import METRICS
 
     from unireplknet_mm import launch
 
     runner = launch.build_runner(cfg)
+    if matrix:
+        from unireplknet_mm.modalities.confusion_matrix import DrawnConfusionMatrix
+
+        metric = DrawnConfusionMatrix(matrix)
+        metric.dataset_meta = runner.test_evaluator.dataset_meta
+        runner.test_evaluator.metrics.append(metric)
     if not out:
         launch.test(runner)
         return

@@ -666,6 +666,9 @@ def test_out_is_no_pickle_file(call, nothing_left):
     stderr = call('test', DET, 'x.pth', '--out', 'x.json', status=2)
     message = 'test.py: error: --out takes a file name that ends with .pkl, not x.json'
     assert stderr.splitlines()[-1] == message
+    stderr = call('test', DET, 'x.pth', '--confusion-matrix', 'x.jpg', status=2)
+    message = 'test.py: error: --confusion-matrix takes a name with .png, .pdf, .svg, not x.jpg'
+    assert stderr.splitlines()[-1] == message
 
 
 def test_scripts_without_arguments():
@@ -709,3 +712,10 @@ def test_fold_a_checkpoint_without_meta_data_on_a_size_that_exists(call, empty_f
     assert '--input-size takes two sizes of at least 1, not [0, 5]' in error
     call('reparameterize', 'own.py', 'x.pth', 'y.pth', '--input-size', 64, 64)
     assert torch.load('y.pth')['meta'] == dict(deploy=True)
+
+
+def test_confusion_matrix_of_what_is_no_classifier(call, nothing_left):
+    arguments = (DET, '--confusion-matrix', 'x.png', '--demo-data')
+    assert error_of(call('test', DET, *arguments, status=1)) == (
+        '--confusion-matrix is for classifiers of one label, which the model of the config is not.'
+    )

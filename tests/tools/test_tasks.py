@@ -151,7 +151,10 @@ def test_every_form_predicts_the_same(task, trained, decided, workplace, call, t
 
 def test_predictions_of_files_are_those_of_a_test(task, trained, decided, workplace, call, test):
     config, work_dir, _ = trained
-    expected, _ = test(decided)  # in the order of the paths, as the files here
+    matrix = work_dir / 'matrix.png'
+    options = ('--confusion-matrix', matrix) if task == 'cls' else ()
+    expected, _ = test(decided, *options)  # in the order of the paths, as the files here
+    assert matrix.is_file() == (task == 'cls')
     folded, out = work_dir / 'folded.pth', workplace / f'{task} predictions'
     call('reparameterize', config, decided, folded)
     classes = torch.load(decided, weights_only=False)['meta']['dataset_meta']['classes']
