@@ -8,6 +8,6 @@ python tools/train.py configs/time_series/table_11_unireplknet_s_k13_etth1.py
 _base_ = './unireplknet_etth1_96_96.py'
 
 model = dict(
-    embedding=dict(channels=384),
+    embedding=dict(channels=384, calendar=True, position='sinusoidal'),
     backbone=dict(arch='s', drop_path_rate=0.4),
 )

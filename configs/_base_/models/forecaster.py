@@ -5,7 +5,7 @@ Each variable is a map of its own. A leaf adds look_back, horizon and the number
 
 model = dict(
     type='Forecaster',
-    embedding=dict(type='SeriesMap', channels=24, dropout=0.1),
+    embedding=dict(type='SeriesMap', channels=6, calendar=False, position=None, dropout=0.1),
     backbone=dict(
         type='UniRepLKNet',
         arch=dict(depths=(1, 1, 2, 1), channels=(16, 32, 64, 128)),
