@@ -64,7 +64,7 @@ def map_channels(model: nn.Module, input_shape: Sequence[int] | None) -> int:
     """The channels of the map that a model's backbone takes; `input_shape` as in `leading_shape`."""
     embedding = find_embedding(model)
     if embedding is None:
-        return leading_shape(model, input_shape)[0]
+        return next(iter(leading_shape(model, input_shape)), 1)
     for backbone in find_backbones(model).values():
         return backbone.in_channels
     if not input_shape:
