@@ -9,7 +9,7 @@ import torch
 from helpers import randomise
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from tool_runs import CONFIGS, read_losses, read_scores, run_forked
+from tool_runs import CONFIGS, ROOT, read_losses, read_scores, run_forked
 
 from unireplknet_mm.datasets import make_demo_data
 
@@ -147,3 +147,47 @@ def test_flops(call):
     model.backbone.switch_to_deploy()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert float(lines['whole'][1]) == pytest.approx(parameters / 1e6, abs=0.01)
+
+
+def test_forecasts_of_files(call, series, decided, tmp_path, monkeypatch):
+    """Of the config's file from a date on; of another file, in the units of which it comes."""
+    out = tmp_path / 'out'
+    options = settings(series)
+    text = call('forecast', CONFIG, decided, '--start', '2020-01-03', '--out', out, *options)
+    assert (
+        'Forecast of 6 rows from 2020-01-03 00:00:00 to 2020-01-03 05:00:00, with a band of 80%'
+        in text
+    )
+    table = pandas.read_csv(out / 'forecast.csv')
+    names = [f'{name}{edge}' for name in ('v1', 'v2', 'v3') for edge in ('', ' lower', ' upper')]
+    assert list(table.columns) == ['date', *names] and len(table) == 6
+    assert table.notna().all(axis=None)
+    assert (table['v1 lower'] <= table['v1 upper']).all()
+    assert (out / 'forecast.png').stat().st_size > 10_000
+
+    other = pandas.read_csv(series / 'series.csv')[40:]
+    other.to_csv(tmp_path / 'other.csv', index=False)
+    arguments = ('--csv', tmp_path / 'other.csv', '--no-band', '--out', out)
+    monkeypatch.chdir(tmp_path)  # where there are no data
+    text = call('forecast', CONFIG, decided, *arguments)
+    assert 'with no band' in text
+    again = pandas.read_csv(out / 'forecast.csv')
+    assert list(again.columns) == ['date', 'v1', 'v2', 'v3']
+    assert pandas.Timestamp(again['date'][0]) == pandas.Timestamp(
+        other['date'].iloc[-1]
+    ) + pandas.Timedelta('1h')
+    message = call('forecast', CONFIG, decided, '--csv', 'none.csv', '--no-band', status=1)
+    assert 'none.csv does not exist' in message
+    assert not (tmp_path / 'forecast').exists()
+
+
+def test_a_model_to_compare_with(call, tmp_path, monkeypatch):
+    """It has neither an embedding nor a backbone."""
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / 'configs' / 'time_series' / 'dlinear_etth1_96_96.py'
+    workers = ('train_dataloader.num_workers=0', 'val_dataloader.num_workers=0')
+    still = [f'{part}_dataloader.persistent_workers=False' for part in ('train', 'val')]
+    options = ('--demo-data', '--work-dir', tmp_path / 'work', '--cfg-options', *workers, *still)
+    call('train', config, *options)
+    (losses,) = read_losses(tmp_path / 'work')
+    assert list(losses) == [1, 2] and all(np.isfinite(loss) for loss in losses.values())

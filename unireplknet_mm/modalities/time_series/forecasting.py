@@ -1,0 +1,154 @@
+"""A forecast of a file, in its units, with the band in which errors on known data lay: tools/forecast.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas
+import torch
+from mmengine.dataset import pseudo_collate
+from torch.utils.data import DataLoader
+
+from unireplknet_mm.errors import UserError
+from unireplknet_mm.modalities.time_series.base import SeriesModel
+from unireplknet_mm.modalities.time_series.dataset import SeriesDataset
+from unireplknet_mm.modalities.time_series.series import Series, SeriesError, calendar_features
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What was, what is forecast and what came, in the units of the file.
+
+    Attributes:
+        past_dates: L dates; `past`: (L, D).
+        dates: H dates; `values`: (H, D).
+        truth: (H, D), NaN beyond the end of the file.
+        band: (H, D) each, the lower and the upper edge; None without one.
+        columns: the D names.
+    """
+
+    past_dates: pandas.DatetimeIndex
+    past: np.ndarray
+    dates: pandas.DatetimeIndex
+    values: np.ndarray
+    truth: np.ndarray
+    band: tuple[np.ndarray, np.ndarray] | None
+    columns: tuple[str, ...]
+
+    def table(self) -> pandas.DataFrame:
+        """A row a date; of each variable the forecast and, with a band, `NAME lower` and `NAME upper`."""
+        parts = {}
+        for i, name in enumerate(self.columns):
+            parts[name] = self.values[:, i]
+            if self.band is not None:
+                parts[f'{name} lower'], parts[f'{name} upper'] = (edge[:, i] for edge in self.band)
+        return pandas.DataFrame(parts, index=self.dates.rename('date'))
+
+
+def standardisation_of(meta: Mapping[str, Any], checkpoint: str) -> Mapping[str, Any]:
+    """Columns, means and deviations that a model was trained with, of its checkpoint's meta.
+
+    Raises:
+        UserError: the checkpoint does not hold them.
+    """
+    stated = meta.get('dataset_meta') or {}
+    if not {'columns', 'mean', 'deviation'} <= stated.keys():
+        raise UserError(
+            f'checkpoint {checkpoint} does not say how its series was standardised (meta.dataset_meta): '
+            'take one that tools/train.py wrote.'
+        )
+    return stated
+
+
+def forecast_series(
+    model: SeriesModel,
+    series: Series,
+    stated: Mapping[str, Any],
+    start: str | None = None,
+    residuals: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Forecast:
+    """Forecast from a date on, or beyond the end of the series.
+
+    Args:
+        model: in evaluation mode.
+        stated: of `standardisation_of`.
+        start: the first date to forecast.
+        residuals: (H, D) each, lower and upper, standardised, that are added for the band.
+
+    Raises:
+        SeriesError: `start` is no date of the series' calendar, or there are too few rows before it.
+    """
+    row = _row_of(series, start)
+    look_back, horizon = model.look_back, model.horizon
+    if row < look_back:
+        raise SeriesError(
+            f'the model sees {look_back} rows, but there are {row} before {start or "the end of the file"}'
+        )
+    mean, deviation = np.asarray(stated['mean']), np.asarray(stated['deviation'])
+    past = series.values[row - look_back : row]
+    past_dates = series.dates[row - look_back : row]
+    parameter = next(model.parameters(), None)
+    device = parameter.device if parameter is not None else 'cpu'
+    with torch.no_grad():
+        forecast = model(
+            torch.tensor((past - mean) / deviation, dtype=torch.float32, device=device)[None],
+            torch.tensor(calendar_features(past_dates), device=device)[None],
+        )[0]
+    standard = forecast.float().cpu().numpy()
+    known = series.values[row : row + horizon]
+    truth = np.full(standard.shape, np.nan)
+    truth[: len(known)] = known
+    dates = series.dates[row : row + horizon].append(
+        series.future_dates(horizon - len(known)) if len(known) < horizon else series.dates[:0]
+    )
+    band = None
+    if residuals is not None:
+        band = tuple((standard + edge) * deviation + mean for edge in residuals)
+    return Forecast(
+        past_dates, past, dates, standard * deviation + mean, truth, band, series.columns
+    )
+
+
+def _row_of(series: Series, start: str | None) -> int:
+    if start is None:
+        return len(series)
+    try:
+        date = pandas.Timestamp(start)
+    except ValueError as error:
+        raise SeriesError(f'{start!r} is no date') from error
+    if date == series.future_dates(1)[0]:
+        return len(series)
+    if date not in series.dates:
+        raise SeriesError(
+            f'{date} is no date of the series, which has one every {series.frequency} from '
+            f'{series.dates[0]} to {series.dates[-1]}'
+        )
+    return int(series.dates.get_loc(date))
+
+
+def residual_quantiles(
+    model: SeriesModel, dataset: SeriesDataset, coverage: float, batch_size: int = 128
+) -> tuple[np.ndarray, np.ndarray]:
+    """Between which of its errors on a data set a share `coverage` lies, each row of the forecast by itself.
+
+    The errors are truth less forecast, standardised. Windows overlap, so their errors are not independent;
+    and the next series may be harder than this one: the band says how far off the model was, no more.
+
+    Returns:
+        The lower and the upper quantile, (H, D) each.
+    """
+    device = next((parameter.device for parameter in model.parameters()), 'cpu')
+    errors = []
+    with torch.no_grad():
+        for batch in DataLoader(dataset, batch_size, collate_fn=pseudo_collate):
+            forecast = model(
+                torch.stack(batch['inputs']).to(device), torch.stack(batch['calendar']).to(device)
+            )
+            future = torch.stack([sample.future for sample in batch['data_samples']])
+            errors.append(future - forecast.float().cpu())
+    outside = (1 - coverage) / 2
+    lower, upper = np.quantile(torch.cat(errors).numpy(), (outside, 1 - outside), axis=0)
+    return lower, upper
