@@ -150,7 +150,7 @@ def predict(args: argparse.Namespace) -> int:
     launch.check_complete(cfg, 'predict')
     pipeline = predicting.test_pipeline(cfg)
     kind = find_kind(pipeline)
-    inputs, others = find_inputs(args.inputs, kind, args.recursive, args.out)
+    inputs, others = find_inputs(args.inputs, kind, args.recursive)
     launch.check_checkpoint(args.checkpoint)
     if args.show:
         check_display()
@@ -189,8 +189,8 @@ def predict(args: argparse.Namespace) -> int:
         report(f'Results are in {results}, pictures beside it.')
     failures = len(document['failures'])
     if failures:
-        report(f'{failures} of {len(inputs)} inputs could not be predicted.')
-    return 1 if failures else 0 if document['complete'] else INTERRUPTED
+        report(f'{failures} of {len(inputs)} inputs failed.')
+    return INTERRUPTED if not document['complete'] else 1 if failures else 0
 
 
 def take_all(
@@ -206,7 +206,11 @@ def take_all(
     from tqdm import tqdm
 
     from unireplknet_mm.files import naming_disks
-    from unireplknet_mm.launch.predicting import Failure
+    from unireplknet_mm.launch.predicting import Failure, summarize
+
+    def fail(path: object, reason: str) -> None:
+        progress.write(f'error: {path}: {reason}', file=sys.stderr)
+        document['failures'].append(dict(input=str(path), reason=reason))
 
     folders = [folder.folder] if folder else []
     is_silent = None if count > 1 else True  # None: where stderr is no terminal
@@ -215,18 +219,22 @@ def take_all(
         for outcome in outcomes:
             progress.update()
             if isinstance(outcome, Failure):
-                progress.write(f'error: {outcome.path}: {outcome.reason}', file=sys.stderr)
-                document['failures'].append(dict(input=str(outcome.path), reason=outcome.reason))
+                fail(*outcome)
                 continue
             progress.write(f'{outcome.path}: {outcome.line()}', file=args.output)
-            record = dict(input=str(outcome.path))
-            if folder or window:
+            record = dict(input=str(outcome.path), picture=None, **outcome.record())
+            document['predictions'].append(record)
+            if not folder and not window:
+                continue
+            try:
                 picture = draw(outcome)
+            except Exception as error:  # a picture less, and not the end of a long run
+                fail(outcome.path, f'it cannot be drawn: {summarize(error)}')
+                continue
             if folder:
                 record['picture'] = folder.write_picture(outcome.path, picture).as_posix()
             if window:
                 window.show(picture, str(outcome.path), args.wait_time)
-            document['predictions'].append(record | outcome.record())
 
 
 def main() -> None:

@@ -89,6 +89,7 @@ def test_damaged_files_are_reported_and_the_others_predicted(predict, folder):
     Path('c.jpg').write_bytes(b'')
     Path('d.jpg').write_bytes(b'no image')
     Path('e.jpg').symlink_to('nowhere.jpg')
+    os.mkfifo('f.jpg')
     Path('notes.txt').write_text('nothing')
     Path('.hidden.jpg').write_text('nothing')
     write_image('z.png')
@@ -99,12 +100,13 @@ def test_damaged_files_are_reported_and_the_others_predicted(predict, folder):
     assert failures == {
         'c.jpg': 'the file is empty',
         'e.jpg': 'it leads to nothing',
+        'f.jpg': 'it is no file',
     }
     assert [Path(entry['input']).name for entry in document['predictions']] == ['a.jpg', 'z.png']
     assert document['complete']
     assert f'1 file(s) skipped that are no images: {folder / "notes.txt"}\n' in stderr
     assert f'error: {folder / "c.jpg"}: the file is empty\n' in stderr
-    assert stderr.endswith('4 of 6 inputs could not be predicted.\n')
+    assert stderr.endswith('5 of 7 inputs failed.\n')
 
 
 def test_names_that_collide(predict, folder):
@@ -122,7 +124,7 @@ def test_names_that_collide(predict, folder):
         'two/sub/y.bmp': 'pictures/sub/y_2.jpg',
     }
     assert len(printed.splitlines()) == 5
-    assert len(read_tree(folder / 'out')) == 6
+    assert len(read_tree(folder / 'out')) == 7  # with the results and a marker
     before = read_tree(folder)
     printed, document = predict('.', '--recursive')  # the results of the first are no inputs
     assert len(document['predictions']) == 5
@@ -131,21 +133,48 @@ def test_names_that_collide(predict, folder):
     } | {'out/pictures/one/x_2.jpg'}
 
 
-def test_a_picture_never_replaces_an_input(predict, folder):
-    path = write_image('out/pictures/x.jpg')
-    before = read_tree(folder)
-    stderr, document = predict(path, status=1)
-    assert stderr.endswith(
-        'error: out/pictures/x.jpg is to be predicted, and the picture of it would replace it.\n'
-        'Choose another folder with --out.\n'
+def test_nothing_that_no_prediction_made_is_replaced(predict, folder):
+    for other in ('out/pictures/x.jpg', 'out/predictions.json'):
+        path = write_image('out/pictures/x.jpg')
+        if other.endswith('json'):
+            path.unlink()
+            Path(other).write_text('{}')
+        write_image('x.jpg')
+        before = read_tree(folder)
+        stderr, _ = predict('x.jpg', status=1)
+        assert stderr.endswith(
+            f'error: {Path(other).parent if "x.jpg" in other else other} is there, and was not made by '
+            'predict.py: nothing is replaced.\nChoose another folder with --out.\n'
+        )
+        assert read_tree(folder) == before
+
+
+def test_a_picture_that_cannot_be_drawn(predict, folder, monkeypatch):
+    """The prediction counts all the same."""
+
+    def fail(*arguments):
+        raise ValueError('no colour left')
+
+    monkeypatch.setattr(Images, 'draw', fail)
+    write_image('x.jpg')
+    stderr, document = predict('.', status=1)
+    (record,), (failure,) = document['predictions'], document['failures']
+    assert record['picture'] is None and record['scores']
+    reason = failure['reason']
+    assert reason.startswith(
+        'it cannot be drawn: ValueError: no colour left (test_predict.py, line '
     )
-    assert document is None
-    assert read_tree(folder) == before
+    assert f'.jpg: {reason}\n' in stderr
+    assert stderr.endswith('\n1 of 1 inputs failed.\n')
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (
+            ['https://host/x.jpg'],
+            'https://host/x.jpg is an address: download the file and give its path.',
+        ),
         (['missing.jpg'], 'missing.jpg does not exist: name files or folders of images.'),
         (
             ['empty'],
@@ -221,13 +250,13 @@ def test_names_of_classes(checkpoint):
 
 
 def test_grey_16_bit_and_transparent_images(predict, folder):
-    write_image('grey.png', mode='L')
+    write_image(f'{"long" * 62}.png', mode='L')
     write_image('transparent.png', mode='RGBA')
     write_image('palette.png', mode='P')
     write_image('cmyk.jpg', mode='CMYK')
     Image.fromarray(np.full((40, 48), 60000, np.uint16)).save('deep.png')
     if sys.platform == 'linux':  # where names may be any bytes
-        Path('grey.png').rename(os.fsdecode(b'\xff.png'))
+        Path('palette.png').rename(os.fsdecode(b'\xff.png'))
     printed, document = predict('.')
     assert len(document['predictions']) == 5
     assert sys.platform != 'linux' or '\n\\udcff.png: cock 0.' in printed

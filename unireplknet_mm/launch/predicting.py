@@ -162,6 +162,8 @@ class InputDataset(Dataset):
         if not os.access(path, os.R_OK):
             problem = 'may not be read' if path.exists() else 'leads to nothing'
             return Failure(path, f'it {problem}')
+        if not path.is_dir() and not path.is_file():
+            return Failure(path, 'it is no file')
         if path.is_file() and path.stat().st_size == 0:
             return Failure(path, 'the file is empty')
         try:

@@ -19,6 +19,7 @@ from unireplknet_mm.errors import UserError
 from unireplknet_mm.modalities.predictions import Prediction
 
 INPUT_KINDS = Registry('kind of input')
+MARKER = '.made_by_predict'  # in a folder of pictures of predictions
 
 
 class InputKind(ABC):
@@ -77,15 +78,15 @@ def find_kind(pipeline: Sequence[dict]) -> InputKind:
 
 
 def find_inputs(
-    arguments: Sequence[str | Path], kind: InputKind, recursive: bool, left_out: Path | None = None
+    arguments: Sequence[str | Path], kind: InputKind, recursive: bool
 ) -> tuple[list[tuple[Path, Path]], list[Path]]:
     """The inputs that files and folders stand for, each once, and the files in folders that are none.
 
-    Hidden files and folders do not count. A file that is named itself is an input whatever its suffix.
+    Hidden files and folders do not count, nor do pictures of earlier predictions. A file that is named
+    itself is an input whatever its suffix.
 
     Args:
         recursive: search the folders in folders as well.
-        left_out: a folder that is not searched: that of the results.
 
     Returns:
         For each input its path, and by what name it goes among the results, without a suffix: of a file that
@@ -101,8 +102,11 @@ def find_inputs(
     def add(path: Path, name: Path) -> None:
         found.setdefault(os.path.realpath(path), (path, name.with_suffix('')))
 
-    for argument in map(Path, arguments):
+    for text in arguments:
+        argument = Path(text)
         if not os.path.lexists(argument):
+            if '://' in str(text):
+                raise UserError(f'{text} is an address: download the file and give its path.')
             raise UserError(f'{argument} does not exist: name files or folders of {kind.name}.')
         if not argument.is_dir():
             add(argument, Path(argument.name))
@@ -110,7 +114,7 @@ def find_inputs(
         if kind.is_input(argument):
             add(argument, Path(argument.absolute().name))
             continue
-        for folder, is_whole_input, files in _walk(argument, kind, left_out):
+        for folder, is_whole_input, files in _walk(argument, kind):
             if folder != argument and not recursive:
                 nested += 1
             elif is_whole_input:
@@ -128,9 +132,7 @@ def find_inputs(
     return list(found.values()), others
 
 
-def _walk(
-    top: Path, kind: InputKind, left_out: Path | None
-) -> Iterator[tuple[Path, bool, list[Path]]]:
+def _walk(top: Path, kind: InputKind) -> Iterator[tuple[Path, bool, list[Path]]]:
     """Folder, whether it is one input, and its files; in the order of their names."""
 
     def refuse(error: OSError) -> None:
@@ -144,7 +146,7 @@ def _walk(
             for name in subfolders
             if not name.startswith('.')
             and not is_whole_input
-            and (left_out is None or os.path.realpath(path / name) != os.path.realpath(left_out))
+            and not (path / name / MARKER).is_file()
         )
         yield (
             path,
