@@ -25,7 +25,7 @@ from unireplknet_mm.configuration import find_dicts
 from unireplknet_mm.models.whole_model import on_meta
 
 ROOT = Path(__file__).resolve().parents[2]
-PUBLISHED_TASKS = ('cls', 'det', 'seg', 'studies', 'video')
+PUBLISHED_TASKS = ('cls', 'det', 'seg', 'studies', 'audio', 'video')
 SHAPES: dict[str, list[tuple[int, ...]]] = {}  # of the maps of each structure
 HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head')
 CONFIGS = sorted(

@@ -6,7 +6,7 @@ from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unireplknet_mm.configuration import pretrained_weights
+from unireplknet_mm.configuration import find_dicts, pretrained_weights
 from unireplknet_mm.models.state_dict import load_classifier_backbone
 
 
@@ -25,7 +25,9 @@ class Backbone(BaseModule):
         if not pretrained:
             super().init_weights()
             return
-        self.load_pretrained(pretrained[0])
+        settings = next(init for init in find_dicts(self.init_cfg) if 'checkpoint' in init)
+        options = {key: settings[key] for key in ('sum_input_channels',) if key in settings}
+        self.load_pretrained(pretrained[0], **options)
         self._is_init = True
 
     def load_pretrained(self, path: str) -> None:

@@ -31,6 +31,7 @@ STATE_DICT_KEYS = (
 # A name that every UniRepLKNet has, in either structure, and no other network that we know of.
 SIGNATURE = 'stages.0.0.pwconv1.1.weight'
 BODY = ('downsample_layers.', 'stages.')
+STEM = 'downsample_layers.0.0.weight'
 
 # How to tell the weights of other networks, for the error message: the first match counts.
 OTHER_NETWORKS = (
@@ -243,12 +244,13 @@ def compare_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
     return '; '.join(f'{len(names)} {kind} ({_some(names)})' for kind, names in kinds if names)
 
 
-def load_backbone_weights(backbone: nn.Module, path: str) -> None:
+def load_backbone_weights(backbone: nn.Module, path: str, sum_input_channels: bool = False) -> None:
     """Load a backbone from any published form of file: `init_cfg=dict(type='Pretrained', ...)`.
 
     Args:
         backbone: a `UniRepLKNet`.
         path: a local file or a URL.
+        sum_input_channels: as in `sum_stem`, for a backbone of one input channel.
 
     Raises:
         UserError: the file is missing, damaged, refused or foreign, or its weights are
@@ -257,6 +259,8 @@ def load_backbone_weights(backbone: nn.Module, path: str) -> None:
     checkpoint = load_checkpoint(path)
     try:
         weights = extract_backbone_state_dict(checkpoint)
+        if sum_input_channels:
+            weights = sum_stem(weights, STEM, backbone.in_channels)
         check_backbone_weights(backbone, weights)
     except CheckpointError as error:
         raise CheckpointError(f'checkpoint {path}: {error}') from None
@@ -271,6 +275,29 @@ def load_backbone_weights(backbone: nn.Module, path: str) -> None:
     if unused:
         summary += f' Not used: {", ".join(unused)}.'
     print_log(summary, logger='current')
+
+
+def sum_stem(weights: Mapping[str, Tensor], name: str, in_channels: int) -> dict[str, Tensor]:
+    """Weights for one input channel from those for several: the first convolution's, summed over its inputs.
+
+    The maps are those that an input of equal channels gave before, exactly.
+
+    Args:
+        weights: names and tensors.
+        name: of the first convolution's weight.
+        in_channels: of the network that is to be loaded.
+
+    Raises:
+        CheckpointError: it takes more than one channel.
+    """
+    if in_channels != 1:
+        raise CheckpointError(
+            f'sum_input_channels is for a backbone with in_channels=1, this one has {in_channels}'
+        )
+    weights = dict(weights)
+    if name in weights:
+        weights[name] = weights[name].sum(1, keepdim=True)
+    return weights
 
 
 def load_classifier_backbone(backbone: nn.Module, path: str) -> None:

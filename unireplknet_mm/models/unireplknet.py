@@ -57,7 +57,9 @@ class UniRepLKNet(Backbone):
         extra_structure: what follows the blocks' depthwise convolution (Table 3a): 'se', or, for studies,
             'none', 'bottleneck', 'two_1x1' or 'two_dw3x3' (`ExtraConvolutions`).
         init_cfg: MMEngine's initialisation; `dict(type='Pretrained', checkpoint=...)` takes any published
-            file: ImageNet, detector or segmenter. Default: truncated normal, deviation 0.02.
+            file: ImageNet, detector or segmenter; with `sum_input_channels=True` into a backbone of one
+            input channel, whose stem is the file's, summed over the three colours. Default: truncated
+            normal, deviation 0.02.
 
     Raises:
         ArgumentError: unknown arch, sizes that do not match the depths, an even or too small kernel size,
@@ -192,9 +194,9 @@ class UniRepLKNet(Backbone):
             outputs.append(self.norm(x.mean((-2, -1))))
         return tuple(output.contiguous() if is_converted else output for output in outputs)
 
-    def load_pretrained(self, path: str) -> None:
+    def load_pretrained(self, path: str, sum_input_channels: bool = False) -> None:
         """Load all weights from a file, a URL or a name, of any published form."""
-        load_backbone_weights(self, path)
+        load_backbone_weights(self, path, sum_input_channels)
 
     def frozen_parts(self) -> Sequence[nn.Module]:
         if self.frozen_stages < 0:

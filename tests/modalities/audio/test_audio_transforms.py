@@ -1,0 +1,296 @@
+"""Filterbank, augmentations, packing: what each does, against what it is stated to do."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from mmengine.registry import TRANSFORMS
+from tones import RATE, tone
+
+from unireplknet_mm.errors import UserError
+from unireplknet_mm.modalities.audio.filterbank import LogMel, log_mel
+from unireplknet_mm.modalities.audio.recordings import read_recording
+from unireplknet_mm.modalities.audio.voices import shift_formants, shift_pitch, stretch
+from unireplknet_mm.modalities.audio.waveforms import add_at_ratio, change_length
+
+
+def apply(kind: str, results: dict, **settings) -> dict:
+    return TRANSFORMS.build(dict(type=kind, **settings))(results)
+
+
+def voice(pitch: float = 140.0, formant: float = 700.0, seconds: float = 0.5) -> torch.Tensor:
+    """Harmonics of a pitch below an envelope with one peak."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    harmonics = np.arange(1, int(4000 / pitch)) * pitch
+    levels = np.exp(-(((harmonics - formant) / 300) ** 2)) + 1e-3
+    sound = (levels[:, None] * np.sin(2 * np.pi * harmonics[:, None] * time)).sum(0)
+    return torch.from_numpy((0.1 * sound).astype(np.float32))
+
+
+def peak(waveform: torch.Tensor) -> float:
+    """Frequency of the envelope's peak: the mean of the power below 4 kHz."""
+    power = torch.fft.rfft(waveform).abs().square()
+    hertz = torch.arange(len(power)) * RATE / len(waveform)
+    power = torch.where(hertz < 4000, power, 0)
+    return (power * hertz).sum().item() / power.sum().item()
+
+
+def pitch_of(waveform: torch.Tensor) -> float:
+    """By autocorrelation, from 80 to 400 Hz."""
+    spectrum = torch.fft.rfft(waveform, n=2 * len(waveform))
+    correlation = torch.fft.irfft(spectrum.abs().square())
+    lags = slice(RATE // 400, RATE // 80)
+    return RATE / (RATE // 400 + correlation[lags].argmax().item())
+
+
+def test_filterbank_is_kaldis_as_written_in_numpy():
+    """Its steps: frames, their means removed, pre-emphasis, Hann window, power, mel triangles."""
+    waveform = torch.from_numpy(
+        tone(0.1) + 0.1 * np.random.default_rng(0).standard_normal(1600)
+    ).float()
+    actual = log_mel(waveform, RATE, 40).numpy()
+    x = waveform.double().numpy()
+    x = x - x.mean()
+    frames = np.stack([x[i : i + 400] for i in range(0, len(x) - 399, 160)])
+    frames = frames - frames.mean(1, keepdims=True)
+    frames = frames - 0.97 * np.concatenate([frames[:, :1], frames[:, :-1]], 1)
+    frames = frames * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399))
+    power = np.abs(np.fft.rfft(frames, 512)) ** 2
+
+    def mel(hertz):
+        return 1127 * np.log(1 + hertz / 700)
+
+    edges = np.linspace(mel(20), mel(8000), 42)
+    bins = mel(np.arange(257) * RATE / 512)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    banks = np.maximum(0, np.minimum(rising, falling))
+    banks[:, 256] = 0  # Kaldi leaves the last bin out
+    expected = np.log(np.maximum(power @ banks.T, np.finfo(np.float32).eps))
+    assert actual.shape == (8, 40)
+    assert np.abs(actual - expected).max() < 2e-3
+
+
+def test_normalisation_and_its_inverse():
+    transform = LogMel(mean=-6.8, std=5.5)
+    results = transform(dict(waveform=torch.from_numpy(tone()), sample_rate=RATE))
+    values = log_mel(torch.from_numpy(tone()), RATE)
+    assert torch.equal(results['spectrogram'], (values + 6.8) / 11)
+    assert torch.allclose(transform.undo(results['spectrogram']), values, atol=1e-5)
+    assert results['num_frames'] == 98
+    with pytest.raises(UserError, match='std of LogMel'):
+        LogMel(mean=0, std=0)
+
+
+@pytest.mark.parametrize('position', ['start', 'center', 'random'])
+@pytest.mark.parametrize('frames', [5, 12, 20])
+def test_fitting_frames(position, frames):
+    spectrogram = 1 + torch.rand(frames, 3)
+    fitted = apply('FitFrames', dict(spectrogram=spectrogram), num_frames=12, position=position)[
+        'spectrogram'
+    ]
+    assert fitted.shape == (12, 3)
+    kept = fitted[fitted.sum(1) > 0]
+    starts = [i for i in range(max(1, frames - 11)) if torch.equal(spectrogram[i : i + 12], kept)]
+    assert len(starts) == 1
+    if position != 'random':
+        before = 0 if position == 'start' else abs(frames - 12) // 2
+        if frames < 12:
+            assert torch.equal(fitted[before : before + frames], spectrogram)
+        else:
+            assert starts == [before]
+    repeated = apply('FitFrames', dict(spectrogram=spectrogram), num_frames=12, padding='repeat')[
+        'spectrogram'
+    ]
+    assert torch.equal(repeated[:frames], spectrogram[:12])
+    if frames < 12:
+        assert torch.equal(repeated[frames : 2 * frames], spectrogram[: 12 - frames])
+
+
+def test_padding_is_the_mean_of_the_data_set_not_silence():
+    bank = LogMel(mean=-6.8, std=5.5)
+    results = bank(dict(waveform=torch.from_numpy(tone(0.5)), sample_rate=RATE))
+    fitted = apply('FitFrames', results, num_frames=100)['spectrogram']
+    assert torch.allclose(bank.undo(fitted[48:]), torch.tensor(-6.8))
+
+
+@pytest.mark.parametrize(('kind', 'axis'), [('MaskFrames', 0), ('MaskFrequencies', 1)])
+def test_masks_write_the_mean_over_whole_stretches(kind, axis):
+    np.random.seed(0)
+    widths = []
+    for _ in range(200):
+        spectrogram = torch.ones(30, 20)
+        masked = apply(kind, dict(spectrogram=spectrogram), largest=8)['spectrogram']
+        assert spectrogram.all(), 'the input was changed'
+        along = masked.mean(1 - axis)
+        assert set(along.tolist()) <= {0.0, 1.0}
+        (places,) = (along == 0).nonzero(as_tuple=True)
+        widths.append(len(places))
+        assert len(places) == 0 or places[-1] - places[0] + 1 == len(places)
+    assert set(widths) == set(range(9))
+    nothing = apply(kind, dict(spectrogram=torch.ones(30, 20)), largest=0)['spectrogram']
+    assert nothing.all()
+    all_of_it = apply(kind, dict(spectrogram=torch.ones(3, 2)), largest=99, count=50)
+    assert not all_of_it['spectrogram'].all()
+
+
+def test_roll_and_noise_of_spectrograms():
+    np.random.seed(0)
+    spectrogram = torch.arange(40.0).reshape(20, 2)
+    shifts = set()
+    for _ in range(100):
+        rolled = apply('RandomRoll', dict(spectrogram=spectrogram), largest=3)['spectrogram']
+        shifts.add(int(rolled[0, 0]) // 2)
+        assert sorted(rolled.flatten().tolist()) == sorted(spectrogram.flatten().tolist())
+    assert shifts == {0, 1, 2, 3, 17, 18, 19}
+    noisy = apply('RandomSpectrogramNoise', dict(spectrogram=spectrogram), largest=0.1)
+    difference = noisy['spectrogram'] - spectrogram
+    assert 0 <= difference.min() < difference.max() <= 0.1
+
+
+def test_pitch_formants_and_tempo_change_alone():
+    sound = voice()
+    assert pitch_of(sound) == pytest.approx(140, rel=0.02)
+    higher = shift_pitch(sound, 1.3, RATE)
+    assert len(higher) == len(sound)
+    assert pitch_of(higher) == pytest.approx(1.3 * 140, rel=0.03)
+    assert peak(higher) == pytest.approx(peak(sound), rel=0.12)
+    shorter_tract = shift_formants(sound, 1.3, RATE)
+    assert len(shorter_tract) == len(sound)
+    assert pitch_of(shorter_tract) == pytest.approx(140, rel=0.02)
+    assert peak(shorter_tract) > 1.15 * peak(sound)
+    slower = stretch(sound, 12000, RATE)
+    assert len(slower) == 12000
+    assert pitch_of(slower) == pytest.approx(140, rel=0.03)
+    assert peak(slower) == pytest.approx(peak(sound), rel=0.05)
+    faster = change_length(sound, round(len(sound) / 1.3))
+    assert pitch_of(faster) == pytest.approx(1.3 * 140, rel=0.03)
+
+
+def test_no_shift_is_the_same_sound():
+    sound = voice()
+    assert (shift_formants(sound, 1.0, RATE) - sound).abs().max() < 1e-4
+    assert (stretch(sound, len(sound), RATE) - sound).abs().max() < 1e-3
+    assert (change_length(sound, len(sound)) - sound).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    'kind', ['RandomSpeed', 'RandomPitch', 'RandomFormants', 'RandomGain', 'RandomNoise']
+)
+@pytest.mark.parametrize('waveform', [torch.from_numpy(tone(0.005)), torch.zeros(4000)])
+def test_clicks_and_silence_stay_finite(kind, waveform):
+    results = apply(kind, dict(waveform=waveform, sample_rate=RATE), prob=1.0)
+    assert results['waveform'].isfinite().all() and len(results['waveform'])
+    assert results['waveform'].dtype == torch.float32
+
+
+def test_a_probability_of_zero_changes_nothing(recordings):
+    waveform = torch.from_numpy(tone(0.1))
+    for kind in ('RandomSpeed', 'RandomPitch', 'RandomFormants', 'RandomGain', 'RandomNoise'):
+        results = apply(kind, dict(waveform=waveform, sample_rate=RATE), prob=0.0)
+        assert torch.equal(results['waveform'], waveform), kind
+
+
+def test_noise_and_background_have_the_ratio_that_is_asked_for(tmp_path):
+    sound = torch.from_numpy(tone())
+    mixed = add_at_ratio(sound, 3 * torch.randn(RATE), 10.0)
+    ratio = 10 * (sound.square().mean() / (mixed - sound).square().mean()).log10()
+    assert ratio == pytest.approx(10, abs=1e-3)
+    results = dict(waveform=sound, sample_rate=RATE)
+    noisy = apply('RandomNoise', results, decibels=(20, 20), prob=1.0)['waveform']
+    assert 10 * (0.125 / (noisy - sound).square().mean()).log10() == pytest.approx(20, abs=0.1)
+
+    soundfile.write(tmp_path / 'short.wav', tone(0.1, 100), RATE)
+    background = dict(type='RandomBackground', folder=str(tmp_path), decibels=(6, 6), prob=1.0)
+    mixed = TRANSFORMS.build(background)(results)['waveform']
+    added = mixed - sound
+    assert 10 * (0.125 / added.square().mean()).log10() == pytest.approx(6, abs=0.1)
+    short = read_recording(tmp_path / 'short.wav', RATE)
+    scale = added[1600:3200].norm() / short.norm()
+    assert (added[1600:3200] - scale * short).abs().max() < 1e-4
+    with pytest.raises(UserError, match='has no recording'):
+        (tmp_path / 'nothing').mkdir()
+        TRANSFORMS.build({**background, 'folder': str(tmp_path / 'nothing')})(results)
+
+
+def test_gain():
+    sound = torch.from_numpy(tone())
+    louder = apply('RandomGain', dict(waveform=sound, sample_rate=RATE), decibels=(6, 6))
+    assert torch.allclose(louder['waveform'], sound * 10 ** (6 / 20))
+
+
+def test_segments():
+    results = dict(waveform=torch.arange(100.0), sample_rate=10)
+    starts = [
+        apply('CropSegment', results, seconds=4, position=p)['waveform'][0].item()
+        for p in (0, 0.5, 1)
+    ]
+    assert starts == [0, 30, 60]
+    np.random.seed(0)
+    lengths = {len(apply('RandomSegment', results, seconds=4)['waveform']) for _ in range(9)}
+    assert lengths == {40}
+    assert len(apply('CropSegment', results, seconds=40)['waveform']) == 100
+
+
+def test_packing_one_label_and_several():
+    results = dict(spectrogram=torch.rand(4, 3).T, gt_label=2, recording_path='a.wav', num_frames=4)
+    packed = apply('PackRecording', results)
+    assert packed['inputs'].shape == (3, 4) and packed['inputs'].is_contiguous()
+    assert packed['data_samples'].gt_label.tolist() == [2]
+    assert packed['data_samples'].recording_path == 'a.wav'
+    packed = apply('PackRecording', {**results, 'gt_label': [0, 3]}, num_classes=5)
+    assert packed['data_samples'].gt_score.tolist() == [1, 0, 0, 1, 0]
+    assert (
+        'gt_label'
+        not in apply('PackRecording', dict(spectrogram=torch.zeros(1, 1)))['data_samples']
+    )
+
+
+def test_cache(recordings, tmp_path, monkeypatch):
+    path = tmp_path / 'a.wav'
+    path.write_bytes((recordings / 'plain.wav').read_bytes())
+    settings = dict(
+        folder=str(tmp_path / 'cache'),
+        transforms=[dict(type='LoadRecording'), dict(type='LogMel', mean=-6.8, std=5.5)],
+    )
+    results = dict(recording_path=str(path), gt_label=1)
+    first = apply('Cached', results, **settings)
+    (kept,) = (tmp_path / 'cache').rglob('*.npz')
+    read = []
+    monkeypatch.setattr(
+        'unireplknet_mm.modalities.audio.recordings.read_recording',
+        lambda path, *rest: read.append(path) or read_recording(path, *rest),
+    )
+    second = apply('Cached', results, **settings)
+    assert read == [] and second.keys() == first.keys()
+    assert torch.equal(first['spectrogram'], second['spectrogram'])
+    assert second['num_frames'] == 98 and second['gt_label'] == 1
+    kept.write_bytes(b'damaged')
+    assert torch.equal(apply('Cached', results, **settings)['spectrogram'], first['spectrogram'])
+    apply('Cached', {**results, 'start': 0.5}, **settings)
+    other = [settings['transforms'][0], dict(type='LogMel', mean=-6.7, std=5.5)]
+    apply('Cached', results, folder=settings['folder'], transforms=other)
+    path.write_bytes((recordings / 'silent.wav').read_bytes() + b'\0\0')
+    apply('Cached', results, **settings)
+    assert len(read) == 4
+    assert len(list((tmp_path / 'cache').rglob('*.npz'))) == 4
+    with pytest.raises(UserError, match='RandomRoll for ever'):
+        apply('Cached', results, folder='x', transforms=[dict(type='RandomRoll')])
+
+
+@pytest.mark.parametrize(
+    ('kind', 'settings'),
+    [
+        ('FitFrames', dict(num_frames=0)),
+        ('FitFrames', dict(num_frames=1, padding='silence')),
+        ('FitFrames', dict(num_frames=1, position='end')),
+        ('MaskFrames', dict(largest=-1)),
+        ('RandomSpeed', dict(ratios=(1.2, 0.8))),
+        ('RandomPitch', dict(prob=2)),
+        ('CropSegment', dict(seconds=1, position=3)),
+        ('LoadRecording', dict(sample_rate=0)),
+    ],
+)
+def test_settings_that_make_no_sense(kind, settings):
+    with pytest.raises(UserError):
+        TRANSFORMS.build(dict(type=kind, **settings))

@@ -1,0 +1,84 @@
+"""What never changes of a pipeline, computed once and kept on disk."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.dataset import Compose
+from mmengine.registry import TRANSFORMS
+
+from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.files import replacing
+
+KEPT = ('waveform', 'spectrogram', 'sample_rate', 'num_frames')
+
+
+@TRANSFORMS.register_module()
+class Cached(BaseTransform):
+    """Transforms whose result is read from a file, once one process has written it.
+
+    A file is found by the recording's path, size, date and part, and by the transforms with all their
+    settings: change any, and it is computed anew. Files are written whole or not at all, so any number of
+    workers and runs may share a folder. Random transforms do not belong here.
+
+    Args:
+        transforms: what is computed, `LoadRecording` first; kept is the last of `waveform` and `spectrogram`
+            that they add.
+        folder: of the cache; it may be removed at any time.
+
+    Example::
+
+        dict(type='Cached', folder='data/cache', transforms=[
+            dict(type='LoadRecording'), dict(type='LogMel', mean=-6.85, std=5.57)])
+    """
+
+    def __init__(self, transforms: Sequence[dict | BaseTransform], folder: str):
+        self.pipeline = Compose(transforms)
+        self.folder = Path(folder)
+        random = [t for t in self.pipeline.transforms if type(t).__name__.startswith('Random')]
+        if random:
+            raise ArgumentError(
+                f'Cached would keep one result of {type(random[0]).__name__} for ever: put it behind Cached'
+            )
+
+    def transform(self, results: Mapping[str, Any]) -> dict[str, Any] | None:
+        path = self._path(results)
+        if path is None:
+            return self.pipeline(results)  # which says what is wrong with the recording
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                return {**results, **{name: _unpacked(kept[name]) for name in kept.files}}
+        except (OSError, ValueError, EOFError, KeyError):
+            pass  # not there, or damaged: it is written (again)
+        computed = self.pipeline(results)
+        if computed is None:
+            return None
+        dropped = ('waveform',) if 'spectrogram' in computed else ()
+        computed = {name: value for name, value in computed.items() if name not in dropped}
+        kept = {name: np.asarray(computed[name]) for name in KEPT if name in computed}
+        with replacing(path) as partial, open(partial, 'wb') as stream:
+            np.savez(stream, **kept)
+        return computed
+
+    def _path(self, results: Mapping[str, Any]) -> Path | None:
+        try:
+            status = os.stat(results['recording_path'])
+        except OSError:
+            return None
+        of_file = (os.path.abspath(results['recording_path']), status.st_size, status.st_mtime_ns)
+        part = (results.get('start'), results.get('duration'))
+        key = repr((of_file, part, [repr(t) for t in self.pipeline.transforms]))
+        name = hashlib.sha256(key.encode()).hexdigest()
+        return self.folder / name[:2] / f'{name[2:32]}.npz'
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.pipeline.transforms}, {str(self.folder)!r})'
+
+
+def _unpacked(value: np.ndarray) -> Any:
+    return torch.from_numpy(value) if value.ndim else value.item()

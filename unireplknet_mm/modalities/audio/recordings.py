@@ -1,0 +1,132 @@
+"""Recordings as waveforms: one channel, one sample rate, finite numbers.
+
+What soundfile reads: wav, flac, ogg, mp3 and more. Treatment of what is unusual: channels are averaged;
+another sample rate is resampled, with the kernels of a pair of rates computed once a process; silence is a
+recording as any other; a file that is missing, empty, of an unknown codec or with NaN or infinity in it is a
+`RecordingError`.
+"""
+
+import functools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.logging import print_log
+from mmengine.registry import TRANSFORMS
+from torch import Tensor
+from torchaudio.transforms import Resample
+
+from unireplknet_mm.errors import ArgumentError, UserError
+
+SUFFIXES = ('.wav', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aif', '.aiff', '.au')
+
+
+class RecordingError(UserError):
+    """A recording that cannot be used."""
+
+
+@functools.cache
+def _resampler(old_rate: int, new_rate: int) -> Resample:
+    return Resample(old_rate, new_rate)
+
+
+def resample(waveform: Tensor, old_rate: int, new_rate: int) -> Tensor:
+    """(..., samples) at another sample rate, band-limited."""
+    return waveform if old_rate == new_rate else _resampler(old_rate, new_rate)(waveform)
+
+
+def read_recording(
+    path: str | Path, sample_rate: int, start: float = 0.0, duration: float | None = None
+) -> Tensor:
+    """A recording, or the part of it from `start`, as a waveform of (samples,) numbers from -1 to 1.
+
+    Args:
+        sample_rate: of the result, in Hz.
+        start: in seconds.
+        duration: in seconds; None reads to the end. A part that the end cuts off is shorter.
+
+    Raises:
+        RecordingError: there is no such file, or no sound in it that can be used; see the module's text.
+    """
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            rate = file.samplerate
+            file.seek(min(round(start * rate), file.frames))
+            count = -1 if duration is None else round(duration * rate)
+            samples = file.read(count, dtype='float32', always_2d=True)
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        if not Path(path).is_file():
+            raise RecordingError(f'recording {path} does not exist') from error
+        raise RecordingError(
+            f'recording {path} cannot be read ({error}): soundfile {soundfile.__version__} has no codec '
+            'for it, or it is damaged; convert it to wav or flac, or leave it out'
+        ) from error
+    if not len(samples):
+        raise RecordingError(
+            f'recording {path} has no samples{f" after {start} s" if start else ""}: leave it out'
+        )
+    if not np.isfinite(samples).all():
+        raise RecordingError(f'recording {path} has samples that are NaN or infinite: leave it out')
+    return resample(torch.from_numpy(samples.mean(1)), rate, sample_rate)
+
+
+@TRANSFORMS.register_module()
+class LoadRecording(BaseTransform):
+    """Adds `waveform`, (samples,), and `sample_rate` for `recording_path`.
+
+    `start` and `duration`, in seconds, choose a part of the file, where the data set states them.
+
+    Args:
+        sample_rate: of the waveform, in Hz; recordings of other rates are resampled.
+        skip_unusable: in a training, replace a recording that cannot be used by another one, drawn at
+            random, with a warning; the first `most_skipped` of each worker, then it is an error after all.
+        most_skipped: see there.
+
+    Raises:
+        RecordingError: a recording cannot be used.
+    """
+
+    def __init__(
+        self, sample_rate: int = 16000, skip_unusable: bool = False, most_skipped: int = 100
+    ):
+        if sample_rate < 1:
+            raise ArgumentError(f'sample_rate must be positive, got {sample_rate}')
+        self.sample_rate = sample_rate
+        self.skip_unusable = skip_unusable
+        self.most_skipped = most_skipped
+        self.skipped: set[str] = set()
+
+    def transform(self, results: Mapping[str, Any]) -> dict[str, Any] | None:
+        path = results['recording_path']
+        try:
+            waveform = read_recording(
+                path, self.sample_rate, results.get('start', 0.0), results.get('duration')
+            )
+        except RecordingError as error:
+            if not self.skip_unusable:
+                raise
+            self._note(str(path), error)
+            return None
+        return {**results, 'waveform': waveform, 'sample_rate': self.sample_rate}
+
+    def _note(self, path: str, error: RecordingError) -> None:
+        if path in self.skipped:
+            return
+        self.skipped.add(path)
+        if len(self.skipped) > self.most_skipped:
+            raise RecordingError(
+                f'more than {self.most_skipped} recordings cannot be used, the last of them: {error}'
+            ) from error
+        print_log(
+            f'{error}. Another recording takes its place ({len(self.skipped)} so far in this process).',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(sample_rate={self.sample_rate})'

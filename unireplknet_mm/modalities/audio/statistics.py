@@ -1,0 +1,113 @@
+"""What `tools/audio_data.py` measures: mean and deviation of a data set's log-mel values, and its loader."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, Dataset
+
+from unireplknet_mm.configuration import find_dicts, type_name
+from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.modalities.audio.filterbank import STEP_SECONDS, LogMel
+
+Progress = Callable[[str], None]
+
+
+class Statistics(NamedTuple):
+    """Of log-mel values: `recordings` in number, `seconds` of sound."""
+
+    mean: float
+    std: float
+    recordings: int
+    seconds: float
+
+
+class Speed(NamedTuple):
+    """Of a loader: `batches` of `recordings` in all, and the sound that they last, in `seconds` of time."""
+
+    batches: int
+    recordings: int
+    audio_seconds: float
+    seconds: float
+
+
+def plain_pipeline(cfg: Config) -> list[dict]:
+    """Loading and filterbank of a config's test pipeline, with which statistics are taken.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    steps = [
+        step
+        for step in find_dicts(cfg.test_dataloader.dataset.pipeline)
+        if type_name(step) in ('LoadRecording', 'LogMel')
+    ]
+    if [type_name(step) for step in steps] != ['LoadRecording', 'LogMel']:
+        raise ArgumentError(
+            f'{cfg.filename} is not of audio: its test pipeline has not LoadRecording and LogMel, one each'
+        )
+    return steps
+
+
+def measure_statistics(
+    cfg: Config, most: int | None = None, progress: Progress = lambda text: None
+) -> Statistics:
+    """Mean and standard deviation over all values of the training recordings, without padding.
+
+    Args:
+        cfg: a config of audio; its training data are read, without their augmentation.
+        most: recordings, evenly spread over the data set; None takes all.
+    """
+    pipeline = Compose(plain_pipeline(cfg))
+    bank = next(t for t in pipeline.transforms if isinstance(t, LogMel))
+    dataset = _build_dataset(cfg)
+    count = min(len(dataset), most or len(dataset))
+    total = squares = 0.0
+    values = frames = 0
+    for i in range(count):
+        results = pipeline(dataset.get_data_info(i * len(dataset) // count))
+        log_mel = bank.undo(results['spectrogram']).double()
+        total += log_mel.sum().item()
+        squares += log_mel.square().sum().item()
+        values += log_mel.numel()
+        frames += len(log_mel)
+        progress(f'{i + 1} of {count} recordings')
+    mean = total / values
+    std = max(0.0, squares / values - mean**2) ** 0.5
+    return Statistics(mean, std, count, frames * STEP_SECONDS)
+
+
+def _build_dataset(cfg: Config) -> Dataset:
+    loader = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
+    return Runner.build_dataloader(loader).dataset
+
+
+def measure_speed(
+    loader: DataLoader, batches: int, progress: Progress = lambda text: None
+) -> Speed:
+    """How fast a loader gives batches, once its workers have given the first ones.
+
+    What the workers prepared while the first batch was waited for would count as taken in no time: as many
+    batches as they hold are taken before the clock starts.
+    """
+    prepared = 1 + loader.num_workers * (loader.prefetch_factor or 0)
+    taken = recordings = 0
+    audio_seconds, start = 0.0, None
+    while True:
+        for batch in loader:
+            taken += 1
+            if start is not None:
+                recordings += len(batch['inputs'])
+                audio_seconds += _seconds(batch['data_samples'])
+                progress(f'{taken - prepared} of {batches} batches')
+            if taken == prepared:
+                start = time.perf_counter()
+            if taken == prepared + batches:
+                return Speed(batches, recordings, audio_seconds, time.perf_counter() - start)
+
+
+def _seconds(samples: Sequence) -> float:
+    return STEP_SECONDS * sum(sample.num_frames for sample in samples)
