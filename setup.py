@@ -84,7 +84,7 @@ setup(
         'hub': ['huggingface_hub>=0.34', 'safetensors'],
         'timm': ['timm>=1.0.9'],
         'audio': ['soundfile>=0.13', 'torchaudio>=2.10'],
-        'time_series': read_requirements('time_series.txt'),
+        'time_series': ['pandas>=2.2'],
         'video': ['av>=17'],
     },
 )
