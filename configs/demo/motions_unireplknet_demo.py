@@ -17,7 +17,7 @@ _base_ = [
 ]
 
 num_frames = 9
-max_epochs = 10
+max_epochs = 9
 batch_size = 32
 data_root = 'data/demo/motions/'
 classes = ('left', 'right', 'up', 'down', 'growing', 'shrinking', 'turning', 'still')

@@ -17,3 +17,4 @@ arch = dict(
 model = dict(
     embedding=dict(layout='reshape'), backbone=dict(arch=arch), head=dict(in_channels=1024)
 )
+visualizer = dict(layout='reshape')

@@ -8,6 +8,7 @@ from unireplknet_mm.modalities.video.datasets import (
     VideoList,
 )
 from unireplknet_mm.modalities.video.frame_grid import FrameGrid, grid_shape
+from unireplknet_mm.modalities.video.prediction import GridVisualizer, Videos
 from unireplknet_mm.modalities.video.preprocessor import ClipPreprocessor
 from unireplknet_mm.modalities.video.reading import UnreadableVideoError, VideoReader, open_video
 from unireplknet_mm.modalities.video.samplers import RepeatedSampler
@@ -22,6 +23,7 @@ __all__ = [
     'ClipPreprocessor',
     'EachFrame',
     'FrameGrid',
+    'GridVisualizer',
     'LoadVideo',
     'PackClips',
     'RepeatedSampler',
@@ -33,6 +35,7 @@ __all__ = [
     'VideoFolder',
     'VideoList',
     'VideoReader',
+    'Videos',
     'grid_shape',
     'open_video',
 ]

@@ -204,8 +204,14 @@ def _videos_in(folder: Path) -> Iterator[Path]:
     """The videos in the folder of a class, sorted; folders count that have pictures in them."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         is_file = path.suffix.lower() in VIDEOS and path.is_file()
-        if is_file or (path.is_dir() and any(p.suffix.lower() in PICTURES for p in path.iterdir())):
+        if is_file or (path.is_dir() and is_frame_folder(path)):
             yield path
+
+
+def is_frame_folder(folder: Path) -> bool:
+    """Whether a folder holds pictures, which then are the frames of a video, and no video file."""
+    suffixes = {path.suffix.lower() for path in folder.iterdir()}
+    return not suffixes.isdisjoint(PICTURES) and suffixes.isdisjoint(VIDEOS)
 
 
 @HOOKS.register_module()

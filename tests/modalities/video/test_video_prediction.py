@@ -1,0 +1,60 @@
+"""`tools/predict.py` on videos: the same scores as in testing, and a picture of the grid."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from sliding_videos import sliding_frames, write_sliding
+
+from unireplknet_mm.modalities.inputs import find_inputs
+from unireplknet_mm.modalities.predictions import ClassPrediction, Labels
+from unireplknet_mm.modalities.video import FrameGrid, GridVisualizer, Videos
+
+
+def clip_of(frames) -> torch.Tensor:
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize('layout', ['grid', 'reshape'])
+def test_the_picture_is_the_grid(layout):
+    clip = clip_of(sliding_frames(4, (160, 120)))
+    picture = GridVisualizer(layout=layout).draw_clip(clip, ['walk 0.900', 'run 0.100'])
+    grid = FrameGrid(4, layout)(clip[None].float())[0].byte().permute(1, 2, 0).numpy()
+    assert picture.shape == (240 + 2 * 20, 320, 3)
+    assert np.array_equal(picture[:240], grid[..., ::-1])
+    text = picture[240:]
+    assert (text == 255).mean() > 0.8 and text.min() < 100
+    assert not np.array_equal(text, GridVisualizer().draw_clip(clip, ['a', 'b'])[240:])
+
+
+def test_small_grids_are_enlarged_and_primes_padded():
+    clip = clip_of(sliding_frames(7, (20, 16)))
+    picture = GridVisualizer().draw_clip(clip)
+    assert picture.shape == (2 * 16 * 4, 4 * 20 * 4, 3)
+    assert np.array_equal(picture[:64:4, :80:4], clip[0].permute(1, 2, 0).numpy()[..., ::-1])
+    assert (picture[64:, 240:] == 0).all()
+
+
+def test_of_views_the_middle_one_is_drawn():
+    views = torch.stack([clip_of(sliding_frames(4, (160, 120), seed)) for seed in range(3)])
+    sample = torch.tensor([0.7, 0.3])
+    prediction = ClassPrediction(
+        Path('a.mp4'), views, type('Sample', (), dict(pred_score=sample)), Labels(['walk', 'run'])
+    )
+    picture = Videos().draw(prediction, [], dict(layout='reshape'))
+    expected = GridVisualizer(layout='reshape').draw_clip(views[1], ['walk 0.700', 'run 0.300'])
+    assert np.array_equal(picture, expected)
+
+
+def test_folders_of_pictures_are_inputs(tmp_path):
+    write_sliding(tmp_path / 'a.mp4', 3)
+    for name in ('one', 'two'):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / '0.png'), sliding_frames(1)[0])
+    (tmp_path / 'notes.txt').write_text('')
+    inputs, others = find_inputs([tmp_path], Videos(), recursive=True)
+    assert [path.name for path, _ in inputs] == ['a.mp4', 'one', 'two']
+    assert [path.name for path in others] == ['notes.txt']
+    assert [p for p, _ in find_inputs([tmp_path / 'one'], Videos(), False)[0]] == [tmp_path / 'one']
