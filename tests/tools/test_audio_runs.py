@@ -1,0 +1,84 @@
+"""Audio through the tools: a killed training resumes with equal losses on two processes, folds and tests."""
+
+import pytest
+from test_resume import compare
+from tool_runs import ROOT, read_losses, read_scores, run_and_kill, run_forked
+
+from unireplknet_mm.datasets.demo import make_demo_data
+
+CONFIG = """
+_base_ = {base!r}
+arch = dict(_delete_=True, depths=(1, 1, 1, 1), channels=(8, 16, 24, 32), kernel_sizes=(3, 7, 7, 7))
+model = dict(
+    backbone=dict(arch=arch, layer_scale_init_value=0.5), head=dict(num_classes=4, in_channels=32)
+)
+data_preprocessor = dict(num_classes=4)
+"""
+
+
+@pytest.fixture(scope='module')
+def arguments(tmp_path_factory):
+    """Of a training of three epochs with two batches each, in two processes."""
+    folder = tmp_path_factory.mktemp('audio runs')
+    root = make_demo_data('recording_folder', folder / 'sounds', 16, 4, num_classes=4)
+    config = folder / 'audio.py'
+    base = ROOT / 'configs/custom/unireplknet_spoken_digits_folder.py'
+    config.write_text(CONFIG.format(base=str(base)))
+    settings = []
+    for split, name in dict(train='train', val='val', test='val').items():
+        dataset = f'{split}_dataloader.dataset'
+        settings += [
+            f'{dataset}.data_root={root}',
+            f'{dataset}.pattern={name}/(?P<label>[^/]+)/.*',
+            f'{dataset}.classes=[class_000,class_001,class_002,class_003]',
+            f'{dataset}.only=None',
+            f'{dataset}.without=None',
+            f'{split}_dataloader.num_workers=1',
+        ]
+    settings += [
+        'train_dataloader.batch_size=4',
+        'train_cfg.max_epochs=3',
+        'train_cfg.val_interval=3',
+        'param_scheduler.0.end=2',
+        'param_scheduler.0.start_factor=0.5',
+        'param_scheduler.1.T_max=3',
+        'default_hooks.logger.interval=1',
+        'log_processor.window_size=1',
+    ]
+    return (config, '--cfg-options', *settings)
+
+
+def test_a_killed_training_resumes_and_its_checkpoint_folds(tmp_path, arguments, call):
+    work_dir, killed_dir = tmp_path / 'whole', tmp_path / 'killed'
+    log = run_forked('train.py', *arguments, '--work-dir', work_dir, cwd=tmp_path, ranks=2)
+    assert 'GPU number: 2' in log
+    when = killed_dir / 'last_checkpoint'
+    run_and_kill(
+        *('train.py', *arguments, '--work-dir', killed_dir),
+        cwd=tmp_path,
+        when=when,
+        log=tmp_path / 'log',
+        ranks=2,
+    )
+    assert not (killed_dir / 'epoch_3.pth').exists()
+    again = (*arguments, '--work-dir', killed_dir, '--resume')
+    run_forked('train.py', *again, cwd=tmp_path, ranks=2)
+    compare(work_dir, killed_dir, 6)
+
+    config, *settings = arguments
+    folded = tmp_path / 'folded.pth'
+    call('reparameterize', config, work_dir / 'epoch_3.pth', folded)
+    scores = []
+    for checkpoint in (work_dir / 'epoch_3.pth', folded):
+        test_dir = tmp_path / f'test of {checkpoint.stem}'
+        call('test', config, checkpoint, '--work-dir', test_dir, *settings)
+        scores.append(read_scores(test_dir)['accuracy/top1'])
+    assert scores[0] == scores[1]
+
+
+def test_mixed_precision(tmp_path, arguments, call):
+    config, *settings = arguments
+    options = [*settings, 'train_cfg.max_epochs=1', 'param_scheduler.0.end=1']
+    call('train', config, '--work-dir', tmp_path, '--amp', '--device', 'cpu', *options)
+    (losses,) = read_losses(tmp_path)
+    assert len(losses) == 4 and all(0 < loss < 10 for loss in losses.values())
