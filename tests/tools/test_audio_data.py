@@ -8,7 +8,7 @@ import sys
 import pytest
 import soundfile
 import torch
-from mmengine.config import Config
+from helpers import load_config
 from tones import tone
 from tool_runs import ROOT, TOOLS, environment
 
@@ -82,9 +82,8 @@ def test_a_config_of_images_is_refused(monkeypatch):
     tool = importlib.import_module('audio_data')
     arguments = tool.parse_args(['statistics', 'a.py', '--most', '3'])
     assert (arguments.command, arguments.most) == ('statistics', 3)
-    loader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile')]))
-    cfg = Config(dict(test_dataloader=loader), filename='a.py')
-    with pytest.raises(UserError, match=r'a\.py is not of audio'):
+    cfg = load_config(ROOT / 'configs/cls/unireplknet_t_in1k.py')
+    with pytest.raises(UserError, match=r'unireplknet_t_in1k\.py is not of audio'):
         tool.print_statistics(cfg, arguments)
 
 
