@@ -62,7 +62,7 @@ def publish(args: argparse.Namespace) -> None:
     from unireplknet_mm.errors import ExistingFileError
     from unireplknet_mm.files import write_bytes
     from unireplknet_mm.launch import folding, publishing
-    from unireplknet_mm.models.whole_model import switch_to_deploy
+    from unireplknet_mm.models.whole_model import holds_deploy_form, switch_to_deploy
 
     folder = Path(args.dir)
     if folder.is_dir() and any(folder.iterdir()):
@@ -72,8 +72,9 @@ def publish(args: argparse.Namespace) -> None:
     launch.check_complete(cfg, 'publish')
     launch.check_checkpoint(args.checkpoint)
     launch.create_folder(folder, 'DIR')
-    checkpoint, state_dict, is_folded = folding.read_checkpoint(args.checkpoint)
+    checkpoint, state_dict = folding.read_checkpoint(args.checkpoint)
     model = folding.build_model(cfg)
+    is_folded = holds_deploy_form(state_dict, model)
     if is_folded:
         switch_to_deploy(model)
     folding.load_weights(model, state_dict, args.checkpoint, args.config)

@@ -44,6 +44,7 @@ def reparameterize(args: argparse.Namespace) -> None:
     from unireplknet_mm import launch
     from unireplknet_mm.files import check_replaceable, write_bytes
     from unireplknet_mm.launch import folding
+    from unireplknet_mm.models.whole_model import holds_deploy_form
     from unireplknet_mm.weights.published import local_path
 
     cfg = launch.load_config(args.config, args.cfg_options)
@@ -53,10 +54,10 @@ def reparameterize(args: argparse.Namespace) -> None:
         raise launch.UserError('OUT is CHECKPOINT: choose another file, this one would be lost.')
     check_replaceable(args.out)
     launch.create_folder(os.path.dirname(args.out) or '.', 'OUT')
-    checkpoint, state_dict, is_folded = folding.read_checkpoint(args.checkpoint)
-    if is_folded:
-        raise launch.UserError(f'{args.checkpoint} is in the deploy structure already.')
+    checkpoint, state_dict = folding.read_checkpoint(args.checkpoint)
     model = folding.build_model(cfg)
+    if holds_deploy_form(state_dict, model):
+        raise launch.UserError(f'{args.checkpoint} is in the deploy structure already.')
     folding.load_weights(model, state_dict, args.checkpoint, args.config)
     difference = folding.fold(model, cfg, args.config, args.input_size)
     result = dict(

@@ -26,9 +26,9 @@ from mmengine.runner import FlexibleRunner, Runner, get_priority
 from torch import nn
 
 from unireplknet_mm.engine import SwitchToDeployHook
-from unireplknet_mm.engine.checkpoint_check import load_for_test
-from unireplknet_mm.models import UniRepLKNet
-from unireplknet_mm.models.whole_model import switch_to_deploy
+from unireplknet_mm.engine.loading import load_for_test
+from unireplknet_mm.models import FoldableRepLKNet, LargeKernelMobileNetV2, UniRepLKNet
+from unireplknet_mm.models.whole_model import holds_deploy_form, switch_to_deploy
 from unireplknet_mm.weights import CheckpointError
 
 
@@ -311,6 +311,37 @@ def test_a_test_takes_the_form_of_the_file(tmp_path, wrap):
     model = ToyDetector(UniRepLKNet(SMALL_ARCH))
     build_runner(tmp_path, wrap(model), hooks, load_from=str(path)).test()
     assert_body_loaded(model.backbone, detector.backbone.state_dict())
+
+
+STUDIED = {
+    'mobilenet': lambda: LargeKernelMobileNetV2(
+        widen_factor=0.125, kernel_sizes=7, small_kernel_size=3
+    ),
+    'replknet': lambda: FoldableRepLKNet((8, 8, 8, 8), (1, 1, 1, 1), (7, 7, 7, 7)),
+}
+
+
+@pytest.mark.parametrize('network', STUDIED)
+def test_a_test_takes_the_form_of_the_file_with_the_networks_of_the_studies(tmp_path, network):
+    build = STUDIED[network]
+    detector = ToyDetector(randomise(build())).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = detector.backbone(x)
+    trained = {name: value.clone() for name, value in detector.state_dict().items()}
+    assert not holds_deploy_form(trained, detector)
+    switch_to_deploy(detector)
+    assert holds_deploy_form(detector.state_dict(), detector)
+    path = save(tmp_path / 'deploy.pth', dict(state_dict=detector.state_dict()))
+    model = ToyDetector(build())
+    build_runner(tmp_path, model, load_from=str(path)).test()
+    assert model.backbone.deploy
+    with torch.no_grad():
+        actual = model.eval().backbone(x)
+    assert all(relative_error(a, e) < 2e-5 for a, e in zip(actual, expected, strict=True))
+    runner = build_runner(tmp_path, ToyDetector(build()), load_from=str(path))
+    with pytest.raises(CheckpointError, match='the weights are re-parameterized'):
+        runner.train()
 
 
 def test_a_training_refuses_the_other_form(tmp_path):

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from unireplknet_mm.engine.checkpoint_check import load_and_report
+from unireplknet_mm.engine.loading import load_and_report
 from unireplknet_mm.models.state_dict import find_state_dict
 from unireplknet_mm.models.whole_model import adapt_state_dict, check_not_only_backbone
 from unireplknet_mm.weights import CheckpointError, load_checkpoint_file

@@ -1,5 +1,7 @@
 """The suite's configs and names in `get_model` and the inferencers of the toolboxes, on a picture."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,7 @@ from unireplknet_mm import zoo
 from unireplknet_mm.datasets import make_demo_data
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.integrations import openmmlab
+from unireplknet_mm.models.whole_model import switch_to_deploy
 from unireplknet_mm.weights import PUBLISHED, CheckpointError
 from unireplknet_mm.weights.published import REPOSITORY
 
@@ -120,6 +123,42 @@ def test_segmentation(names, picture, trained, model):
     assert found['predictions'].shape == (height, width)
     assert set(np.unique(found['predictions'])) <= set(range(11))
     assert found['visualization'].shape == (height, width, 3)
+
+
+INFERENCERS = dict(
+    cls=functools.partial(ImageClassificationInferencer, device='cpu'),
+    det=functools.partial(DetInferencer, device='cpu'),
+    seg=functools.partial(MMSegInferencer, device='cpu'),
+)
+HEADS = dict(cls='head.fc.', det='roi_head.bbox_head.0.fc_cls.', seg='decode_head.conv_seg.')
+
+
+@pytest.mark.parametrize('task', INFERENCERS)
+def test_a_folded_checkpoint_folds_the_model(task, names, trained, tmp_path):
+    folder, config = trained, str(CONFIGS / f'{task}_small.py')
+    whole = INFERENCERS[task](config, str(folder / f'{task}_small.pth')).model
+    content = torch.load(folder / f'{task}_small.pth')
+    switch_to_deploy(whole)
+    save(tmp_path / 'folded.pth', dict(meta=content['meta'], state_dict=whole.state_dict()))
+    folded = INFERENCERS[task](config, str(tmp_path / 'folded.pth')).model
+    assert folded.backbone.deploy
+    assert_body_loaded(folded.backbone, whole.backbone.state_dict())
+
+
+@pytest.mark.parametrize('task', INFERENCERS)
+def test_a_head_of_other_classes_is_an_error(task, names, trained, tmp_path):
+    content = torch.load(trained / f'{task}_small.pth')
+    weights = content['state_dict']
+    for kind in ('weight', 'bias'):
+        weights[f'{HEADS[task]}{kind}'] = weights[f'{HEADS[task]}{kind}'][:5]
+    path = save(tmp_path / 'five.pth', content)
+    with pytest.raises(CheckpointError) as info:
+        INFERENCERS[task](str(CONFIGS / f'{task}_small.py'), str(path))
+    first, advice = str(info.value).splitlines()
+    assert first.startswith(
+        f'checkpoint {path}: weights have another shape: {HEADS[task]}weight (5, '
+    )
+    assert advice.startswith('Test with the config that it was trained with, or set num_classes')
 
 
 def test_the_suites_models_are_known():

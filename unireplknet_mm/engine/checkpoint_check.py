@@ -8,18 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
-from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
-from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
+from unireplknet_mm.engine.loading import fit_for_test, load_and_report
 from unireplknet_mm.models.state_dict import compare_weights, find_state_dict, unwrap_names
-from unireplknet_mm.models.weight_report import WeightReport, load_what_fits, part_of
 from unireplknet_mm.models.whole_model import (
     adapt_state_dict,
-    check_not_only_backbone,
     holds_deploy_form,
     switch_to_deploy,
     unwrap_model,
@@ -46,7 +43,7 @@ class CheckpointCheckHook(Hook):
         is_training = isinstance(runner._train_loop, BaseLoop)
         try:
             state_dict = find_state_dict(checkpoint)
-            if not is_training and holds_deploy_form(state_dict):
+            if not is_training and holds_deploy_form(state_dict, runner.model):
                 take_deploy_form(runner)
             if not is_training:
                 state_dict = fit_for_test(state_dict, runner.model)
@@ -63,76 +60,6 @@ class CheckpointCheckHook(Hook):
                 raise
             raise CheckpointError(f'checkpoint {runner._load_from}: {error}') from None
         checkpoint['state_dict'] = state_dict
-
-
-def load_for_test(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
-    """Load the content of a checkpoint into a model that only predicts, which takes the form of the weights.
-
-    What a runner with the hook above does for a test, for whoever has no runner.
-
-    Raises:
-        CheckpointError: the weights do not fit, or leave a part of the model with random ones.
-    """
-    state_dict = find_state_dict(checkpoint)
-    if holds_deploy_form(state_dict):
-        switch_to_deploy(model)
-    load_state_dict(model, fit_for_test(state_dict, model), logger='current')
-
-
-def fit_for_test(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
-    """What MMEngine is to load for a test, in which no part of the model may keep random weights.
-
-    Args:
-        model: in the form, training or deploy, of the weights; what fits is loaded into it here.
-
-    Raises:
-        CheckpointError: as in `load_for_test`.
-    """
-    state_dict = unwrap_names(adapt_state_dict(state_dict, model))
-    check_not_only_backbone(state_dict, model)
-    return load_and_report(state_dict, unwrap_model(model), is_training=False)
-
-
-def load_and_report(
-    state_dict: Mapping[str, Tensor], model: nn.Module, is_training: bool
-) -> Mapping[str, Tensor]:
-    """Load what fits, and where that is not everything, log a table of it.
-
-    Returns:
-        What MMEngine is to load: the model's state after that, about which it has nothing to say, or
-        `state_dict` where everything fits.
-
-    Raises:
-        CheckpointError: a model that is only tested would keep random weights for those of another shape.
-    """
-    try:
-        report = load_what_fits(model, state_dict)
-    except RuntimeError:  # MMEngine loads the rest and says which
-        return state_dict
-    if report.is_complete:
-        return state_dict
-    if report.reshaped and not is_training:
-        raise CheckpointError(
-            f'weights have another shape: {report.describe_reshaped()}.\n'
-            'Test with the config that it was trained with, or set num_classes of the heads to its number '
-            'of classes. To fine-tune it on other classes, train with load_from.'
-        )
-    left_random = find_random_parts(model, report)
-    if left_random and not is_training:
-        raise CheckpointError(
-            f'there are no weights for {", ".join(left_random)} of the {type(model).__name__}, whose results '
-            'would be random.\nTest with the config that it was trained with.'
-        )
-    print_log(f'Weights of the checkpoint in the model:\n{report.table()}', logger='current')
-    return model.state_dict()
-
-
-def find_random_parts(model: nn.Module, report: WeightReport) -> list[str]:
-    """The parts of a model of whose parameters a file has none, but for heads that only training uses."""
-    parameters = {name for name, _ in model.named_parameters()}
-    loaded = {part_of(name) for name in report.loaded if name in parameters}
-    missing = dict.fromkeys(part_of(name) for name in report.missing if name in parameters)
-    return [part for part in missing if part not in loaded and 'auxiliary' not in part]
 
 
 def check_same_model(state_dict: Mapping[str, Tensor], model: nn.Module) -> None:

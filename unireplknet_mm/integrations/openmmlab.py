@@ -9,7 +9,8 @@
 
 A config file needs no import: it imports `unireplknet_mm` itself. Names are those of `model-index.yml` and of
 the published weights. mmengine 0.10 reads names of the toolboxes' own indexes only, so its inferencers are
-taught here to ask the suite first; mmpretrain keeps a register of its own.
+taught here to ask the suite first; mmpretrain keeps a register of its own, and its inferencers are taught to
+refuse weights that do not fit, as those of the other two do (`engine/loading.py`).
 """
 
 import functools
@@ -20,6 +21,7 @@ from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 
 from unireplknet_mm import zoo
+from unireplknet_mm.engine.loading import inferring
 from unireplknet_mm.errors import ArgumentError
 
 INFERENCERS = dict(
@@ -32,6 +34,7 @@ INFERENCERS = dict(
 def register_in_mmpretrain() -> None:
     """Add the classifiers to what `get_model`, `list_models` and `inference_model` know."""
     try:
+        from mmpretrain.apis.base import BaseInferencer as ClassificationInferencer
         from mmpretrain.apis.model import ModelHub
         from modelindex.load_model_index import load
     except ModuleNotFoundError as error:
@@ -48,6 +51,22 @@ def register_in_mmpretrain() -> None:
         entry.config, entry.weights = str(model.config), model.weights
         for name in (model.name, *model.aliases):
             ModelHub._models_dict[name] = entry
+    if not hasattr(ClassificationInferencer.__init__, 'refuses_misfits'):
+        ClassificationInferencer.__init__ = refuse_misfits(ClassificationInferencer.__init__)
+
+
+def refuse_misfits(init: Callable) -> Callable:
+    """`BaseInferencer.__init__` of mmpretrain, whose model only predicts, as those of the other toolboxes."""
+
+    @functools.wraps(init)
+    def initialise(
+        self: Any, model: Any, pretrained: bool | str = True, *args: Any, **kwargs: Any
+    ) -> None:
+        with inferring(pretrained if isinstance(pretrained, str) else str(model)):
+            init(self, model, pretrained, *args, **kwargs)
+
+    initialise.refuses_misfits = True
+    return initialise
 
 
 def ask_the_suite_first(load_from_metafile: Callable) -> Callable:

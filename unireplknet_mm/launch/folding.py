@@ -15,7 +15,6 @@ from unireplknet_mm.models.state_dict import find_state_dict
 from unireplknet_mm.models.whole_model import (
     adapt_state_dict,
     find_backbones,
-    holds_deploy_form,
     switch_to_deploy,
 )
 from unireplknet_mm.weights.reading import CheckpointError, load_checkpoint
@@ -31,16 +30,15 @@ def build_model(cfg: Config) -> nn.Module:
         return MODELS.build(cfg.model).eval()
 
 
-def read_checkpoint(checkpoint: str) -> tuple[dict[str, Any], Mapping[str, Tensor], bool]:
-    """The content of a file, the state dict in it, and whether that is in the deploy form.
+def read_checkpoint(checkpoint: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """The content of a file, and the state dict in it.
 
     Raises:
         UserError: it cannot be read, or holds no weights.
     """
     content = load_checkpoint(checkpoint)
     try:
-        state_dict = find_state_dict(content)
-        return content, state_dict, holds_deploy_form(state_dict)
+        return content, find_state_dict(content)
     except CheckpointError as error:
         raise UserError(f'checkpoint {checkpoint}: {error}') from error
 

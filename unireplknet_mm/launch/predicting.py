@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from unireplknet_mm.configuration import classes_of_heads, innermost_datasets, type_name
-from unireplknet_mm.engine.checkpoint_check import load_for_test
+from unireplknet_mm.engine.loading import load_for_test
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.launch.channels import check_channels
 from unireplknet_mm.launch.folding import build_model

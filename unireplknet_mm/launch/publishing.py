@@ -15,7 +15,7 @@ from unireplknet_mm.launch.preflight import input_channels, input_size
 from unireplknet_mm.models import UniRepLKNet
 from unireplknet_mm.models.architecture import ARCHITECTURES, describe_architecture
 from unireplknet_mm.models.timm_names import to_timm_names
-from unireplknet_mm.models.whole_model import find_backbones, find_embedding
+from unireplknet_mm.models.whole_model import find_backbones, find_embedding, find_networks
 
 TASKS = dict(
     mmpretrain='image-classification', mmdet='object-detection', mmseg='image-segmentation'
@@ -210,7 +210,8 @@ def model_card(
     ]
     backbones = find_backbones(model).values()
     networks = ', '.join(describe_architecture(b.arch_settings) for b in backbones)
-    is_folded = bool(backbones) and all(b.deploy for b in backbones)
+    foldable = find_networks(model).values()
+    is_folded = bool(foldable) and all(network.deploy for network in foldable)
     form = 're-parameterized, for inference' if is_folded else 'the training structure'
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = [

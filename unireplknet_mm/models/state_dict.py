@@ -142,6 +142,11 @@ def is_deploy_form(names: Iterable[str]) -> bool:
     return not any(name.startswith('stages.') and name.endswith('.running_var') for name in names)
 
 
+def has_folded_units(names: Iterable[str]) -> bool:
+    """Whether weights of `ConvolutionUnit`s are re-parameterized: those have a bias, the others a norm."""
+    return any(name.endswith('conv.bias') for name in names)
+
+
 def refuse_other_structure(
     backbone: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
 ) -> None:
@@ -162,10 +167,10 @@ def refuse_other_structure(
 def refuse_other_units(
     backbone: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
 ) -> None:
-    """`refuse_other_structure` for networks of `ConvolutionUnit`s: folded ones have a bias."""
+    """`refuse_other_structure` for networks of `ConvolutionUnit`s."""
     names = [name for name in state_dict if name.startswith(prefix)]
     if any(name.endswith('conv.weight') for name in names):
-        _refuse_other_form(backbone, any(name.endswith('conv.bias') for name in names))
+        _refuse_other_form(backbone, has_folded_units(names))
 
 
 def _refuse_other_form(backbone: nn.Module, is_deploy: bool) -> None:

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.models.backbone import Backbone
 from unireplknet_mm.models.state_dict import (
     BODY,
     SIGNATURE,
     check_backbone_weights,
     find_prefix,
+    has_folded_units,
     is_deploy_form,
     require_prefix,
     unwrap_names,
@@ -35,9 +37,9 @@ def find_backbones(model: nn.Module) -> dict[str, UniRepLKNet]:
     Wrappers for distributed training and test-time augmentation do not count in the prefix.
     """
     return {
-        f'{name}.' if name else '': module
-        for name, module in unwrap_model(model).named_modules()
-        if isinstance(module, UniRepLKNet)
+        prefix: network
+        for prefix, network in find_networks(model).items()
+        if isinstance(network, UniRepLKNet)
     }
 
 
@@ -77,13 +79,33 @@ def map_channels(model: nn.Module, input_shape: Sequence[int] | None) -> int:
         return embedding(parameter.new_zeros(1, *input_shape)).shape[1]
 
 
-def holds_deploy_form(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether the UniRepLKNet in a state dict is re-parameterized; False where there is none."""
+def find_networks(model: nn.Module) -> dict[str, Backbone]:
+    """As `find_backbones`, every network of the suite: UniRepLKNets and those of the paper's studies."""
+    return {
+        f'{name}.' if name else '': module
+        for name, module in unwrap_model(model).named_modules()
+        if isinstance(module, Backbone)
+    }
+
+
+def holds_deploy_form(state_dict: Mapping[str, Tensor], model: nn.Module | None = None) -> bool:
+    """Whether the UniRepLKNet in a state dict is re-parameterized; False where there is none.
+
+    Args:
+        state_dict: names and tensors.
+        model: what they are for: of its other networks that fold, which the names alone do not tell, the
+            weights are looked at as well.
+    """
     names = unwrap_names(state_dict)
     prefix = find_prefix(names)
-    if prefix is None:
-        return False
-    return is_deploy_form(name[len(prefix) :] for name in names if name.startswith(prefix))
+    if prefix is not None:
+        return is_deploy_form(name[len(prefix) :] for name in names if name.startswith(prefix))
+    networks = {} if model is None else find_networks(model)
+    return any(
+        has_folded_units(name for name in names if name.startswith(prefix))
+        for prefix, network in networks.items()
+        if not isinstance(network, UniRepLKNet)
+    )
 
 
 def adapt_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
