@@ -7,15 +7,18 @@
     torchrun --nproc_per_node 8 tools/evaluate_zoo.py --launcher pytorch
 
 Each model is downloaded, folded and tested with its config as it is. What is measured is kept in the work
-dir: the same command goes on where it was interrupted. Weights that the authors offer on pages alone are
-looked for in --checkpoints, as NAME_OF_THE_MODEL.pth. Parameters, FLOPs and images/s are those of the deploy
-form at the size that the paper counts at, images/s on random images.
+dir, by model, weights, config, options, device and torch, images/s by batch size as well: the same command
+goes on where it was interrupted, another one measures what is lacking, and both say what they took over.
+Weights that the authors offer on pages alone are looked for in --checkpoints, as NAME_OF_THE_MODEL.pth.
+Parameters, FLOPs and images/s are those of the deploy form at the size that the paper counts at, images/s on
+random images.
 """
 
 import argparse
 import gc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,8 +118,16 @@ def run_test(cfg: 'Config', weights: str, args: argparse.Namespace) -> dict[str,
     return launch.test(launch.build_runner(cfg))
 
 
-def measure(model: 'ZooModel', row: 'Row', args: argparse.Namespace) -> None:
-    """Fill the row of a model, from the cheap to the expensive; `left_out` tells what stood in the way."""
+def measure(
+    model: 'ZooModel', row: 'Row', cfg: 'Config', args: argparse.Namespace, keep: Callable[[], None]
+) -> list[str]:
+    """Fill the row of a model with what it lacks, from the cheap to the expensive.
+
+    `left_out` tells what stood in the way. Each part is kept, by `keep`, as soon as it is known.
+
+    Returns:
+        What the row had already.
+    """
     import torch
     from get_flops import build_on_meta, count_parts
     from mmengine.dist import is_main_process
@@ -126,24 +137,31 @@ def measure(model: 'ZooModel', row: 'Row', args: argparse.Namespace) -> None:
     from unireplknet_mm.measuring.variants import Variant
     from unireplknet_mm.measuring.zoo_table import figures_of, throughput
 
-    cfg = launch.load_config(model.config, args.cfg_options)
-    cfg.work_dir = os.path.join(args.work_dir, model.name)
+    had, row.left_out = [], None
     launch.check_complete(cfg, 'test')
-    parts = count_parts(build_on_meta(cfg), *model.size)
-    row.parameters, row.flops = (
-        sum(getattr(p, key) for p in parts) for key in ('parameters', 'flops')
-    )
-    launch.prepare_device(cfg, args.launcher, args.device)
+    if row.flops is None:
+        parts = count_parts(build_on_meta(cfg), *model.size)
+        row.parameters, row.flops = (
+            sum(getattr(p, key) for p in parts) for key in ('parameters', 'flops')
+        )
     build = find_config_model(cfg)
     try:
-        row.measured = figures_of(run_test(cfg, row.weights, args))
-        gc.collect()
-        if not args.no_speed and is_main_process():
+        if row.measured is None:
+            row.measured = figures_of(run_test(cfg, row.weights, args))
+            keep()
+            gc.collect()
+        else:
+            had.append('scores')
+        if args.no_speed:
+            return had
+        if str(args.batch_size) in row.speeds:
+            had.append('images/s')
+        elif is_main_process():
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
             variant = Variant(
                 model.name, batch_size=args.batch_size, size=model.size, device=device
             )
-            row.images_per_second = throughput(
+            row.speeds[str(args.batch_size)] = throughput(
                 build, variant._replace(threads=torch.get_num_threads())
             )
     except launch.UserError as error:
@@ -151,6 +169,9 @@ def measure(model: 'ZooModel', row: 'Row', args: argparse.Namespace) -> None:
         row.left_out = str(error).partition('\n')[0]
     except torch.OutOfMemoryError:
         row.left_out = 'the memory of the GPU does not suffice'
+        print(f'{model.name}: {row.left_out}.', file=sys.stderr)
+    keep()
+    return had
 
 
 def evaluate_zoo(args: argparse.Namespace) -> int:
@@ -160,7 +181,13 @@ def evaluate_zoo(args: argparse.Namespace) -> int:
 
     from unireplknet_mm import launch
     from unireplknet_mm.files import check_replaceable
-    from unireplknet_mm.measuring.zoo_table import Row, read_rows, write_rows
+    from unireplknet_mm.measuring.zoo_table import (
+        Row,
+        file_state,
+        fingerprint,
+        read_rows,
+        write_rows,
+    )
 
     models = choose_models(args)
     if args.out:
@@ -170,34 +197,44 @@ def evaluate_zoo(args: argparse.Namespace) -> int:
     )
     launch.create_folder(args.work_dir, '--work-dir')
     record = Path(args.work_dir) / 'rows.json'
-    rows = read_rows(record)
-    settings = {
-        'data': 'demo' if args.demo_data else 'real',
-        'options': ' '.join(args.cfg_options or []),
-        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
-        'torch': torch.__version__,
-        'batch size': 'none' if args.no_speed else str(args.batch_size),
-    }
-    status = 0
+    kept = read_rows(record)
+
+    def keep() -> None:
+        if is_main_process():
+            write_rows(record, kept.values())
+
+    rows, had, status = {}, {'scores': [], 'images/s': []}, 0
     try:
         for model in models:
+            cfg = launch.load_config(model.config, args.cfg_options)
+            cfg.work_dir = os.path.join(args.work_dir, model.name)
+            launch.prepare_device(cfg, args.launcher, args.device)
             weights = '' if args.demo_data else find_weights(model, args.checkpoints)
+            settings = {
+                'data': 'demo' if args.demo_data else 'real',
+                'config': fingerprint(cfg),
+                'options': ' '.join(args.cfg_options or []),
+                'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
+                'torch': torch.__version__,
+                **file_state(weights),
+            }
             row = Row(model.name, weights, settings)
-            before = rows.get(model.name)
-            is_same = before and (before.weights, before.settings) == (weights, settings)
-            if is_same and not before.left_out and not args.again:
-                continue
-            rows[model.name] = row
-            measure(model, row, args)
-            if is_main_process():
-                write_rows(record, rows.values())
+            if not args.again:
+                row = kept.get(row.identity, row)
+            kept[row.identity] = rows[model.name] = row
+            for part in measure(model, row, cfg, args, keep):
+                had[part].append(model.name)
     except KeyboardInterrupt:
-        del rows[model.name]
         print('Interrupted: the same command goes on from here.', file=sys.stderr)
         status = INTERRUPTED
     if is_main_process():
+        for part, names in had.items():
+            if names:
+                print(f'Of an earlier run, from {record}: {part} of {", ".join(names)}.')
+        if any(had.values()):
+            print('--again measures them anew.')
         report(models, rows, args)
-    return status or int(any(rows[model.name].left_out for model in models))
+    return status or int(any(row.left_out for row in rows.values()))
 
 
 def report(models: 'list[ZooModel]', rows: 'dict[str, Row]', args: argparse.Namespace) -> None:
@@ -211,7 +248,8 @@ def report(models: 'list[ZooModel]', rows: 'dict[str, Row]', args: argparse.Name
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     described = machine.describe_machine(device)
     described.pop('load at start', None)  # this is the end, and the load that of this run
-    lines = [machine_line(described), '', markdown(models, rows)]
+    batch_size = None if args.no_speed else args.batch_size
+    lines = [machine_line(described), '', markdown(models, rows, batch_size)]
     if args.demo_data:
         lines += [
             '',

@@ -82,13 +82,50 @@ def test_it_goes_on_where_it_was_interrupted(call, home, tested, monkeypatch):
         patch.setattr(Runner, 'test', interrupt_the_second)
         assert 'the same command goes on from here' in call(*command, status=130)
     assert tested == ['cls_small.py']
-    found = rows(call(*command))
+    output = call(*command)
+    found = rows(output)
     assert tested == ['cls_small.py', 'seg_small.py'], 'the first was kept'
-    assert found['cls_small'][1].startswith('Top 1') and found['cls_small'][-1] == '-'
+    assert 'from work_dirs/zoo_demo/rows.json: scores of cls_small.\n--again' in output
+    assert found['cls_small'][1].startswith('Top 1') and found['model'][-1] == 'FLOPs'
     call(*command, '--again', '--models', 'seg_small')
     assert tested[2:] == ['seg_small.py']
     call(*command[:-3], '--cfg-options', 'randomness.seed=3', '--task', 'seg')
     assert tested[3:] == ['seg_small.py'], 'other settings are measured anew'
+    assert 'scores of seg_small.' in call(*command[:-2], 'seg'), 'and do not take the place'
+    assert len(tested) == 4
+
+
+def test_another_batch_size_takes_images_per_second_alone(call, home, tested, tmp_path):
+    command = ('evaluate_zoo', '--demo-data', '--device', 'cpu', '--task', 'cls')
+    first = rows(call(*command, '--no-speed'))
+    for size, taken in (('1', 'scores of cls_small.\n--'), ('2', 'scores of cls_small.\n--')):
+        output = call(*command, '--batch-size', size)
+        assert f'rows.json: {taken}' in output and 'images/s of' not in output
+        found = rows(output)
+        assert found['cls_small'][:-1] == first['cls_small'] and float(found['cls_small'][-1]) > 0
+    assert found['model'][-1] == 'images/s (batch 2)'
+    output = call(*command)
+    assert 'rows.json: images/s of cls_small.\n' in output
+    (row,) = json.loads((tmp_path / 'work_dirs' / 'zoo_demo' / 'rows.json').read_text())
+    assert row['speeds'].keys() == {'1', '2'} and tested == ['cls_small.py']
+    config = home / 'configs' / 'cls' / 'cls_small.py'
+    config.write_text(config.read_text() + 'model = dict(head=dict(topk=(1, 2)))\n')
+    call(*command, '--no-speed')
+    assert len(tested) == 2, 'it is another config'
+
+
+def test_a_table_has_no_rows_of_other_settings(call, home, tested, monkeypatch):
+    command = ('evaluate_zoo', '--demo-data', '--device', 'cpu', '--no-speed', '--task', 'cls')
+    call(*command)
+
+    def interrupt(runner):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Runner, 'test', interrupt)
+    options = ('--out', 'zoo.md', '--cfg-options', 'randomness.seed=3')
+    assert 'the same command goes on from here' in call(*command, *options, status=130)
+    found = rows((home.parent / 'zoo.md').read_text())
+    assert found['cls_small'][1] == 'not reached'
 
 
 def test_published_weights_on_data_that_are_there(call, home, tested, tmp_path):
