@@ -221,3 +221,32 @@ def test_trial_leaves_the_random_numbers_and_the_config_alone(original):
     assert trial.try_model(config._cfg_dict).loss > 0
     assert config._cfg_dict.to_dict() == before
     assert torch.equal(torch.get_rng_state(), state)
+
+
+FROM_WHERE_IT_IS = """
+_base_ = {base!r}
+work_dir = './work_dirs/{{{{ fileBasenameNoExtension }}}}'
+model = dict(test_cfg=dict(note='{{{{fileBasename}}}} of {{{{ fileDirname }}}}'))
+"""
+
+
+@pytest.mark.parametrize('is_inherited', [False, True])
+def test_work_dir_with_the_name_of_the_file_has_that_of_the_written_one(tmp_path, is_inherited):
+    base = locate_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
+    path = tmp_path / 'mine.py'
+    path.write_text(FROM_WHERE_IT_IS.format(base=str(base)))
+    if is_inherited:
+        path = tmp_path / 'child.py'
+        path.write_text("_base_ = 'mine.py'\n")
+    swapped = swap_backbone(path, SMALL_ARCH, out=tmp_path / 'swapped.py')
+    assert "work_dir = './work_dirs/{{ fileBasenameNoExtension }}'" in swapped.text
+    cfg = Config.fromfile(tmp_path / 'swapped.py')
+    assert cfg.work_dir == './work_dirs/swapped' == swapped.config.work_dir
+    assert cfg.model.test_cfg.note == f'mine.py of {tmp_path}', 'it is about the original'
+
+
+def test_work_dir_of_another_name_stays(tmp_path):
+    base = locate_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
+    (tmp_path / 'mine.py').write_text(f"_base_ = {str(base)!r}\nwork_dir = 'runs/a'\n")
+    swapped = swap_backbone(tmp_path / 'mine.py', SMALL_ARCH, out=tmp_path / 'swapped.py')
+    assert swapped.config.work_dir == 'runs/a' and 'work_dir' not in swapped.text

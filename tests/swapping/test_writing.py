@@ -3,6 +3,7 @@
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from unireplknet_mm.swapping import locate_config
 from unireplknet_mm.swapping.writing import base_references, difference, render
 
 OLD = dict(a=1, b=dict(type='X', c=2, d=3), e=[1, 2], f=dict(g=dict(h=1)), i=(1,), j=None)
@@ -56,5 +57,14 @@ def test_values_are_rendered_as_python_in_short_lines(value):
 def test_own_config_is_named_relative_to_the_written_one(tmp_path):
     path = tmp_path / 'configs' / 'mine.py'
     assert base_references(path, path, tmp_path / 'swapped' / 'new.py') == ['../configs/mine.py']
-    names = base_references('mmdet::a/b.py', path, tmp_path / 'new.py')
-    assert names == ['mmdet::a/b.py', str(path)]
+
+
+@pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
+def test_config_of_a_package_is_named_by_the_package(tmp_path, package):
+    """Not by where it is on this machine."""
+    path = locate_config(f'{package}::_base_/default_runtime.py')
+    name, code = base_references(f'{package}::_base_/x.py', path, tmp_path / 'new.py')
+    assert name == f'{package}::_base_/x.py'
+    assert code.startswith(f"__import__('{package}').__path__[0] + '/")
+    (tmp_path / 'new.py').write_text(f'_base_ = {render(code)}\n')
+    assert Config.fromfile(tmp_path / 'new.py').default_scope == package

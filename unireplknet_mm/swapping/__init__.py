@@ -18,7 +18,7 @@ from unireplknet_mm.swapping.config_files import locate_config, read_config
 from unireplknet_mm.swapping.rules import RULES
 from unireplknet_mm.swapping.swap import Change, Swap, SwapError, summarise
 from unireplknet_mm.swapping.trial import Trial, same_obstacle, try_model
-from unireplknet_mm.swapping.writing import base_references, write_config
+from unireplknet_mm.swapping.writing import base_references, with_file_name, write_config
 
 __all__ = [
     'Change',
@@ -162,7 +162,10 @@ def write_swap(
                     raise
                 continue
             break
-        if _without_scope(written._cfg_dict) != _without_scope(swap.config):
+        planned = _without_scope(swap.config)
+        if isinstance(planned.get('work_dir'), str):
+            planned['work_dir'] = with_file_name(planned['work_dir'], out)
+        if _without_scope(written._cfg_dict) != planned:
             raise RuntimeError(f'{out} would not say what was planned for {swap.old_type}')
     except BaseException:
         out.unlink(missing_ok=True)

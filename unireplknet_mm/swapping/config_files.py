@@ -9,6 +9,8 @@ from mmengine.config import Config
 from unireplknet_mm.swapping.swap import TASK_OF_SCOPE, SwapError, summarise
 
 INSTALLED = re.compile(r'(\w+)::(.+)')
+# What MMEngine replaces in a config by the name of the file that states it, without or with its extension.
+FILE_NAME = re.compile(r'\{\{\s*fileBasename(NoExtension)?\s*\}\}')
 
 
 def locate_config(name: str | Path) -> Path:
@@ -27,10 +29,10 @@ def locate_config(name: str | Path) -> Path:
             )
         return path
     package, relative = match.groups()
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise SwapError(f'{name}: the package {package} is not installed.')
-    root = Path(next(iter(spec.submodule_search_locations)))
+    try:
+        root = package_folder(package)
+    except SwapError as error:
+        raise SwapError(f'{name}: {error}') from None
     # A wheel and an installed checkout have .mim; a checkout on PYTHONPATH has configs beside the package.
     folders = (root / '.mim' / 'configs', root.parent / 'configs')
     for folder in folders:
@@ -38,6 +40,18 @@ def locate_config(name: str | Path) -> Path:
             return folder / relative
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     raise SwapError(f'{name} does not exist. To see those that do: ls {folder}')
+
+
+def package_folder(package: str) -> Path:
+    """Where an installed package is.
+
+    Raises:
+        SwapError: it is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SwapError(f'the package {package} is not installed.')
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def read_config(path: Path) -> Config:

@@ -56,7 +56,7 @@ class Swap:
     Attributes:
         config: the config under change.
         changes, warnings: what to tell the user.
-        file_name: of the original; '' for a config that is in no file.
+        path: of the original; None for a config that is in no file.
         old_maps: the original backbone's outputs.
         stage_of: {index of an original output that is read: the stage that takes its place}.
 
@@ -84,7 +84,7 @@ class Swap:
         self.warnings: list[str] = []
         self.old_maps: list[FeatureMap] = []
         self.stage_of: dict[int, int] = {}
-        self.file_name = Path(cfg.filename or '').name
+        self.path = Path(cfg.filename) if cfg.filename else None
         self.scope = self.config.get('default_scope')
         if self.scope not in TASK_OF_SCOPE:
             raise SwapError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from unireplknet_mm.swapping.config_files import INSTALLED
+from unireplknet_mm.swapping.config_files import FILE_NAME, INSTALLED, package_folder
 from unireplknet_mm.swapping.swap import Swap
 
 WIDTH = 96
@@ -17,8 +17,8 @@ DELETE = '_delete_'
 FIRST_KEYS = ('custom_imports', 'model')
 
 
-class Name(str):
-    """A variable of the written config, in place of its value."""
+class Code(str):
+    """Python of the written config, such as the name of a variable, in place of its value."""
 
 
 def difference(old: dict, new: dict) -> dict[str, Any]:
@@ -60,7 +60,10 @@ def write_config(swap: Swap, original: Config, base: str, notes: list[str]) -> s
         *(key for key in lists if key not in FIRST_KEYS),
         *(key for key in stated if key not in FIRST_KEYS and key not in lists),
     ]
-    lines = [f'"""{_docstring(swap, base, notes)}"""', '', f'_base_ = {base!r}', '']
+    comment = (
+        ['# MMEngine has no name for where this is installed'] if isinstance(base, Code) else []
+    )
+    lines = [f'"""{_docstring(swap, base, notes)}"""', '', *comment, f'_base_ = {render(base)}', '']
     known: dict[str, list] = {}
     for key in order:
         lines.append(f'{key} = {render(_with_names(stated[key], known), len(key) + 3)}')
@@ -72,12 +75,20 @@ def write_config(swap: Swap, original: Config, base: str, notes: list[str]) -> s
 def base_references(name: str | Path, path: Path, out: Path) -> list[str]:
     """What `_base_` may say to reach the original, best first.
 
-    MMEngine resolves `mmdet::...` by the names of OpenMMLab's distributions, which not every fork has; then
-    it is the path of the file. A path of the user's is written relative to the folder of `out`.
+    MMEngine looks `mmdet::...` up by the names of OpenMMLab's distributions, which not every fork has; then
+    an expression asks the package where it is. A path of the user's is relative to the folder of `out`.
     """
-    if INSTALLED.fullmatch(str(name)):
-        return [str(name), str(path.resolve())]
+    match = INSTALLED.fullmatch(str(name))
+    if match:
+        package = match[1]
+        relative = os.path.relpath(path, package_folder(package)).replace(os.sep, '/')
+        return [str(name), Code(f'__import__({package!r}).__path__[0] + {"/" + relative!r}')]
     return [os.path.relpath(path.resolve(), out.resolve().parent)]
+
+
+def with_file_name(text: str, out: Path) -> str:
+    """A setting as MMEngine reads it from the file `out`, whose name may be a part of it."""
+    return FILE_NAME.sub(lambda match: out.stem if match[1] else out.name, text)
 
 
 def _docstring(swap: Swap, base: str, notes: list[str]) -> str:
@@ -121,7 +132,7 @@ def _with_names(value: Any, names: dict[str, list]) -> Any:
     if isinstance(value, list):
         for name, known in names.items():
             if value and value == known:
-                return Name(name)
+                return Code(name)
         return [_with_names(part, names) for part in value]
     return value
 
@@ -133,7 +144,7 @@ def render(value: Any, column: int = 0, indent: int = 0) -> str:
         column: where in its line it begins.
         indent: of the line that it stands in.
     """
-    if isinstance(value, Name):
+    if isinstance(value, Code):
         return str(value)
     if not isinstance(value, dict | list | tuple):
         return repr(value)
@@ -150,8 +161,8 @@ def render(value: Any, column: int = 0, indent: int = 0) -> str:
 
 
 def _render_flat(value: Any) -> str:
-    if isinstance(value, Name) or not isinstance(value, dict | list | tuple):
-        return str(value) if isinstance(value, Name) else repr(value)
+    if isinstance(value, Code) or not isinstance(value, dict | list | tuple):
+        return str(value) if isinstance(value, Code) else repr(value)
     opening, closing = _brackets(value)
     parts = [prefix + _render_flat(part) for prefix, part in _items(value)]
     comma = ',' if isinstance(value, tuple) and len(parts) == 1 else ''

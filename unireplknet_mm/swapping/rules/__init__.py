@@ -10,7 +10,7 @@ from unireplknet_mm.swapping.rules.necks import adapt_neck
 from unireplknet_mm.swapping.rules.normalization import adapt_normalization
 from unireplknet_mm.swapping.rules.optimizer import adapt_optimizer
 from unireplknet_mm.swapping.rules.refusals import refuse_what_cannot_be_swapped
-from unireplknet_mm.swapping.rules.runtime import import_the_suite
+from unireplknet_mm.swapping.rules.runtime import import_the_suite, name_work_dir_after_the_file
 from unireplknet_mm.swapping.rules.weights import replace_weights
 
 RULES = (
@@ -23,6 +23,7 @@ RULES = (
     adapt_neck,
     adapt_optimizer,
     import_the_suite,
+    name_work_dir_after_the_file,
 )
 
 __all__ = ['RULES']

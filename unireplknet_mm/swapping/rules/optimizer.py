@@ -107,7 +107,7 @@ def _compare_rate(swap: Swap, rate: float | None) -> None:
 
 def _batch_size(swap: Swap) -> tuple[int, str]:
     """The batch that the original's learning rate is for, over all GPUs, and where that is said."""
-    named = GPUS_AND_IMAGES.search(swap.file_name)
+    named = GPUS_AND_IMAGES.search(swap.path.name if swap.path else '')
     if named:
         gpus, images = map(int, named.groups())
         # auto_scale_lr is often inherited from a schedule for another batch.
