@@ -15,6 +15,7 @@ from unireplknet_mm.files import (
     PARTIAL,
     NoSpaceError,
     create_folder,
+    creating_folder,
     no_space_error,
     remove_partial_files,
     replacing,
@@ -258,3 +259,39 @@ def test_folder_on_a_full_disk(tmp_path, full):
     ):
         create_folder(tmp_path, '--work-dir')
     assert not list(tmp_path.iterdir())
+
+
+def test_folder_where_files_may_not_be_large(tmp_path, full):
+    full(errno.EFBIG)
+    with pytest.raises(NoSpaceError) as error:
+        create_folder(tmp_path, '--work-dir')
+    assert str(error.value) == (
+        f'{tmp_path} cannot be written: files may not be that large here.\n'
+        'Raise the limit (ulimit -f), or choose another one with --work-dir.'
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_new_folders_go_again_where_nothing_comes_of_them(tmp_path):
+    def fail(folder: Path, name: str | None = None) -> None:
+        with pytest.raises(KeyboardInterrupt), creating_folder(folder, 'DIR'):
+            if name:
+                (folder / name).touch()
+            raise KeyboardInterrupt
+
+    fail(tmp_path / 'a' / 'b')
+    assert not (tmp_path / 'a').exists()
+    (tmp_path / 'a').mkdir()
+    fail(tmp_path / 'a' / 'b' / 'c')
+    assert (tmp_path / 'a').is_dir() and not (tmp_path / 'a' / 'b').exists()
+    fail(tmp_path / 'a' / 'b', 'kept')
+    assert (tmp_path / 'a' / 'b' / 'kept').is_file()
+    fail(tmp_path / 'a')
+    assert (tmp_path / 'a' / 'b' / 'kept').is_file()
+    file = tmp_path / 'a' / 'b' / 'kept'
+    with pytest.raises(UserError, match='is a file, not a'), creating_folder(file, 'DIR'):
+        raise AssertionError
+    assert (tmp_path / 'a' / 'b' / 'kept').is_file()
+    with creating_folder(tmp_path / 'new', 'DIR'):
+        pass
+    assert (tmp_path / 'new').is_dir()

@@ -69,26 +69,38 @@ def announce(message: str) -> None:
     print(f'\n==> {message}', flush=True)
 
 
-def claim_work_dir(folder: Path) -> None:
-    """Create the folder and mark it as a demo's, whose files the next demo replaces.
+def check_work_dir(folder: Path) -> None:
+    """See that the files in a folder, if any, are those of a demo, which the next demo replaces.
 
     Raises:
         ExistingFileError: the folder holds files, and no demo made it.
-        UserError: it cannot be created or written.
     """
     from unireplknet_mm.errors import ExistingFileError
-    from unireplknet_mm.files import create_folder, write_text
 
-    create_folder(folder, '--work-dir')
-    marker = folder / MARKER
+    if not folder.is_dir() or (folder / MARKER).is_file() or was_finished_without_marker(folder):
+        return
     entries = sorted(entry.name for entry in folder.iterdir())
-    if entries and not marker.is_file() and not was_finished_without_marker(folder):
+    if entries:
         some = ', '.join(entries[:3]) + (', ...' if len(entries) > 3 else '')
         raise ExistingFileError(
             f'{folder.resolve()} was not made by a demo and holds {some}; nothing is deleted.\n'
             'Choose a new or an empty folder with --work-dir, or empty this one yourself.'
         )
-    write_text(marker, 'tools/demo.py made this folder, and replaces its own files here.\n')
+
+
+def claim_work_dir(folder: Path) -> None:
+    """Create the folder and mark it as a demo's.
+
+    Raises:
+        ExistingFileError: as in `check_work_dir`.
+        UserError: it cannot be created or written.
+    """
+    from unireplknet_mm.files import create_folder, write_text
+
+    check_work_dir(folder)
+    create_folder(folder, '--work-dir')
+    text = 'tools/demo.py made this folder, and replaces its own files here.\n'
+    write_text(folder / MARKER, text)
 
 
 def remove_earlier_results(folder: Path) -> None:
@@ -253,11 +265,12 @@ def demo(args: argparse.Namespace) -> None:
 
     start = time.time()
     work_dir = args.work_dir.absolute()
-    claim_work_dir(work_dir)
+    check_work_dir(work_dir)
     os.chdir(ROOT)
     cfg = launch.load_config(CONFIG, args.cfg_options)
-    cfg.work_dir = str(work_dir)
     launch.prepare_device(cfg, 'none', 'auto')
+    claim_work_dir(work_dir)
+    cfg.work_dir = str(work_dir)
     announce(f'Demo data: {TRAIN_IMAGES} + {VAL_IMAGES} images of real digits on real photographs')
     make_data(cfg)
     launch.make_resumable(cfg)

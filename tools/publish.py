@@ -12,8 +12,12 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common_options import add_cfg_options
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,9 +64,8 @@ def parse_args() -> argparse.Namespace:
 def publish(args: argparse.Namespace) -> None:
     from unireplknet_mm import launch
     from unireplknet_mm.errors import ExistingFileError
-    from unireplknet_mm.files import write_bytes
-    from unireplknet_mm.launch import folding, publishing
-    from unireplknet_mm.models.whole_model import holds_deploy_form, switch_to_deploy
+    from unireplknet_mm.files import creating_folder, write_bytes
+    from unireplknet_mm.launch import publishing
 
     folder = Path(args.dir)
     if folder.is_dir() and any(folder.iterdir()):
@@ -71,7 +74,32 @@ def publish(args: argparse.Namespace) -> None:
     cfg = launch.load_config(args.config, args.cfg_options)
     launch.check_complete(cfg, 'publish')
     launch.check_checkpoint(args.checkpoint)
-    launch.create_folder(folder, 'DIR')
+    with creating_folder(folder, 'DIR'):
+        files = make_files(args, cfg, measured)
+        try:
+            for name, data in files.items():
+                write_bytes(folder / name, data)
+        except BaseException:
+            for name in files:
+                (folder / name).unlink(missing_ok=True)
+            raise
+    size = len(next(iter(files.values())))
+    print(f'Wrote {", ".join(files)} in {folder}: {size / 1e6:.1f} MB of weights.')
+    if 'config.json' not in files:
+        print('No config.json: timm builds plain classifiers of RGB images only.')
+
+
+def make_files(
+    args: argparse.Namespace, cfg: 'Config', measured: dict[str, float]
+) -> dict[str, bytes]:
+    """What is to be published, by the files' names, the weights first.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or does not fit the config.
+    """
+    from unireplknet_mm.launch import folding, publishing
+    from unireplknet_mm.models.whole_model import holds_deploy_form, switch_to_deploy
+
     checkpoint, state_dict = folding.read_checkpoint(args.checkpoint)
     model = folding.build_model(cfg)
     is_folded = holds_deploy_form(state_dict, model)
@@ -103,16 +131,7 @@ def publish(args: argparse.Namespace) -> None:
         dataset = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
         config = publishing.timm_config(cfg, model, file_name, dataset.get('classes'))
         files['config.json'] = (json.dumps(config, indent=2) + '\n').encode()
-    try:
-        for name, data in files.items():
-            write_bytes(folder / name, data)
-    except BaseException:
-        for name in files:
-            (folder / name).unlink(missing_ok=True)
-        raise
-    print(f'Wrote {", ".join(files)} in {folder}: {len(content) / 1e6:.1f} MB of weights.')
-    if not for_timm:
-        print('No config.json: timm builds plain classifiers of RGB images only.')
+    return files
 
 
 def main() -> None:

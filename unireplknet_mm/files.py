@@ -178,9 +178,34 @@ def create_folder(folder: str | Path, option: str) -> None:
             f'{folder} is a file, not a folder.\nChoose another one with {option}.'
         ) from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise no_space_error(
+                error, folder, elsewhere=f'choose another one with {option}'
+            ) from error
         raise UserError(
             f'cannot write to {folder}: {error.strerror}.\nChoose another one with {option}.'
         ) from error
+
+
+@contextmanager
+def creating_folder(folder: str | Path, option: str) -> Iterator[None]:
+    """As `create_folder`; where what follows fails, new folders with nothing in them go again.
+
+    Raises:
+        UserError: as in `create_folder`.
+    """
+    folder = Path(folder).absolute()
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        create_folder(folder, option)
+        yield
+    except BaseException:
+        for path in new:
+            try:
+                path.rmdir()
+            except OSError:  # not empty, or never made
+                break
+        raise
 
 
 def _flush_to_disk(path: Path) -> None:

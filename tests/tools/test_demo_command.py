@@ -88,6 +88,13 @@ def test_misspelt_option(call, demo, tmp_path, monkeypatch):
     )
 
 
+def test_nothing_is_left_of_a_config_that_is_refused(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ('--cfg-options', 'default_scope.name=3')  # it leads through a string
+    assert call('demo', '--work-dir', tmp_path / 'demo', *options, status=1).startswith('error: ')
+    assert not (tmp_path / 'demo').exists()
+
+
 @pytest.mark.parametrize('kind', ['new', 'empty', 'link'])
 def test_new_and_empty_folders_are_taken(demo, tmp_path, kind):
     folder = tmp_path / kind

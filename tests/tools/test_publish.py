@@ -233,7 +233,10 @@ def test_what_is_refused(call, checkpoint, tmp_path):
     assert '--repository takes OWNER/NAME' in call(
         'publish', CLS, checkpoint, out, '--repository', 'x', status=2
     )
-    assert not out.exists() or not list(out.iterdir())
+    assert not out.exists()
+    out.mkdir()
+    call('publish', CLS, checkpoint, out, status=1)
+    assert out.is_dir(), 'it was there before'
 
 
 def test_nothing_is_left_of_files_that_do_not_fit(call, checkpoint, tmp_path, monkeypatch):
@@ -250,4 +253,4 @@ def test_nothing_is_left_of_files_that_do_not_fit(call, checkpoint, tmp_path, mo
     out = tmp_path / 'out'
     error = call('publish', CLS, checkpoint, out, *OPTIONS, status=1)
     assert f'{out / "README.md"} cannot be written' in error
-    assert list(out.iterdir()) == []
+    assert not out.exists()

@@ -22,6 +22,7 @@ from unireplknet_mm.errors import UserError
 from unireplknet_mm.files import NO_SPACE, NoSpaceError, no_space_error
 from unireplknet_mm.launch.channels import check_channels
 from unireplknet_mm.launch.mistakes import explain_mistakes
+from unireplknet_mm.launch.output import ClosedOutputError, checked_output, handle_log_error
 from unireplknet_mm.launch.preflight import input_channels
 
 # How long a process waits for the first one of its machine to report an error that both met.
@@ -31,14 +32,17 @@ SECONDS_FOR_FIRST_RANK = 20
 def exit_on_user_error(function: Callable) -> Callable:
     """Run a tool: an error of the user's ends it with status 1 and its message, without a traceback.
 
-    So does a full disk, whoever writes to it. In a distributed run the first process of each machine prints
-    the message.
+    So does a full disk, whoever writes to it; a closed pipe ends it without a word. In a distributed run the
+    first process of each machine prints the message.
     """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            result = function(*args, **kwargs)
+            with checked_output():
+                result = function(*args, **kwargs)
+        except ClosedOutputError:  # who wanted to read it has read enough
+            sys.exit(1)
         except (UserError, OSError) as error:
             if not isinstance(error, UserError):
                 if error.errno not in NO_SPACE:
@@ -116,16 +120,8 @@ def build_runner(cfg: Config) -> Runner:
         check_channels(model, input_channels(cfg, model), cfg.get('model'))
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.handleError = functools.partial(_handle_log_error, handler)
+            handler.handleError = functools.partial(handle_log_error, handler)
     return runner
-
-
-def _handle_log_error(handler: logging.FileHandler, record: logging.LogRecord) -> None:
-    """End the run where the disk is full, instead of printing a traceback for every line of the log."""
-    error = sys.exc_info()[1]
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        raise no_space_error(error, handler.baseFilename) from error
-    logging.FileHandler.handleError(handler, record)
 
 
 def test(runner: Runner) -> dict[str, float]:
