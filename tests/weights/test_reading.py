@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import load_checkpoint as mmengine_load_checkpoint
+from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
 from torch import nn
 
 from unireplknet_mm.errors import MissingPackageError, UserError
 from unireplknet_mm.launch import check_checkpoint
 from unireplknet_mm.models import UniRepLKNet
 from unireplknet_mm.weights import PUBLISHED, CheckpointError, load_checkpoint_file, reading
+from unireplknet_mm.weights.errors import DownloadError
 from unireplknet_mm.weights.reading import load_checkpoint, read_meta
 
 
@@ -453,3 +456,25 @@ def test_a_page_is_not_fetched(tmp_path, monkeypatch):
         with raises(CheckpointError, message):
             load(url)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('name', ['torchvision://resnet18', 'open-mmlab://vgg16_caffe'])
+def test_weights_that_mmengine_names_are_not_reached(tmp_path, monkeypatch, name):
+    scheme, _, model = name.partition('://')
+    urls = get_torchvision_models() if scheme == 'torchvision' else get_external_models()
+    url = urls[model]
+
+    def refuse(*args, **kwargs):
+        raise URLError('no route')
+
+    monkeypatch.setattr(torch.hub, 'urlopen', refuse)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(DownloadError) as error:
+        CheckpointLoader.load_checkpoint(name, 'cpu', logger='silent')
+    cached = tmp_path / 'hub' / 'checkpoints' / url.rpartition('/')[2]
+    assert str(error.value) == (
+        f'cannot download {url} (<urlopen error no route>). Download it elsewhere and give the path of the '
+        f'file, or put it at {cached}'
+    )
+    torch.save(dict(weight=torch.ones(2)), cached)
+    assert CheckpointLoader.load_checkpoint(name, 'cpu', logger='silent')['weight'].sum() == 2

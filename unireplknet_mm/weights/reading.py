@@ -8,6 +8,7 @@ what a file contains.
 import argparse
 import contextlib
 import errno
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -28,8 +29,9 @@ from mmengine.config import ConfigDict
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from unireplknet_mm.errors import MissingPackageError
+from unireplknet_mm.errors import MissingPackageError, UserError
 from unireplknet_mm.files import NO_SPACE, no_space_error
 from unireplknet_mm.weights import hub
 from unireplknet_mm.weights.errors import (
@@ -403,13 +405,38 @@ def _download(url: str, path: Path) -> None:
         # Writes to a temporary file and moves it: an interrupted download leaves nothing behind.
         torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
     except (OSError, HTTPException) as error:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            elsewhere = 'set TORCH_HOME to a folder on another disk'
-            raise no_space_error(error, path, elsewhere=elsewhere) from None
-        raise DownloadError(
-            f'cannot download {url} ({error}). Download it elsewhere and give the path of the file, or '
-            f'put it at {path}'
-        ) from None
+        raise _download_error(url, path, error) from None
+
+
+def _download_error(url: str, path: Path, error: OSError | HTTPException) -> UserError:
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        elsewhere = 'set TORCH_HOME to a folder on another disk'
+        return no_space_error(error, path, elsewhere=elsewhere)
+    return DownloadError(
+        f'cannot download {url} ({error}). Download it elsewhere and give the path of the file, or '
+        f'put it at {path}'
+    )
+
+
+def saying_what_to_do(load: Callable) -> Callable:
+    """MMEngine's `load_from_http`, which reads `torchvision://` and `open-mmlab://`, with readable errors."""
+
+    @functools.wraps(load)
+    def load_from_zoo(filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return load(filename, *args, **kwargs)
+        except UserError:
+            raise
+        except (OSError, HTTPException) as error:
+            path = Path(torch.hub.get_dir()) / 'checkpoints' / _file_name(filename)
+            raise _download_error(filename, path, error) from None
+
+    load_from_zoo.says_what_to_do = True
+    return load_from_zoo
+
+
+if not hasattr(mmengine_checkpoint.load_from_http, 'says_what_to_do'):
+    mmengine_checkpoint.load_from_http = saying_what_to_do(mmengine_checkpoint.load_from_http)
 
 
 def load_checkpoint(
