@@ -7,20 +7,13 @@ shallow.
     bash tools/dist_train.sh configs/det/cascade_unireplknet_p_3x.py 8
 """
 
-_base_ = [
-    '../_base_/models/cascade_mask_rcnn.py',
-    '../_base_/datasets/coco_instance.py',
-    '../_base_/schedules/coco_3x.py',
-    '../_base_/det_runtime.py',
-]
+_base_ = './cascade_unireplknet_a_3x.py'
 
 model = dict(
     backbone=dict(
         arch='p',
         drop_path_rate=0.2,
-        with_cp=False,
-        init_cfg=dict(type='Pretrained', checkpoint='unireplknet_p_in1k'),
+        init_cfg=dict(checkpoint='unireplknet_p_in1k'),
     ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )
-optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9))

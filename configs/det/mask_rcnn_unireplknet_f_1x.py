@@ -7,20 +7,13 @@ shallow.
     bash tools/dist_train.sh configs/det/mask_rcnn_unireplknet_f_1x.py 8
 """
 
-_base_ = [
-    '../_base_/models/mask_rcnn.py',
-    '../_base_/datasets/coco_instance_800.py',
-    '../_base_/schedules/coco_1x.py',
-    '../_base_/det_runtime.py',
-]
+_base_ = './mask_rcnn_unireplknet_a_1x.py'
 
 model = dict(
     backbone=dict(
         arch='f',
         drop_path_rate=0.1,
-        with_cp=False,
-        init_cfg=dict(type='Pretrained', checkpoint='unireplknet_f_in1k'),
+        init_cfg=dict(checkpoint='unireplknet_f_in1k'),
     ),
     neck=dict(in_channels=[48, 96, 192, 384]),
 )
-optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9))

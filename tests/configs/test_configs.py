@@ -1,6 +1,7 @@
 """Every config of the suite loads, builds, and agrees with itself."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,20 @@ def test_docstring_states_the_command_and_the_source():
         if path.split('/')[1] in PUBLISHED_TASKS:
             said = 'eproduced here' if 'Paper:' in docstring else 'ot trained here'
             assert said in ' '.join(docstring.split()), f'{path}: was it trained here?'
+
+
+@pytest.mark.parametrize('name', ['upernet_{}_160k', 'mask_rcnn_{}_1x', 'cascade_{}_3x'])
+def test_leaves_that_differ_by_a_letter_share_a_base(name):
+    """Those that the paper does not have state what differs from A's."""
+    (base,) = (ROOT / 'configs').rglob(f'{name.format("unireplknet_a")}.py')
+    for letter in 'fpn':
+        leaf = base.with_name(base.name.replace('_a_', f'_{letter}_')).read_text()
+        assert f"_base_ = './{base.name}'" in leaf
+        stated = re.findall(r'^ *(\w+)=(?!dict\($)', leaf, re.MULTILINE)
+        assert set(stated) <= {
+            *('arch', 'drop_path_rate', 'init_cfg'),
+            *('neck', 'decode_head', 'auxiliary_head'),
+        }
 
 
 def test_a_leaf_is_short():
