@@ -5,7 +5,7 @@
 
 `statistics` measures mean and standard deviation of the log-mel values of the training recordings, the
 numbers that `LogMel` takes. `speed` reads the training data as a training does, augmentation and all, and
-tells how many seconds of sound a second that gives.
+tells how many seconds of sound a second that gives; with --workers 0 the CPU time too.
 """
 
 import argparse
@@ -83,6 +83,7 @@ def print_speed(cfg: Config, args: argparse.Namespace) -> None:
         f'{found.audio_seconds / found.seconds:,.0f} s of sound a second, '
         f'{found.recordings / found.seconds:,.0f} recordings a second: {found.batches} batches of '
         f'{loader.batch_size} in {found.seconds:.1f} s, {loader.num_workers} workers'
+        + (f', {found.cpu_seconds:.1f} s of CPU time' if not loader.num_workers else '')
     )
 
 

@@ -63,7 +63,9 @@ def test_speed_counts_the_sound_that_was_read(digits, call):
         f'train_dataloader.dataset.data_root={digits}',
         'train_dataloader.batch_size=3',
     )
-    assert re.search(r's of sound a second, .*: 2 batches of 3 in \S+ s, 0 workers', text)
+    assert re.search(
+        r's of sound a second, .*: 2 batches of 3 in \S+ s, 0 workers, \S+ s of CPU time', text
+    )
 
     class Loader(list):
         num_workers, prefetch_factor = 1, 2

@@ -85,7 +85,7 @@ def test_parameters_and_flops():
     model.backbone.switch_to_deploy()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.empty(1, 128, 128, device='meta'))
-    assert counter.get_total_flops() / 2e9 == pytest.approx(2.95, abs=0.05)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(2.97, abs=0.01)
 
 
 def test_the_networks_of_table_11():

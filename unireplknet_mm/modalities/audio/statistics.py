@@ -26,12 +26,16 @@ class Statistics(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Of a loader: `batches` of `recordings` in all, and the sound that they last, in `seconds` of time."""
+    """Of a loader: `batches` of `recordings` in all, and the sound that they last, in `seconds` of time.
+
+    `cpu_seconds` is what this process computed in them, not its workers.
+    """
 
     batches: int
     recordings: int
     audio_seconds: float
     seconds: float
+    cpu_seconds: float
 
 
 def plain_pipeline(cfg: Config) -> list[dict]:
@@ -104,9 +108,11 @@ def measure_speed(
                 audio_seconds += _seconds(batch['data_samples'])
                 progress(f'{taken - prepared} of {batches} batches')
             if taken == prepared:
-                start = time.perf_counter()
+                start, cpu_start = time.perf_counter(), time.process_time()
             if taken == prepared + batches:
-                return Speed(batches, recordings, audio_seconds, time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                cpu_seconds = time.process_time() - cpu_start
+                return Speed(batches, recordings, audio_seconds, seconds, cpu_seconds)
 
 
 def _seconds(samples: Sequence) -> float:
