@@ -199,6 +199,21 @@ def test_mistakes(predict, folder, monkeypatch, arguments, message):
     assert read_tree(folder) == before
 
 
+def test_ctrl_c_writes_what_there_is(predict, monkeypatch):
+    ask = predicting.Predictor.__call__
+
+    def interrupted(self, dataset):
+        yield next(ask(self, dataset))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predicting.Predictor, '__call__', interrupted)
+    write_image('x.jpg')
+    write_image('y.jpg')
+    _, document = predict('x.jpg', 'y.jpg', status=130)
+    assert not document['complete']
+    assert [entry['input'] for entry in document['predictions']] == ['x.jpg']
+
+
 def test_a_pipeline_that_reads_something_else(predict):
     write_image('x.jpg')
     option = 'test_dataloader.dataset.pipeline.0.type=LoadPoems'
