@@ -176,7 +176,9 @@ class InputDataset(Dataset):
         for transform in self.transforms:
             try:
                 sample = transform(sample)
-            except Exception as error:
+            except UserError as error:
+                return Failure(path, summarize(error))
+            except Exception as error:  # whatever a library says of a damaged file
                 return Failure(path, f'{type(transform).__name__} fails on it: {summarize(error)}')
             if sample is None:
                 return Failure(path, f'{type(transform).__name__} makes nothing of it')
