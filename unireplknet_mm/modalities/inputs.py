@@ -73,7 +73,7 @@ def find_kind(pipeline: Sequence[dict]) -> InputKind:
     ]
     raise UserError(
         f'the test pipeline of the config begins with {names[0] if names else "nothing"}; predict.py '
-        f'reads what these load: {"; ".join(known)}.'
+        f'reads what these load: {"; ".join(known)}. Series are for forecast.py.'
     )
 
 
