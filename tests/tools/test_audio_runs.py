@@ -1,10 +1,18 @@
 """Audio through the tools: a killed training resumes with equal losses on two processes, folds and tests."""
 
+import json
+import pickle
+
 import pytest
+import torch
+from helpers import randomise
+from mmengine.config import Config
+from PIL import Image
 from test_resume import compare
 from tool_runs import ROOT, read_losses, read_scores, run_and_kill, run_forked
 
 from unireplknet_mm.datasets.demo import make_demo_data
+from unireplknet_mm.launch.folding import build_model
 
 CONFIG = """
 _base_ = {base!r}
@@ -74,6 +82,34 @@ def test_a_killed_training_resumes_and_its_checkpoint_folds(tmp_path, arguments,
         call('test', config, checkpoint, '--work-dir', test_dir, *settings)
         scores.append(read_scores(test_dir)['accuracy/top1'])
     assert scores[0] == scores[1]
+
+
+def test_predictions_of_recordings_are_those_of_a_test(tmp_path, arguments, call):
+    """And a file that is no recording is named."""
+    config, option, *settings = arguments
+    checkpoint, out = tmp_path / 'random.pth', tmp_path / 'out'
+    model = randomise(build_model(Config.fromfile(config)))
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    dump = tmp_path / 'tested.pkl'
+    call('test', config, checkpoint, '--work-dir', tmp_path, '--out', dump, option, *settings)
+    tested = pickle.loads(dump.read_bytes())
+    assert len(tested) == 4
+    files = [sample['recording_path'] for sample in tested]
+    (tmp_path / 'text.wav').write_text('no sound')
+    stderr = call(
+        'predict', config, checkpoint, *files, tmp_path / 'text.wav', '--out', out,
+        '--top', 4, option, *settings, status=1,
+    )  # fmt: skip
+    document = json.loads((out / 'predictions.json').read_text())
+    for record, sample in zip(document['predictions'], tested, strict=True):
+        assert record['input'] == sample['recording_path']
+        assert record['scores'] == sample['pred_score'][record['labels']].tolist()
+        assert record['predicted'] == sample['pred_label'].tolist() == record['labels'][:1]
+        with Image.open(out / record['picture']) as picture:
+            assert picture.width > picture.height > 200
+    (failure,) = document['failures']
+    assert failure['reason'].startswith(f'recording {tmp_path / "text.wav"} cannot be read (')
+    assert failure['reason'] in stderr
 
 
 def test_mixed_precision(tmp_path, arguments, call):
