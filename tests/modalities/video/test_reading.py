@@ -187,6 +187,11 @@ def test_what_is_no_video(tmp_path):
     }.items():
         with pytest.raises(UnreadableVideoError, match=message):
             open_video(tmp_path / name)
+    # The name of a codec that there is not, in the place of that of H.264.
+    whole = write_sliding(tmp_path / 'whole.mp4', 3).read_bytes()
+    (tmp_path / 'codec.mp4').write_bytes(whole.replace(b'avc1', b'zzzz'))
+    with pytest.raises(UnreadableVideoError, match='has no decoder for its video; re-encode it'):
+        open_video(tmp_path / 'codec.mp4')
     with pytest.raises(ArgumentError, match="not 'decord'"):
         open_video(tmp_path, backend='decord')
 

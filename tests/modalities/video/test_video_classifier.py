@@ -2,12 +2,16 @@
 
 import pytest
 import torch
-from helpers import SMALL_ARCH, randomise, relative_error
+from helpers import SMALL_ARCH, load_config, randomise, relative_error
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.structures import DataSample
+from tool_runs import CONFIGS
 
 import unireplknet_mm.modalities.video  # noqa: F401
+from unireplknet_mm.measuring.catalogue import find_config_model
 from unireplknet_mm.models.whole_model import switch_to_deploy
+
+CONFIG = CONFIGS / 'video_small.py'
 
 
 def classifier(layout: str = 'grid', num_frames: int = 4, embedding: bool = True):
@@ -71,3 +75,18 @@ def test_deploy_form_gives_the_same_scores(layout):
 def test_order_of_the_frames_matters(model):
     clips = torch.randn(1, 4, 3, 32, 32)
     assert relative_error(model(clips.flip(1)), model(clips)) > 1e-2
+
+
+@pytest.mark.parametrize('layout', ['grid', 'reshape'])
+def test_steps_of_videos_can_be_measured(layout):
+    """What tools/benchmark.py runs: random clips of `input_shape`, inference and a training step."""
+    cfg = load_config(CONFIG)
+    cfg.model.embedding.layout = layout
+    task = find_config_model(cfg)()
+    clips = task.make_batch(2, cfg.input_shape[-2:], 'cpu')
+    assert clips.shape == (2, *cfg.input_shape) == (2, 4, 3, 32, 32)
+    assert task.infer(task.model.eval(), clips).shape == (2, 400)
+    loss = task.loss(task.model.train(), clips)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(parameter.grad is not None for parameter in task.model.parameters())
