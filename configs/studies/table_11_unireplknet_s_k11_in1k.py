@@ -3,8 +3,8 @@
 Paper: MAE 7.751 on time series, OA 92.9 on point clouds, accuracy 94.7 on audio and 51.7 on video.
 Not reproduced here.
 
-The backbone of the row trained on ImageNet-1K, for which the paper has no figure; the four tasks
-are not in this suite yet.
+The backbone of the row trained on ImageNet-1K, for which the paper has no figure; on the paper's
+tasks it is `table_11_*` in the folders of configs/.
 
     bash tools/dist_train.sh configs/studies/table_11_unireplknet_s_k11_in1k.py 8
 """

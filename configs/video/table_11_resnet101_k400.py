@@ -5,10 +5,10 @@ Paper: top-1 41.3. Not reproduced here.
     bash tools/dist_train.sh configs/video/table_11_resnet101_k400.py 8
 """
 
-_base_ = './unireplknet_s_k400.py'
+_base_ = ['./unireplknet_s_k400.py', '../_base_/models/table_11.py']
 
 model = dict(
-    backbone=dict(_delete_=True, type='ResNet', depth=101, out_indices=(3,), style='pytorch'),
-    neck=dict(type='GlobalAveragePooling'),
+    backbone=dict(_base_.resnet_101, in_channels=3),
+    neck=_base_.pooling,
     head=dict(in_channels=2048),
 )

@@ -5,12 +5,6 @@ Paper: top-1 51.7. Not reproduced here.
     bash tools/dist_train.sh configs/video/table_11_unireplknet_s_k11_k400.py 8
 """
 
-_base_ = './unireplknet_s_k400.py'
+_base_ = ['./unireplknet_s_k400.py', '../_base_/models/table_11.py']
 
-arch = dict(
-    _delete_=True,
-    depths=(3, 3, 27, 3),
-    channels=(96, 192, 384, 768),
-    kernel_sizes=(3, 11, (11, 3, 3) * 9, 11),
-)
-model = dict(backbone=dict(arch=arch))
+model = dict(backbone=_base_.unireplknet_s_k11)
