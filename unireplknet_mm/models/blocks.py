@@ -56,6 +56,7 @@ from unireplknet_ops import (
 )
 from unireplknet_ops.convolution_rules import same_padding
 from unireplknet_ops.dispatch import forced_implementation
+from unireplknet_ops.feedforward import global_response_norm
 
 
 def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
@@ -252,10 +253,7 @@ def build_extra_structure(
 
 
 class GlobalResponseNorm(nn.Module):
-    """Global Response Normalization (ConvNeXt V2, arXiv 2301.00808) on [N, H, W, C] maps.
-
-    The norm over positions is taken in float32 for 16-bit inputs: 1e-6 would vanish in float16.
-    """
+    """Global Response Normalization on [N, H, W, C] maps, by `global_response_norm`."""
 
     def __init__(self, channels: int, use_bias: bool = True):
         super().__init__()
@@ -263,11 +261,7 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels)) if use_bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        norm_dtype = rep.folding_dtype(x.dtype)
-        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=norm_dtype)
-        response = norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)
-        x = (self.gamma * response + 1).to(x.dtype) * x
-        return x if self.beta is None else x + self.beta.to(x.dtype)
+        return global_response_norm(x, self.gamma, self.beta)
 
 
 class DilatedReparamBlock(nn.Module):

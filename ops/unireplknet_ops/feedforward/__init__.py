@@ -6,5 +6,12 @@ from unireplknet_ops.feedforward.functional import (
     gelu_grn,
     gelu_grn_takes_op,
 )
+from unireplknet_ops.feedforward.operators import global_response_norm
 
-__all__ = ['feed_forward', 'feed_forward_takes_op', 'gelu_grn', 'gelu_grn_takes_op']
+__all__ = [
+    'feed_forward',
+    'feed_forward_takes_op',
+    'gelu_grn',
+    'gelu_grn_takes_op',
+    'global_response_norm',
+]

@@ -140,12 +140,23 @@ def check_rows(x: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor | Non
 def native_gelu_grn(x: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor | None) -> Tensor:
     """PyTorch's operators, each in the dtype that modules of the same layers would run it in."""
     hidden = F.gelu(x if bias is None else x + bias.to(x.dtype))
-    norm_dtype = torch.float32 if hidden.dtype in (torch.bfloat16, torch.float16) else hidden.dtype
-    positions = tuple(range(1, x.dim() - 1))
-    norm = torch.linalg.vector_norm(hidden, dim=positions, keepdim=True, dtype=norm_dtype)
+    return global_response_norm(hidden, gamma, beta)
+
+
+def global_response_norm(x: Tensor, gamma: Tensor, beta: Tensor | None) -> Tensor:
+    """GRN (ConvNeXt V2, arXiv 2301.00808) of x (N, ..., C), on PyTorch's operators, with its derivative.
+
+    The norm over positions is taken in float32 for 16-bit inputs: 1e-6 would vanish in float16.
+
+    Args:
+        gamma, beta: of C values, of any shape that broadcasts to x.
+    """
+    norm_dtype = torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
+    positions = list(range(1, x.dim() - 1))  # TorchScript makes no tuple of it
+    norm = torch.linalg.vector_norm(x, dim=positions, keepdim=True, dtype=norm_dtype)
     response = norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)
-    hidden = (gamma * response + 1).to(hidden.dtype) * hidden
-    return hidden if beta is None else hidden + beta.to(hidden.dtype)
+    x = (gamma * response + 1).to(x.dtype) * x
+    return x if beta is None else x + beta.to(x.dtype)
 
 
 def _fake_gelu_grn(x, bias, gamma, beta) -> tuple[Tensor, Tensor]:
