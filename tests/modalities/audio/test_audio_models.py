@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from unireplknet_mm.models.whole_model import on_meta as building_on_meta
 
 ROOT = Path(__file__).resolve().parents[3]
 LEAVES = sorted(path.stem for path in (ROOT / 'configs/audio').glob('*.py'))
+MODELS_ON_META: dict[str, torch.nn.Module] = {}
 SPEECH, AUDIOSET = 'unireplknet_s_speech_commands', 'unireplknet_s_audioset'
 
 
@@ -34,9 +36,17 @@ def load(name: str):
 
 @functools.cache
 def on_meta(name: str):
+    """The model of a config, built once for all configs of the same one."""
     cfg = load(name)
     for config in find_dicts(cfg.model.backbone):
         config.pop('init_cfg', None)
+    key = json.dumps(cfg.model.to_dict(), sort_keys=True)
+    if key not in MODELS_ON_META:
+        MODELS_ON_META[key] = build_on_meta(cfg)
+    return MODELS_ON_META[key]
+
+
+def build_on_meta(cfg):
     with DefaultScope.overwrite_default_scope('mmpretrain'), building_on_meta():
         return MODELS.build(cfg.model)
 
