@@ -5,7 +5,8 @@ with the numbers 0 to 4 are for testing:
 
     data/spoken_digits/recordings/{digit}_{speaker}_{number}.wav
 
-docs/audio.md has what was measured. `unireplknet_spoken_digits_stranger.py` leaves a speaker out.
+docs/audio.md has what was measured, with 10 of the 60 epochs: accuracy 87.2, the same re-parameterized.
+`unireplknet_spoken_digits_stranger.py` leaves a speaker out.
 
     python tools/train.py configs/custom/unireplknet_spoken_digits_folder.py
 """
@@ -22,7 +23,7 @@ test_numbers = [0, 1, 2, 3, 4]
 sample_rate = 8000
 input_shape = (80, 48)  # frames, bins: 0.8 seconds
 batch_size = 32
-max_epochs = 10
+max_epochs = 60
 
 data_preprocessor = dict(num_classes=10, to_onehot=True)
 model = dict(
