@@ -26,12 +26,16 @@ TRAININGS = {
     'det/dino_unireplknet_t_12e': (8, 'coco/bbox_mAP'),
     'seg/mask2former_unireplknet_t_160k': (8, 'mIoU'),
     'studies/table_2b_9x9_reparam_cityscapes': (16, 'mIoU'),
+    'audio/unireplknet_s_audioset': (1, 'multi-label/mAP'),
 }
 # `make test-configs`
 MORE_TRAININGS = {
     'det/mask_rcnn_unireplknet_a_1x': (8, 'coco/segm_mAP'),
     'det/mask2former_unireplknet_t_50e': (8, 'coco/segm_mAP'),
     'studies/table_2b_9x9_reparam_in1k': (4, 'accuracy/top1'),
+    'audio/unireplknet_s_speech_commands': (1, 'accuracy/top1'),
+    'audio/unireplknet_s_speech_commands_12': (1, 'accuracy/top1'),
+    'audio/unireplknet_s_in1k_esc50': (1, 'accuracy/top1'),
     'studies/table_2d_7x7_ade20k': (8, 'mIoU'),
     'studies/table_3a_bottleneck_in1k': (4, 'accuracy/top1'),
     'studies/table_3c_3_15_15_15_last_stage_ade20k': (8, 'mIoU'),
