@@ -1,14 +1,15 @@
 """Demo data of videos: what is written is what the data sets read, in both layouts."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SMALL_DEMO_DATA, read_tree
+from helpers import SMALL_DEMO_DATA, load_config, read_tree
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 
-from unireplknet_mm.datasets import make_demo_data
+from unireplknet_mm.datasets import make_demo_data, use_demo_data
 from unireplknet_mm.datasets.demo import MANIFEST
 from unireplknet_mm.datasets.layouts.base import SPLITS
 from unireplknet_mm.datasets.motions import MOTIONS, draw_moving_digit
@@ -16,6 +17,7 @@ from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.modalities.video import VideoFolder, VideoList, open_video
 
 LAYOUTS = ('kinetics', 'video_folders')
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +109,21 @@ def test_a_head_with_fewer_classes_gets_fewer_motions(layout):
     assert LAYOUTS[layout].parameters_for(model, []) == dict(num_classes=3)
     model.head.num_classes = 400
     assert LAYOUTS[layout].parameters_for(model, []) == dict(num_classes=8)
+
+
+@pytest.mark.parametrize('dataset_type', ['VideoList', 'VideoFolder'])
+def test_a_config_runs_on_them(tmp_path, dataset_type):
+    """What --demo-data does to the recipe for Kinetics, as it is and with folders in the place of lists."""
+    cfg = load_config(ROOT / 'configs' / 'video' / 'unireplknet_s_k400.py')
+    loaders = [cfg[f'{split}_dataloader'] for split in ('train', 'val', 'test')]
+    for loader in loaders:
+        loader.dataset.type = dataset_type
+    use_demo_data(cfg, tmp_path, train_images=2, val_images=1)
+    for loader, split in zip(loaders, ('train', 'val', 'val'), strict=True):
+        assert Path(loader.dataset.data_root).parent == tmp_path
+        dataset = DATASETS.build(loader.dataset)
+        assert len(dataset) == (2 if split == 'train' else 1)
+        assert f'/{split}/left/000001.mp4' in dataset.get_data_info(0)['video_path']
+    clip, views = (DATASETS.build(loader.dataset)[0]['inputs'] for loader in loaders[1:])
+    assert clip.shape == (16, 3, 224, 224) and views.shape == (15, 16, 3, 224, 224)
+    assert cfg.train_cfg.max_epochs == 1
