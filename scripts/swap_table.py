@@ -2,7 +2,8 @@
 
     python scripts/swap_table.py                     all of them; fails where the table says something else
     python scripts/swap_table.py --write             all of them; writes the table
-    python scripts/swap_table.py --compiled-ops      those that need mmcv's compiled ops, with such an mmcv
+    python scripts/swap_table.py --compiled-ops      those that need mmcv's compiled ops, with such an mmcv;
+                                                     with --write, their rows say that they work with it
     python scripts/swap_table.py --only rtmdet       those with that in their name
 
 The configs are in `tests/swapping/published_configs.py`. Each model is built with UniRepLKNet-A, predicts,
@@ -15,6 +16,7 @@ import gc
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +50,7 @@ TABLE, EXAMPLE = 'swap_table', 'swap_example'  # marks in the page
 EXAMPLE_CONFIG = 'mmdet::retinanet/retinanet_r50-caffe_fpn_1x_coco.py'
 WORKS = 'works'
 COMPILED_OP = "needs mmcv's compiled op"
+WITH_IT = '; with it, works'  # noted by --compiled-ops; a run without the ops leaves it
 
 
 class Row(NamedTuple):
@@ -76,8 +79,8 @@ def parse_args() -> argparse.Namespace:
         help="only what needs mmcv's compiled ops, which this mmcv has",
     )
     args = parser.parse_args()
-    if args.write and (args.only or args.compiled_ops):
-        parser.error('--write takes all configs')
+    if args.write and args.only:
+        parser.error('--write takes all configs, or with --compiled-ops those that need them')
     return args
 
 
@@ -183,6 +186,23 @@ def _marks(name: str) -> tuple[str, str]:
     return f'<!-- {name}: begin -->\n', f'<!-- {name}: end -->\n'
 
 
+def with_note(row: Row) -> Row:
+    """The row as the page has it: that a config works with the ops is known from another run."""
+    known = COMPILED_OP in row.outcome and WITH_IT in row_of_page(row.case)
+    return row._replace(outcome=row.outcome + WITH_IT) if known else row
+
+
+def note_working(rows: Iterable[Row]) -> None:
+    """Write into the page that these configs, which need mmcv's compiled ops, work with them."""
+    table = part_of_page(TABLE)
+    for row in rows:
+        line = row_of_page(row.case)
+        cells = line.split(' | ')
+        if WITH_IT not in line:
+            table = table.replace(line, ' | '.join([cells[0], cells[1] + WITH_IT, *cells[2:]]))
+    write_part(TABLE, table)
+
+
 def row_of_page(case: Case) -> str:
     """The line of a config in the page; '' for none."""
     start = f'| `{case.title}` |'
@@ -206,12 +226,19 @@ def main() -> None:
     rows, failures = {}, []
     for case in cases:
         try:
-            rows[case.title] = run(case)
+            rows[case.title] = with_note(run(case))
         except Exception as error:  # go on, and say at the end which failed
             print(f'{case.title}: FAILED: {type(error).__name__}: {error}', flush=True)
             failures.append(case.title)
     if args.compiled_ops:
         failures += [row.case.title for row in rows.values() if row.outcome != WORKS]
+        if args.write and not failures:
+            note_working(rows.values())
+        failures += [
+            f'{title}: the page does not say so; --compiled-ops --write notes it'
+            for title, row in rows.items()
+            if row.outcome == WORKS and WITH_IT not in row_of_page(row.case)
+        ]
     elif args.write and not failures:
         write_part(EXAMPLE, make_example())
         write_part(TABLE, make_tables(rows))

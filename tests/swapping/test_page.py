@@ -4,14 +4,18 @@ import pytest
 from published_configs import CLASSIFIERS, DETECTORS, REFUSED, SEGMENTERS, WORKING
 
 from scripts.swap_table import (
+    COMPILED_OP,
     EXAMPLE,
     ROOT,
     TABLE,
+    WITH_IT,
+    Row,
     make_example,
     part_of_page,
     refuse,
     row_of_page,
     summarise,
+    with_note,
 )
 
 
@@ -35,6 +39,20 @@ def test_changes_of_a_sample_are_those_of_the_page(plan, name):
     (case,) = [case for case in WORKING if name in case.config]
     changes = ', '.join(summarise(plan(case.config, **case.options).changes))
     assert row_of_page(case).endswith(f'| {changes} |')
+
+
+def test_what_needs_compiled_ops_works_with_them():
+    rows = [row_of_page(case) for case in WORKING]
+    needy = [row for row in rows if COMPILED_OP in row]
+    assert len(needy) >= 5
+    assert all(row.split(' | ')[1].endswith(WITH_IT) for row in needy)
+
+
+def test_a_run_without_the_ops_leaves_the_note():
+    (case,) = [case for case in WORKING if 'mmdet::tood' in case.title]
+    outcome = row_of_page(case).split(' | ')[1].removesuffix(WITH_IT)
+    assert with_note(Row(case, outcome, [])).outcome == outcome + WITH_IT
+    assert with_note(Row(case, 'works', [])).outcome == 'works'
 
 
 def test_reasons_are_those_of_the_page():
