@@ -1,5 +1,6 @@
 """Seeking gives the very frames of decoding the whole file, and broken videos have their treatment."""
 
+import struct
 import sys
 from pathlib import Path
 
@@ -74,6 +75,32 @@ def test_only_what_leads_to_the_wanted_frames_is_decoded(folder):
         assert video.decoded < 12
     with open_video(folder / 'raw.h264') as video:
         assert video.decoded == COUNT  # counted
+
+
+@pytest.mark.parametrize(
+    ('matrix', 'turn'),
+    [
+        ((0, 1, -1, 0), cv2.ROTATE_90_CLOCKWISE),
+        ((-1, 0, 0, -1), cv2.ROTATE_180),
+        ((0, -1, 1, 0), cv2.ROTATE_90_COUNTERCLOCKWISE),
+    ],
+)
+def test_videos_of_a_turned_phone_stand_upright(folder, tmp_path, matrix, turn):
+    """The matrix is [a, b, c, d] of the track's header in ISO/IEC 14496-12, §8.3.2."""
+
+    def in_header(a, b, c, d):
+        return struct.pack('>9i', a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+
+    content = (folder / 'closed.mp4').read_bytes()
+    track = content.index(b'tkhd')
+    before, after = content[:track], content[track:]
+    assert in_header(1, 0, 0, 1) in after
+    turned = tmp_path / 'turned.mp4'
+    turned.write_bytes(before + after.replace(in_header(1, 0, 0, 1), in_header(*matrix), 1))
+    expected = decode_whole(folder / 'closed.mp4')
+    with open_video(turned) as video:
+        for index, frame in zip([3, 20], video.read([3, 20]), strict=True):
+            assert np.array_equal(frame, cv2.rotate(expected[index], turn))
 
 
 def test_folder_of_pictures(tmp_path):

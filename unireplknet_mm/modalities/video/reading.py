@@ -10,6 +10,7 @@ How videos that are not as they should be are read:
 - Of a file whose end is missing the frames that are there count.
 - A frame that cannot be decoded is replaced by the readable one before it, the first ones by the one after.
 - Where the resolution changes, all frames get the size of the first one that is read.
+- Frames that are marked as turned by 90, 180 or 270 degrees, as those of phones are, stand upright.
 - No frame at all, no video in the file, no such codec: `UnreadableVideoError`.
 """
 
@@ -311,7 +312,9 @@ def _until_broken(av: Any) -> Iterator[None]:
 
 
 def _to_array(frame: Any) -> np.ndarray:
-    return frame.to_ndarray(format='bgr24')
+    pixels = frame.to_ndarray(format='bgr24')
+    quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, as players show it
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
 
 
 def _said(error: Exception) -> str:
