@@ -1,5 +1,6 @@
 """The bridge of all modalities: an embedding in front of the untouched backbone, for every tool."""
 
+import copy
 import importlib
 from pathlib import Path
 
@@ -89,6 +90,17 @@ def test_it_is_the_image_classifier_of_the_embedded_map():
     assert torch.equal(model(x), logits)
     predicted = model.predict(x, [DataSample() for _ in range(3)])
     assert torch.equal(torch.stack([s.pred_score for s in predicted]), logits.softmax(1))
+
+
+def test_a_config_with_mixup_is_built_more_than_once():
+    cfg = config()
+    cfg.model.data_preprocessor = dict(num_classes=5, to_onehot=True)
+    cfg.model.train_cfg = dict(augments=[dict(type='Mixup', alpha=10.0)], probs=[0.6])
+    before = copy.deepcopy(cfg.model)
+    for _ in range(2):
+        model = build(cfg)
+        assert model.data_preprocessor.batch_augments.probs == pytest.approx([0.6, 0.4])
+    assert cfg.model == before
 
 
 def test_the_gradient_reaches_the_embedding():

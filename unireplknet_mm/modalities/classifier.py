@@ -4,6 +4,7 @@ A modality makes its data a (B, C', H, W) map, and the backbone sees nothing but
 it (neck, head, losses, batch augmentations) is mmpretrain's.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,10 @@ class ModalityClassifier(ImageClassifier):
     Args:
         embedding: config of a module (B, ...) -> (B, C', H, W), or the module.
         backbone: takes (B, C', H, W): `UniRepLKNet` with `in_channels=C'`, or any of mmpretrain.
-        arguments: `neck`, `head`, `pretrained`, `train_cfg`, `data_preprocessor`, `init_cfg` of
-            mmpretrain's `ImageClassifier`.
+        train_cfg: with `augments` of batches, and their `probs`. It and `data_preprocessor` are copied:
+            mmpretrain writes into both, and a config is built more than once.
+        data_preprocessor: config, or module.
+        named: `neck`, `head`, `pretrained`, `init_cfg` of mmpretrain's `ImageClassifier`.
 
     Raises:
         ArgumentError: when it runs, the embedding's map is no (B, C', H, W), or of other channels than the
@@ -44,9 +47,22 @@ class ModalityClassifier(ImageClassifier):
     """
 
     def __init__(
-        self, embedding: dict | nn.Module, backbone: dict | nn.Module, *arguments, **named: Any
+        self,
+        embedding: dict | nn.Module,
+        backbone: dict | nn.Module,
+        *,
+        train_cfg: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        **named: Any,
     ):
-        super().__init__(backbone, *arguments, **named)
+        if isinstance(data_preprocessor, dict):
+            data_preprocessor = copy.deepcopy(data_preprocessor)
+        super().__init__(
+            backbone,
+            train_cfg=copy.deepcopy(train_cfg),
+            data_preprocessor=data_preprocessor,
+            **named,
+        )
         self.embedding = embedding if isinstance(embedding, nn.Module) else MODELS.build(embedding)
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Tensor | Sequence[Tensor]:
