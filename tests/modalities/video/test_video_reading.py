@@ -23,8 +23,10 @@ FILES = {
     'open.mkv': dict(bf='3', **{'x264-params': 'open-gop=1'}),
     'open.ts': dict(bf='2', **{'x264-params': 'open-gop=1'}),
     'hevc.mp4': dict(codec='libx265', **{'x265-params': 'log-level=none:open-gop=1:bframes=3'}),
+    'mpeg2.ts': dict(codec='mpeg2video', bf='2'),
+    # without time stamps, and with other ones than their packets have
+    'h264.avi': dict(bf='3'),
     'mpeg4.avi': dict(codec='mpeg4', bf='2'),
-    # without time stamps, and with other ones than their packets
     'raw.h264': dict(bf='2'),
     'stream.mpg': dict(codec='mpeg2video', bf='2'),
 }
@@ -55,7 +57,7 @@ def test_frames_are_those_of_a_full_decode(folder, name):
 
 def test_files_have_b_frames_and_several_key_frames(folder):
     """Without them the test above would show little."""
-    for name in ('closed.mp4', 'open.mp4', 'open.mkv', 'open.ts', 'hevc.mp4', 'mpeg4.avi'):
+    for name in ('closed.mp4', 'open.mp4', 'open.mkv', 'open.ts', 'hevc.mp4', 'mpeg2.ts'):
         with import_av().open(str(folder / name)) as container:
             packets = [packet for packet in container.demux(video=0) if packet.size]
         times = [packet.pts for packet in packets]
@@ -118,6 +120,33 @@ def test_folder_of_pictures(tmp_path):
         assert np.array_equal(video.read([3, 4])[0], frames[4])
         with pytest.raises(UnreadableVideoError, match='none of its frames'):
             video.read([3])
+
+
+def test_what_may_not_be_read_is_unreadable(tmp_path, monkeypatch):
+    """The tests may run as root, who may read everything: the refusals are made."""
+    frames = sliding_frames(3)
+    for i, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), frame)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, 'Permission denied')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'iterdir', refuse)
+        with pytest.raises(UnreadableVideoError, match='cannot be opened: Permission denied'):
+            open_video(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'stat', refuse)
+        with pytest.raises(UnreadableVideoError, match='cannot be opened: Permission denied'):
+            open_video(tmp_path / 'a.mp4')
+    fromfile = np.fromfile
+    monkeypatch.setattr(
+        np, 'fromfile', lambda file, type: refuse() if file.stem == '1' else fromfile(file, type)
+    )
+    with open_video(tmp_path) as video:
+        assert np.array_equal(video.read([0, 1])[1], frames[0])
+        with pytest.raises(UnreadableVideoError, match='none of its frames'):
+            video.read([1])
 
 
 @pytest.mark.parametrize('name', ['open.mkv', 'open.ts', 'closed.mp4'])

@@ -11,11 +11,12 @@ How videos that are not as they should be are read:
 - A frame that cannot be decoded is replaced by the readable one before it, the first ones by the one after.
 - Where the resolution changes, all frames get the size of the first one that is read.
 - Frames that are marked as turned by 90, 180 or 270 degrees, as those of phones are, stand upright.
-- No frame at all, no video in the file, no such codec: `UnreadableVideoError`.
+- No frame at all, no video in the file, no such codec, no permission to read: `UnreadableVideoError`.
 """
 
 import bisect
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,9 +31,10 @@ from unireplknet_mm.errors import ArgumentError, FileError, MissingPackageError
 
 BACKENDS = ('pyav', 'torchcodec')
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
-# Containers whose packets have the time stamps of their frames, as FFmpeg names them. In others, such as MPEG
-# program streams, frames are counted from the beginning.
-SEEKABLE_CONTAINERS = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'avi', 'mpegts')
+# Containers whose packets have the time stamps of their frames, as FFmpeg names them. In others, frames are
+# counted from the beginning: the packets of AVI and MPEG program streams have none, or ascending ones in the
+# order of storage, which with B-frames is not that in which frames are shown.
+SEEKABLE_CONTAINERS = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'mpegts')
 
 
 class UnreadableVideoError(FileError):
@@ -116,9 +118,13 @@ def open_video(path: str | Path, backend: str = 'pyav') -> VideoReader:
     if backend not in BACKENDS:
         raise ArgumentError(f'backend must be one of {", ".join(BACKENDS)}, not {backend!r}')
     path = Path(path)
-    if not path.exists():
-        raise UnreadableVideoError(f'{path} does not exist')
-    if path.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        raise UnreadableVideoError(f'{path} does not exist') from None
+    except OSError as error:
+        raise UnreadableVideoError(f'{path} cannot be opened: {_said(error)}') from error
+    if is_folder:
         return FrameFolder(path)
     return TorchCodecReader(path) if backend == 'torchcodec' else PyAVReader(path)
 
@@ -128,7 +134,10 @@ class FrameFolder(VideoReader):
 
     def __init__(self, path: str | Path):
         super().__init__(path)
-        pictures = [file for file in self.path.iterdir() if file.suffix.lower() in PICTURES]
+        try:
+            pictures = [file for file in self.path.iterdir() if file.suffix.lower() in PICTURES]
+        except OSError as error:
+            raise UnreadableVideoError(f'{path} cannot be opened: {_said(error)}') from error
         if not pictures:
             raise UnreadableVideoError(f'{path}: there are no pictures in this folder')
         self.pictures = sorted(pictures, key=_in_numerical_order)
@@ -142,7 +151,10 @@ class FrameFolder(VideoReader):
     def _decode(self, wanted: list[int]) -> dict[int, np.ndarray]:
         frames = {}
         for index in wanted:
-            content = np.fromfile(self.pictures[index], np.uint8)
+            try:
+                content = np.fromfile(self.pictures[index], np.uint8)
+            except OSError:  # such as no permission: like a picture that cannot be decoded
+                continue
             frame = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
             if frame is not None:
                 frames[index] = frame
