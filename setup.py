@@ -83,7 +83,7 @@ setup(
         'benchmark': read_requirements('benchmark.txt'),
         'hub': ['huggingface_hub>=0.34', 'safetensors'],
         'timm': ['timm>=1.0.9'],
-        'audio': ['soundfile>=0.13', 'torchaudio>=2.10'],
+        'audio': ['scipy>=1.11', 'soundfile>=0.13', 'torchaudio>=2.10'],
         'time_series': ['pandas>=2.2'],
         'video': ['av>=17'],
     },

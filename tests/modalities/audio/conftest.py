@@ -27,5 +27,6 @@ def recordings(tmp_path_factory) -> Path:
     for name, (samples, rate) in contents.items():
         soundfile.write(folder / name, samples, rate)
     soundfile.write(folder / 'nan.wav', broken, RATE, subtype='FLOAT')
+    soundfile.write(folder / 'huge.wav', 1e20 * tone() / 0.5, RATE, subtype='FLOAT')
     (folder / 'unknown.wav').write_bytes(b'ID of no codec' * 50)
     return folder

@@ -1,5 +1,7 @@
 """Reading: every kind of file, parts of files, and what cannot be used."""
 
+import time
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,7 +10,11 @@ from tones import RATE, tone
 
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.modalities.audio.filterbank import log_mel
-from unireplknet_mm.modalities.audio.recordings import LoadRecording, read_recording
+from unireplknet_mm.modalities.audio.recordings import (
+    LARGEST_AMPLITUDE,
+    LoadRecording,
+    read_recording,
+)
 
 EXACT, LOSSY = 1e-4, 0.05
 
@@ -35,6 +41,23 @@ def test_a_tone_above_half_the_new_rate_does_not_fold_back(tmp_path):
     assert waveform[100:-100].abs().max() < 0.01
 
 
+def test_rates_with_no_common_factor_take_little(tmp_path):
+    """11,127 and 16,000 Hz: a table of a kernel for each of 16,000 phases would take gigabytes."""
+    soundfile.write(tmp_path / 'odd.wav', tone(rate=11127), 11127)
+    start = time.process_time()
+    waveform = read_recording(tmp_path / 'odd.wav', RATE)
+    assert time.process_time() - start < 2
+    assert waveform.shape == (RATE,) and waveform.dtype == torch.float32
+    assert (waveform - torch.from_numpy(tone()))[100:-100].abs().max() < 2e-3
+
+
+def test_the_largest_amplitude_has_a_spectrogram():
+    noise = torch.randint(0, 2, (RATE,), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+    for rate in (RATE, 384000):
+        for waveform in (noise, torch.from_numpy(tone(0.1, rate / 4, rate)).sign()):
+            assert log_mel(waveform * LARGEST_AMPLITUDE, rate).isfinite().all()
+
+
 def test_a_part_of_a_recording(recordings):
     whole = read_recording(recordings / 'plain.wav', RATE)
     part = read_recording(recordings / 'plain.wav', RATE, start=0.25, duration=0.5)
@@ -47,6 +70,7 @@ def test_a_part_of_a_recording(recordings):
     [
         ('empty.wav', 'has no samples: leave it out'),
         ('nan.wav', 'has samples that are NaN or infinite'),
+        ('huge.wav', 'has an amplitude of 1.0e+20, where full scale is 1'),
         ('unknown.wav', 'has no codec for it, or it is damaged'),
         ('missing.wav', 'does not exist'),
     ],

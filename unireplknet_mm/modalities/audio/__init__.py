@@ -12,11 +12,12 @@ Importing it registers its parts in MMEngine's registries. The order of a pipeli
 from unireplknet_mm.errors import MissingPackageError
 
 try:
+    import scipy  # noqa: F401
     import soundfile  # noqa: F401
     import torchaudio  # noqa: F401
 except (ImportError, OSError) as error:  # soundfile without its library is an OSError
     raise MissingPackageError(
-        f"audio needs soundfile and torchaudio ({error}): pip install 'unireplknet-mm[audio]'"
+        f"audio needs scipy, soundfile and torchaudio ({error}): pip install 'unireplknet-mm[audio]'"
     ) from error
 
 from unireplknet_mm.modalities.audio.audioset import AudioSet

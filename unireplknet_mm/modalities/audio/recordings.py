@@ -1,13 +1,12 @@
 """Recordings as waveforms: one channel, one sample rate, finite numbers.
 
 What soundfile reads: wav, flac, ogg, mp3 and more. Treatment of what is unusual: channels are averaged;
-another sample rate is resampled, with the kernels of a pair of rates computed once a process; silence is a
-recording as any other; a file that is missing, empty, of an unknown codec or with NaN or infinity in it is a
-`RecordingError`.
+another sample rate is resampled; silence is a recording as any other; a file that is missing, empty, of an
+unknown codec, with NaN or infinity or with absurd amplitudes in it is a `RecordingError`.
 """
 
-import functools
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,33 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
+from scipy.signal import resample_poly
 from torch import Tensor
-from torchaudio.transforms import Resample
 
 from unireplknet_mm.errors import ArgumentError, UserError
 
 SUFFIXES = ('.wav', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aif', '.aiff', '.au')
+
+# Full scale is 1, in some files of floats 2**15 or 2**31. In the filterbank a window of 25 ms has at most
+# 9,600 samples (at 384 kHz): the power of this amplitude there, (9,600 × 1e12)**2 = 1e32, and its sum over the
+# bins are far from float32's largest number, 3.4e38.
+LARGEST_AMPLITUDE = 1e12
 
 
 class RecordingError(UserError):
     """A recording that cannot be used."""
 
 
-@functools.cache
-def _resampler(old_rate: int, new_rate: int) -> Resample:
-    return Resample(old_rate, new_rate)
-
-
 def resample(waveform: Tensor, old_rate: int, new_rate: int) -> Tensor:
-    """(..., samples) at another sample rate, band-limited."""
-    return waveform if old_rate == new_rate else _resampler(old_rate, new_rate)(waveform)
+    """(samples,) at another sample rate, band-limited.
+
+    Any two rates will do: the filter grows with their ratio in lowest terms, which for 11,127 and 16,000 Hz is
+    these numbers, but not with its square.
+    """
+    if old_rate == new_rate:
+        return waveform
+    common = math.gcd(old_rate, new_rate)
+    return torch.from_numpy(resample_poly(waveform.numpy(), new_rate // common, old_rate // common))
 
 
 def read_recording(
@@ -72,6 +78,11 @@ def read_recording(
         )
     if not np.isfinite(samples).all():
         raise RecordingError(f'recording {path} has samples that are NaN or infinite: leave it out')
+    if (largest := np.abs(samples).max()) > LARGEST_AMPLITUDE:
+        raise RecordingError(
+            f'recording {path} has an amplitude of {largest:.1e}, where full scale is 1 and more than '
+            f'{LARGEST_AMPLITUDE:.0e} no sound: it is damaged, leave it out'
+        )
     return resample(torch.from_numpy(samples.mean(1)), rate, sample_rate)
 
 
