@@ -1,8 +1,8 @@
 """UniRepLKNet-S on AudioSet-2M from scratch (paper, Table 8).
 
 Paper: mAP 48.5; 55.5 M parameters. Not reproduced here. No recipe was published: data, augmentation and
-optimizer are AST's; the schedule, which AST has for pretrained weights only, is this suite's. So is the noise:
-without it the masks are exactly 0, where a fresh stem has gradients a thousand times too large.
+optimizer are AST's; the schedule, which AST has for pretrained weights only, is this suite's. So is the
+noise: without it the masks are exactly 0, where a fresh stem has gradients a thousand times too large.
 
     bash tools/dist_train.sh configs/audio/unireplknet_s_audioset.py 8
 """

@@ -25,8 +25,8 @@ from unireplknet_mm.errors import ArgumentError, UserError
 SUFFIXES = ('.wav', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aif', '.aiff', '.au')
 
 # Full scale is 1, in some files of floats 2**15 or 2**31. In the filterbank a window of 25 ms has at most
-# 9,600 samples (at 384 kHz): the power of this amplitude there, (9,600 × 1e12)**2 = 1e32, and its sum over the
-# bins are far from float32's largest number, 3.4e38.
+# 9,600 samples (at 384 kHz): the power of this amplitude there, (9,600 × 1e12)**2 = 1e32, and its sum over
+# the bins are far from float32's largest number, 3.4e38.
 LARGEST_AMPLITUDE = 1e12
 
 
@@ -37,8 +37,8 @@ class RecordingError(UserError):
 def resample(waveform: Tensor, old_rate: int, new_rate: int) -> Tensor:
     """(samples,) at another sample rate, band-limited.
 
-    Any two rates will do: the filter grows with their ratio in lowest terms, which for 11,127 and 16,000 Hz is
-    these numbers, but not with its square.
+    Any two rates will do: the filter grows with their ratio in lowest terms, which for 11,127 and 16,000 Hz
+    is these numbers, but not with its square.
     """
     if old_rate == new_rate:
         return waveform
