@@ -48,6 +48,14 @@ def test_of_views_the_middle_one_is_drawn():
     assert np.array_equal(picture, expected)
 
 
+def test_names_of_classes_may_hold_semicolons():
+    clip = clip_of(sliding_frames(4, (160, 120)))
+    sample = type('Sample', (), dict(pred_score=torch.tensor([0.7, 0.3])))
+    prediction = ClassPrediction(Path('a.mp4'), clip, sample, Labels(['up; then down', 'still']))
+    expected = GridVisualizer().draw_clip(clip, ['up; then down 0.700', 'still 0.300'])
+    assert np.array_equal(Videos().draw(prediction, [], None), expected)
+
+
 def test_folders_of_pictures_are_inputs(tmp_path):
     write_sliding(tmp_path / 'a.mp4', 3)
     for name in ('one', 'two'):

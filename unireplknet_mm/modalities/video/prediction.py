@@ -11,7 +11,7 @@ from mmpretrain.visualization import UniversalVisualizer
 from torch import Tensor
 
 from unireplknet_mm.modalities.inputs import INPUT_KINDS, InputKind
-from unireplknet_mm.modalities.predictions import Prediction
+from unireplknet_mm.modalities.predictions import ClassPrediction
 from unireplknet_mm.modalities.video.datasets import VIDEOS, is_frame_folder
 from unireplknet_mm.modalities.video.frame_grid import FrameGrid
 
@@ -70,11 +70,13 @@ class Videos(InputKind):
         return dict(video_path=str(path), sample_idx=index)
 
     def draw(
-        self, prediction: Prediction, transforms: Sequence[Any], visualizer: dict | None
+        self, prediction: ClassPrediction, transforms: Sequence[Any], visualizer: dict | None
     ) -> np.ndarray:
         """The clip, of several views the middle one, with the best classes."""
         clips = prediction.inputs
         clip = clips[len(clips) // 2] if clips.dim() == 5 else clips
         layout = (visualizer or {}).get('layout', 'grid')
         artist = GridVisualizer(layout=layout)
-        return artist.draw_clip(clip, prediction.line().split('; ')[:LINES])
+        best = prediction.ranking[:LINES]
+        lines = [f'{name} {score:.3f}' for name, score in best] or [prediction.line()]
+        return artist.draw_clip(clip, lines)
