@@ -6,4 +6,4 @@ custom_imports = dict(
     imports=['unireplknet_mm', 'unireplknet_mm.modalities.video'], allow_failed_imports=False
 )
 visualizer = dict(type='GridVisualizer', layout='grid')
-custom_hooks = [dict(type='ReportUnreadableHook')]
+custom_hooks = [dict(type='SameClassesHook'), dict(type='ReportUnreadableHook')]

@@ -1,8 +1,12 @@
 """Lists and folders of videos, and what becomes of those that cannot be read, with worker processes too."""
 
+import multiprocessing
 import pickle
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,9 +19,12 @@ from unireplknet_mm.errors import ArgumentError, MissingFileError
 from unireplknet_mm.modalities.video import (
     RepeatedSampler,
     ReportUnreadableHook,
+    SameClassesHook,
     TooManyUnreadableError,
+    UnreadableVideoError,
     VideoFolder,
     VideoList,
+    open_video,
 )
 
 PIPELINE = [dict(type='LoadVideo', num_frames=4, stride=2, random=True), dict(type='PackClips')]
@@ -92,8 +99,6 @@ def test_folder_a_class(root, tmp_path):
     dataset = VideoFolder(data_root=str(root), data_prefix='train', pipeline=PIPELINE)
     assert dataset.metainfo['classes'] == ('a jump', 'walk')
     assert dataset.get_gt_labels().tolist() == [0] * 3 + [1] * 5
-    import cv2
-
     for i, frame in enumerate(sliding_frames(5)):
         (tmp_path / 'train' / 'walk' / 'take 1').mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / 'train' / 'walk' / 'take 1' / f'{i}.jpg'), frame)
@@ -152,8 +157,62 @@ def test_too_many_are_an_error(root, workers):
     with pytest.raises(TooManyUnreadableError) as error:
         list(loader)
     message = str(error.value)
-    assert message.startswith('2 of the 8 videos cannot be read, more than max_unreadable=0.2')
+    assert message.startswith('2 of the 8 videos seen so far cannot be read, more than max_unread')
     assert 'empty.mp4 cannot be opened' in message and 'Traceback' not in message
+
+
+def test_a_rank_compares_with_what_it_has_seen(tmp_path):
+    """Half of the set, as of two ranks, with 15 % of it unreadable; the first one alone is no error."""
+    (tmp_path / 'list.txt').write_text('\n'.join(f'{i}.mp4 0' for i in range(400)))
+    dataset = video_list(tmp_path, 'list.txt', max_unreadable=0.1, max_refetch=50)
+
+    def pipeline(info):
+        if int(Path(info['video_path']).stem) % 40 in (0, 2, 4):
+            raise UnreadableVideoError('broken')
+        return info
+
+    dataset.pipeline = pipeline
+    assert dataset.prepare_data(0) is None
+    with pytest.raises(TooManyUnreadableError, match=r'11 of the \d+ videos seen so far'):
+        for i in range(0, 400, 2):
+            dataset.prepare_data(i)
+    dataset.max_unreadable = 0.2
+    for i in range(0, 400, 2):
+        dataset.prepare_data(i)
+    assert len(dataset.unreadable()) == 30
+
+
+def report_on_rank(rank: int, root, port: int) -> None:
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2
+    )
+    lines = []
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        dataset = video_list(root)
+        dataset[6 + rank]
+    runner = SimpleNamespace(
+        logger=SimpleNamespace(warning=lines.append),
+        train_dataloader=SimpleNamespace(dataset=dataset),
+    )
+    ReportUnreadableHook().after_train_epoch(runner)
+    torch.distributed.destroy_process_group()
+    (root / f'rank{rank}.txt').write_text('\n'.join(lines))
+
+
+def test_the_summary_is_of_all_ranks(root):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context('fork')  # spawned ones would import everything again
+    ranks = [context.Process(target=report_on_rank, args=(rank, root, port)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+    for rank in (0, 1):
+        summary = (root / f'rank{rank}.txt').read_text()
+        assert summary.startswith('2 of the 8 videos could not be read: ')
+        assert 'text.mp4' in summary and 'empty.mp4' in summary
 
 
 def test_many_in_a_row_are_an_error(tmp_path):
@@ -170,9 +229,55 @@ def test_in_testing_a_grey_clip_keeps_the_label(root, log):
     assert sample['data_samples'].gt_label.tolist() == [1]
     assert sample['data_samples'].video_path.endswith('text.mp4')
     assert sample['data_samples'].unreadable is True
-    assert (sample['inputs'] == 128).all() and sample['inputs'].shape[:2] == (4, 3)
+    # Of the size of the others, so that they can be stacked without being resized.
+    assert (sample['inputs'] == 128).all() and sample['inputs'].shape == dataset[0]['inputs'].shape
     assert dataset.unreadable() == [sample['data_samples'].video_path]
     assert any(line.startswith('A grey clip takes the place') for line in log)
+
+
+def test_without_a_readable_video_grey_clips_have_one_size(tmp_path):
+    (tmp_path / 'list.txt').write_text('a.mp4 0\nb.mp4 1')
+    dataset = video_list(tmp_path, 'list.txt', test_mode=True, max_unreadable=1.0)
+    assert [dataset[i]['inputs'].shape for i in (0, 1)] == [(4, 3, 256, 256)] * 2
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    write_sliding(tmp_path / 'walk' / '1.mp4', 3)
+    (tmp_path / 'walk' / '._1.mp4').write_bytes(b'of macOS')
+    (tmp_path / '.ipynb_checkpoints').mkdir()
+    write_sliding(tmp_path / 'walk' / '.cache' / '1.mp4', 3)
+    for name in ('pictures', 'hidden pictures'):
+        (tmp_path / 'walk' / name).mkdir()
+        (tmp_path / 'walk' / name / '._0.png').write_bytes(b'of macOS')
+    cv2.imwrite(str(tmp_path / 'walk' / 'pictures' / '0.png'), sliding_frames(1)[0])
+    dataset = VideoFolder(data_prefix=str(tmp_path), pipeline=PIPELINE)
+    assert dataset.metainfo['classes'] == ('walk',)
+    names = [Path(dataset.get_data_info(i)['video_path']).name for i in range(len(dataset))]
+    assert names == ['1.mp4', 'pictures']
+    with open_video(tmp_path / 'walk' / 'pictures') as video:
+        assert len(video) == 1
+
+
+def test_other_classes_in_validation_are_refused(root, tmp_path):
+    write_sliding(tmp_path / 'walk' / '1.mp4', 3)
+
+    def runner(*datasets):
+        loaders = [SimpleNamespace(dataset=SeededDataset(dataset)) for dataset in datasets]
+        train, val = [*loaders, None][:2]
+        return SimpleNamespace(train_dataloader=train, val_dataloader=val, val_loop=val)
+
+    train = VideoFolder(data_prefix=str(root / 'train'))
+    check = SameClassesHook().before_train
+    with pytest.raises(
+        ArgumentError, match=r'differ from those of training \(a jump\): state classes'
+    ):
+        check(runner(train, VideoFolder(data_prefix=str(tmp_path))))
+    swapped = VideoFolder(data_prefix=str(tmp_path), classes=('walk', 'a jump'))
+    with pytest.raises(ArgumentError, match='differ from those of training, in their order: state'):
+        check(runner(train, swapped))
+    check(runner(train, VideoFolder(data_prefix=str(tmp_path), classes=['a jump', 'walk'])))
+    check(runner(train, video_list(root)))  # classes of a list without names are not known
+    check(runner(train))
 
 
 def test_a_one_frame_video_is_a_still_clip(root, tmp_path):

@@ -3,6 +3,7 @@
 from unireplknet_mm.modalities.video.classifier import VideoClassifier
 from unireplknet_mm.modalities.video.datasets import (
     ReportUnreadableHook,
+    SameClassesHook,
     TooManyUnreadableError,
     VideoFolder,
     VideoList,
@@ -28,6 +29,7 @@ __all__ = [
     'PackClips',
     'RepeatedSampler',
     'ReportUnreadableHook',
+    'SameClassesHook',
     'SpatialCrops',
     'TooManyUnreadableError',
     'UnreadableVideoError',

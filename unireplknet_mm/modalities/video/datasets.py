@@ -3,16 +3,18 @@
 A video is a file, or a folder of pictures. One that cannot be read does not end an epoch: in training another
 one, drawn at random, takes its place; in testing a grey clip does, under the video's label, so that the
 scores are of the whole set. Each is reported once and counted (`ReportUnreadableHook` sums up), whichever
-worker process met it. More than `max_unreadable` of the set, or many in a row, are an error.
+worker process met it. More than `max_unreadable` of those seen so far, or many in a row, are an error.
 """
 
 import logging
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, HOOKS
@@ -25,6 +27,7 @@ from unireplknet_mm.modalities.video.reading import PICTURES, UnreadableVideoErr
 VIDEOS = ('.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm', '.wmv')
 UNSEEN, READ, UNREADABLE = range(3)
 NAMED = 5  # unreadable videos that a summary names
+FEW = 100  # videos; before a process and its workers have seen as many, their share says little
 
 
 class TooManyUnreadableError(UserError):
@@ -41,7 +44,8 @@ class VideoDataset(BaseDataset):
     Args:
         ann_file, metainfo, data_root, data_prefix, pipeline, test_mode, arguments: as of mmpretrain's
             `BaseDataset`.
-        max_unreadable: the share of the videos that may be unreadable, from 0 to 1.
+        max_unreadable: the share of the videos that may be unreadable, from 0 to 1, among those that this
+            rank has seen; until it has seen 100, among the first 100 of the set.
         max_refetch: how many videos in a row, in the place of one, may be.
 
     Raises:
@@ -83,17 +87,31 @@ class VideoDataset(BaseDataset):
             self._note(idx, error)
             if not self.test_mode:
                 return None
-            return self.pipeline({**self.get_data_info(idx), 'unreadable': True})
+            return self._grey_clip(idx)
         self.states[idx] = READ
         return sample
+
+    def _grey_clip(self, idx: int) -> dict:
+        """Of the size of a readable video, as a pipeline need not resize what is stacked."""
+        info = {**self.get_data_info(idx), 'unreadable': True}
+        states = self.states.numpy()
+        for other in chain(np.flatnonzero(states == READ), np.flatnonzero(states == UNSEEN)):
+            path = self.get_data_info(int(other))['video_path']
+            try:
+                return self.pipeline({**info, 'sized_as': path})
+            except UnreadableVideoError:
+                continue
+        return self.pipeline(info)
 
     def _note(self, idx: int, error: UnreadableVideoError) -> None:
         is_new = self.states[idx] != UNREADABLE
         self.states[idx] = UNREADABLE
         count = int((self.states == UNREADABLE).sum())
-        if count > self.max_unreadable * len(self):
+        # Of several ranks each sees a part of the set, so the set's size would be too large a measure.
+        seen = int((self.states != UNSEEN).sum())
+        if count > self.max_unreadable * max(seen, min(len(self), FEW)):
             raise TooManyUnreadableError(
-                f'{count} of the {len(self)} videos cannot be read, more than max_unreadable='
+                f'{count} of the {seen} videos seen so far cannot be read, more than max_unreadable='
                 f'{self.max_unreadable:g} of them. The last one: {error}'
             ) from None
         if is_new:
@@ -169,7 +187,9 @@ class VideoList(VideoDataset):
 class VideoFolder(VideoDataset):
     """Videos in a folder a class: files, or folders of pictures. The classes are sorted by name.
 
-    Where `classes` are given, their order counts, and every folder must be one of them.
+    Where `classes` are given, their order counts, and every folder must be one of them. Without them the
+    folder of validation must have the same classes as that of training (`SameClassesHook` looks after it).
+    Names that begin with a dot are left out, of folders, videos and pictures.
 
     Raises:
         MissingFileError: there is no such folder.
@@ -180,7 +200,7 @@ class VideoFolder(VideoDataset):
         root = Path(self.img_prefix)
         if not root.is_dir():
             raise MissingFileError(f'{root}, the folder of videos, does not exist')
-        folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+        folders = sorted(path.name for path in _not_hidden(root) if path.is_dir())
         classes = self.CLASSES or tuple(folders)
         unknown = sorted(set(folders) - set(classes))
         if unknown:
@@ -202,21 +222,50 @@ class VideoFolder(VideoDataset):
 
 def _videos_in(folder: Path) -> Iterator[Path]:
     """The videos in the folder of a class, sorted; folders count that have pictures in them."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(_not_hidden(folder)) if folder.is_dir() else ():
         is_file = path.suffix.lower() in VIDEOS and path.is_file()
         if is_file or (path.is_dir() and is_frame_folder(path)):
             yield path
 
 
+def _not_hidden(folder: Path) -> Iterator[Path]:
+    """What is in a folder, without the likes of `.ipynb_checkpoints` and of `._1.mp4`, which macOS leaves."""
+    return (path for path in folder.iterdir() if not path.name.startswith('.'))
+
+
 def is_frame_folder(folder: Path) -> bool:
     """Whether a folder holds pictures, which then are the frames of a video, and no video file."""
-    suffixes = {path.suffix.lower() for path in folder.iterdir()}
+    suffixes = {path.suffix.lower() for path in _not_hidden(folder)}
     return not suffixes.isdisjoint(PICTURES) and suffixes.isdisjoint(VIDEOS)
 
 
 @HOOKS.register_module()
+class SameClassesHook(Hook):
+    """Before a training it compares the classes of validation with those of training, where both are known.
+
+    Raises:
+        ArgumentError: they are others, or in another order, so that labels would mean different classes.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.val_loop is None:
+            return
+        loaders = runner.train_dataloader, runner.val_dataloader
+        trained, validated = (
+            getattr(loader.dataset, 'metainfo', {}).get('classes') for loader in loaders
+        )
+        if trained and validated and tuple(trained) != tuple(validated):
+            differing = sorted(set(trained) ^ set(validated))
+            difference = f' ({", ".join(differing[:NAMED])})' if differing else ', in their order'
+            raise ArgumentError(
+                f'the classes of validation differ from those of training{difference}: state classes=(...) '
+                'in the data sets, with the same value'
+            )
+
+
+@HOOKS.register_module()
 class ReportUnreadableHook(Hook):
-    """Says at the end of each epoch how many videos could not be read, and which."""
+    """Says at the end of each epoch how many videos could not be read, and which, on whatever rank."""
 
     def after_train_epoch(self, runner: Runner) -> None:
         _report(runner, runner.train_dataloader)
@@ -230,7 +279,9 @@ class ReportUnreadableHook(Hook):
 
 def _report(runner: Runner, dataloader: Any) -> None:
     unreadable = getattr(dataloader.dataset, 'unreadable', None)
-    paths = unreadable() if unreadable else []
+    if unreadable is None:
+        return
+    paths = sorted(set(chain(*all_gather_object(unreadable()))))
     if paths:
         named = ', '.join(paths[:NAMED]) + (', ...' if len(paths) > NAMED else '')
         runner.logger.warning(

@@ -135,7 +135,11 @@ class FrameFolder(VideoReader):
     def __init__(self, path: str | Path):
         super().__init__(path)
         try:
-            pictures = [file for file in self.path.iterdir() if file.suffix.lower() in PICTURES]
+            pictures = [
+                file
+                for file in self.path.iterdir()
+                if file.suffix.lower() in PICTURES and not file.name.startswith('.')
+            ]
         except OSError as error:
             raise UnreadableVideoError(f'{path} cannot be opened: {_said(error)}') from error
         if not pictures:

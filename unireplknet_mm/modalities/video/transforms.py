@@ -21,7 +21,7 @@ from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.modalities.video.reading import BACKENDS, open_video
 from unireplknet_mm.modalities.video.sampling import check_sampling, sample_dense, sample_uniform
 
-GREY_SIZE = (256, 256)
+GREY_SIZE = (256, 256)  # where no video of the set can be read
 
 
 @TRANSFORMS.register_module()
@@ -41,7 +41,7 @@ class LoadVideo(BaseTransform):
     Raises:
         ArgumentError: a value is out of range.
         UnreadableVideoError: the video cannot be read. Where the data set has marked it as such, with
-            `unreadable`, grey frames are made in its place.
+            `unreadable`, grey frames are made in its place, of the size of the video at `sized_as`.
     """
 
     def __init__(
@@ -72,8 +72,7 @@ class LoadVideo(BaseTransform):
     def transform(self, results: dict) -> dict:
         if results.get('unreadable'):
             indices = self.sample(1)
-            grey = np.full((*GREY_SIZE, 3), 128, np.uint8)
-            frames = [grey] * indices.size
+            frames = [self._grey_frame(results.pop('sized_as', None))] * indices.size
         else:
             with open_video(results['video_path'], self.backend) as video:
                 indices = self.sample(len(video))
@@ -83,6 +82,12 @@ class LoadVideo(BaseTransform):
         results['frame_indices'] = indices.tolist()
         results['ori_shape'] = results['img_shape'] = frames[0].shape[:2]
         return results
+
+    def _grey_frame(self, path: str | None) -> np.ndarray:
+        if path is None:
+            return np.full((*GREY_SIZE, 3), 128, np.uint8)
+        with open_video(path, self.backend) as video:
+            return np.full_like(video.read([0])[0], 128)
 
 
 @TRANSFORMS.register_module()
