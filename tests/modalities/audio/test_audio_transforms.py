@@ -265,17 +265,39 @@ def test_cache(recordings, tmp_path, monkeypatch):
     assert read == [] and second.keys() == first.keys()
     assert torch.equal(first['spectrogram'], second['spectrogram'])
     assert second['num_frames'] == 98 and second['gt_label'] == 1
-    kept.write_bytes(b'damaged')
-    assert torch.equal(apply('Cached', results, **settings)['spectrogram'], first['spectrogram'])
+    whole = kept.read_bytes()
+    for damaged in (b'damaged', whole[: len(whole) // 2]):
+        kept.write_bytes(damaged)
+        again = apply('Cached', results, **settings)
+        assert torch.equal(again['spectrogram'], first['spectrogram'])
+        assert len(kept.read_bytes()) == len(whole)
     apply('Cached', {**results, 'start': 0.5}, **settings)
     other = [settings['transforms'][0], dict(type='LogMel', mean=-6.7, std=5.5)]
     apply('Cached', results, folder=settings['folder'], transforms=other)
     path.write_bytes((recordings / 'silent.wav').read_bytes() + b'\0\0')
     apply('Cached', results, **settings)
-    assert len(read) == 4
+    assert len(read) == 5
     assert len(list((tmp_path / 'cache').rglob('*.npz'))) == 4
-    with pytest.raises(UserError, match='RandomRoll for ever'):
-        apply('Cached', results, folder='x', transforms=[dict(type='RandomRoll')])
+
+
+@pytest.mark.parametrize(
+    ('kind', 'settings'),
+    [
+        ('RandomRoll', {}),
+        ('MaskFrames', dict(largest=3)),
+        ('MaskFrequencies', dict(largest=3)),
+        ('FitFrames', dict(num_frames=9, position='random')),
+        ('RandomSegment', dict(seconds=1)),
+    ],
+)
+def test_random_transforms_are_not_cached(kind, settings):
+    transform = dict(type=kind, **settings)
+    within = dict(type='TransformBroadcaster', transforms=[transform], mapping=dict(a=['a']))
+    for held in (transform, within, dict(type='Cached', folder='x', transforms=[within])):
+        with pytest.raises(UserError, match=f'{kind} for ever'):
+            TRANSFORMS.build(dict(type='Cached', folder='x', transforms=[held]))
+    still = dict(type='FitFrames', num_frames=9)
+    TRANSFORMS.build(dict(type='Cached', folder='x', transforms=[still]))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ class Cached(BaseTransform):
 
     A file is found by the recording's path, size, date and part, and by the transforms with all their
     settings: change any, and it is computed anew. Files are written whole or not at all, so any number of
-    workers and runs may share a folder. Random transforms do not belong here.
+    workers and runs may share a folder. Random transforms do not belong here: those whose name begins with
+    `Random`, and those whose `is_random` is true.
 
     Args:
         transforms: what is computed, `LoadRecording` first; kept is the last of `waveform` and `spectrogram`
@@ -40,11 +42,12 @@ class Cached(BaseTransform):
     def __init__(self, transforms: Sequence[dict | BaseTransform], folder: str):
         self.pipeline = Compose(transforms)
         self.folder = Path(folder)
-        random = [t for t in self.pipeline.transforms if type(t).__name__.startswith('Random')]
-        if random:
-            raise ArgumentError(
-                f'Cached would keep one result of {type(random[0]).__name__} for ever: put it behind Cached'
-            )
+        for transform in _walk(self.pipeline):
+            if _is_random(transform):
+                raise ArgumentError(
+                    f'Cached would keep one result of {type(transform).__name__} for ever: '
+                    'put it behind Cached'
+                )
 
     def transform(self, results: Mapping[str, Any]) -> dict[str, Any] | None:
         path = self._path(results)
@@ -53,7 +56,7 @@ class Cached(BaseTransform):
         try:
             with np.load(path, allow_pickle=False) as kept:
                 return {**results, **{name: _unpacked(kept[name]) for name in kept.files}}
-        except (OSError, ValueError, EOFError, KeyError):
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             pass  # not there, or damaged: it is written (again)
         computed = self.pipeline(results)
         if computed is None:
@@ -78,6 +81,20 @@ class Cached(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.pipeline.transforms}, {str(self.folder)!r})'
+
+
+def _walk(transform: Any) -> Iterator[Any]:
+    """A transform and all that it holds, whatever it calls them: `Compose`, `RandomApply`, `Cached`, ..."""
+    if isinstance(transform, list | tuple):
+        for part in transform:
+            yield from _walk(part)
+    elif isinstance(transform, BaseTransform | Compose):
+        yield transform
+        yield from _walk(list(vars(transform).values()))
+
+
+def _is_random(transform: Any) -> bool:
+    return getattr(transform, 'is_random', type(transform).__name__.startswith('Random'))
 
 
 def _unpacked(value: np.ndarray) -> Any:

@@ -40,6 +40,10 @@ class FitFrames(BaseTransform):
             raise ArgumentError(f'position must be one of {", ".join(POSITIONS)}, got {position!r}')
         self.num_frames, self.padding, self.position = num_frames, padding, position
 
+    @property
+    def is_random(self) -> bool:
+        return self.position == 'random'
+
     def transform(self, results: Mapping[str, Any]) -> dict[str, Any]:
         spectrogram = results['spectrogram']
         surplus = len(spectrogram) - self.num_frames
@@ -72,6 +76,7 @@ class RandomMask(BaseTransform):
     """
 
     axis: int
+    is_random = True
 
     def __init__(self, largest: int, count: int = 1):
         if largest < 0 or count < 0:
