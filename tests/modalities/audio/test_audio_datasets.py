@@ -54,6 +54,12 @@ def test_folder_with_a_pattern(digits):
     assert names(stranger) == {'0_bo_0.wav', '7_bo_0.wav'}
 
 
+def test_parts_of_a_folder_number_the_classes_alike(digits):
+    sevens = RecordingFolder(str(digits), pattern=PATTERN, only=dict(label=[7]))
+    assert sevens.metainfo['classes'] == ('0', '7')
+    assert {sevens.get_data_info(i)['gt_label'] for i in range(len(sevens))} == {1}
+
+
 def test_a_folder_a_class(tmp_path):
     for name in ('dog/a.wav', 'cat/deep/b.flac', 'cat/c.WAV'):
         path = tmp_path / name

@@ -36,8 +36,8 @@ class RecordingFolder(RecordingDataset):
 
     Args:
         data_root: the folder.
-        classes: their names, in the order of the labels. Default: those that occur, sorted; state them where
-            splits or other data may lack some.
+        classes: their names, in the order of the labels. Default: those of all paths that fit
+            the pattern, sorted, whatever `only` and `without` leave; state them where other data may lack some.
         pattern: regular expression of a path relative to the folder, with '/', as a whole; its group
             `label` is the class. Default: the class is the first folder's name. Paths that do not fit are
             left out.
@@ -79,14 +79,15 @@ class RecordingFolder(RecordingDataset):
         super().__init__(data_root, classes=classes, **named)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        found = list(self._find())
+        fitting = list(self._find())
+        found = [(path, match['label']) for path, match in fitting if self._is_wanted(match)]
         if not found:
             raise RecordingError(
                 f'no recording below {self.data_root} fits the pattern {self.pattern.pattern!r}'
                 + (f', {self.only} and not {self.without}' if self.only or self.without else '')
             )
         if self.CLASSES is None:
-            self._metainfo['classes'] = tuple(sorted({label for _, label in found}))
+            self._metainfo['classes'] = tuple(sorted({match['label'] for _, match in fitting}))
         unknown = sorted({label for _, label in found} - set(self.CLASSES))
         if unknown:
             raise RecordingError(
@@ -97,16 +98,17 @@ class RecordingFolder(RecordingDataset):
             dict(recording_path=path, gt_label=self.class_to_idx[label]) for path, label in found
         ]
 
-    def _find(self) -> Iterator[tuple[str, str]]:
+    def _find(self) -> Iterator[tuple[str, re.Match]]:
         start = len(str(self.data_root).rstrip('/')) + 1
         for path in find_recordings(str(self.data_root).rstrip('/')):
             match = self.pattern.fullmatch(path[start:].replace('\\', '/'))
-            if match is None:
-                continue
-            if all(match[group] in values for group, values in self.only.items()) and not any(
-                match[group] in values for group, values in self.without.items()
-            ):
-                yield path, match['label']
+            if match is not None:
+                yield path, match
+
+    def _is_wanted(self, match: re.Match) -> bool:
+        return all(match[group] in values for group, values in self.only.items()) and not any(
+            match[group] in values for group, values in self.without.items()
+        )
 
 
 def _as_text(chosen: Mapping[str, Sequence] | None) -> dict[str, set[str]]:
