@@ -74,6 +74,8 @@ def test_speed_counts_the_sound_that_was_read(digits, call):
         num_frames = 50
 
     batch = dict(inputs=[0, 0], data_samples=[Sample(), Sample()])
+    with pytest.raises(UserError, match='gives no batch'):
+        measure_speed(Loader(), 3)
     found = measure_speed(Loader([batch] * 2), 3)
     assert (found.batches, found.recordings) == (3, 6)
     assert found.audio_seconds == pytest.approx(6 * 0.5) and found.seconds > 0

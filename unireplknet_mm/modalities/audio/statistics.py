@@ -96,11 +96,15 @@ def measure_speed(
 
     What the workers prepared while the first batch was waited for would count as taken in no time: as many
     batches as they hold are taken before the clock starts.
+
+    Raises:
+        ArgumentError: the loader gives no batch.
     """
     prepared = 1 + loader.num_workers * (loader.prefetch_factor or 0)
     taken = recordings = 0
     audio_seconds, start = 0.0, None
     while True:
+        before = taken
         for batch in loader:
             taken += 1
             if start is not None:
@@ -113,6 +117,11 @@ def measure_speed(
                 seconds = time.perf_counter() - start
                 cpu_seconds = time.process_time() - cpu_start
                 return Speed(batches, recordings, audio_seconds, seconds, cpu_seconds)
+        if taken == before:
+            raise ArgumentError(
+                'the training loader gives no batch: there are fewer recordings than batch_size, and '
+                'drop_last=True leaves them out; set a smaller train_dataloader.batch_size'
+            )
 
 
 def _seconds(samples: Sequence) -> float:
