@@ -1,7 +1,8 @@
 """Classifier of spectrograms: (B, T, F) -> (B, 1, T, F) -> UniRepLKNet-S -> one linear layer.
 
-The loss is the binary cross-entropy of every class, summed over the classes, which Adam does not tell from
-their mean. `axes='freq_time'` of the embedding is the published code's form.
+The loss is the binary cross-entropy of every class, summed over the classes; AST takes their mean. Adam's
+steps are the same but for weight decay, which it adds to the gradient: 5e-7 beside a sum is as little as
+5e-7 / num_classes beside a mean. `axes='freq_time'` of the embedding is the published code's form.
 """
 
 _base_ = './classifier.py'
