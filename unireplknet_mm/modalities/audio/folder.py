@@ -36,8 +36,8 @@ class RecordingFolder(RecordingDataset):
 
     Args:
         data_root: the folder.
-        classes: their names, in the order of the labels. Default: those of all paths that fit
-            the pattern, sorted, whatever `only` and `without` leave; state them where other data may lack some.
+        classes: their names, in the order of the labels. Default: those of all paths that fit the pattern,
+            sorted, whatever `only` and `without` leave; state them where other data may lack some.
         pattern: regular expression of a path relative to the folder, with '/', as a whole; its group
             `label` is the class. Default: the class is the first folder's name. Paths that do not fit are
             left out.
