@@ -64,7 +64,8 @@ def print_statistics(cfg: Config, args: argparse.Namespace) -> None:
 
     found = measure_statistics(cfg, args.most, show)
     show('')
-    print(f'{found.recordings:,} recordings, {found.seconds:,.0f} s of sound')
+    left_out = f'; {found.unusable:,} that cannot be used left out' if found.unusable else ''
+    print(f'{found.recordings:,} recordings, {found.seconds:,.0f} s of sound{left_out}')
     print(f"dict(type='LogMel', mean={found.mean:.4f}, std={found.std:.4f})")
 
 

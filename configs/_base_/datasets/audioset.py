@@ -22,7 +22,7 @@ train_pipeline = [
     dict(type='PackRecording', num_classes=num_classes),
 ]
 test_pipeline = [
-    dict(type='LoadRecording'),
+    dict(type='LoadRecording', silence_unusable=True),
     log_mel,
     dict(type='FitFrames', num_frames=1024),
     dict(type='PackRecording', num_classes=num_classes),
@@ -58,7 +58,7 @@ test_evaluator = val_evaluator
 # tools/test.py --tta: the scores of several parts of a long recording, averaged
 tta_model = dict(type='AverageClsScoreTTA')
 tta_pipeline = [
-    dict(type='LoadRecording'),
+    dict(type='LoadRecording', silence_unusable=True),
     dict(
         type='TestTimeAug',
         transforms=[

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import SMALL_ARCH, load_config, randomise, save
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import METRICS, MODELS, DefaultScope
+from mmengine.registry import METRICS, MODELS, TRANSFORMS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 from mmpretrain.structures import DataSample
 from tones import RATE
@@ -155,6 +155,22 @@ def test_augmentation_is_that_of_ast(name, mixup, noise):
     expected = ['LoadRecording', 'LogMel', 'FitFrames', *masks, *noise, 'PackRecording']
     assert [step.type for step in steps] == expected
     assert 'position' not in steps[2]  # cut and padded at the end
+
+
+def test_a_damaged_recording_of_audioset_counts_as_silence(recordings, tmp_path):
+    cfg = load(AUDIOSET)
+    path = recordings / 'unknown.wav'
+    sample = dict(recording_path=str(path), sample_idx=0)
+    for pipeline in (cfg.test_dataloader.dataset.pipeline, cfg.tta_pipeline):
+        cached = dict(type='Cached', folder=str(tmp_path), transforms=pipeline[:1])
+        for loader in (pipeline[0], cached):
+            load_it = TRANSFORMS.build(loader)
+            heard = load_it({**sample, 'gt_label': [3, 5]})
+            assert heard['waveform'].shape == (RATE,) and not heard['waveform'].any()
+            with pytest.raises(UserError, match=r'unknown\.wav'):
+                load_it(sample)  # as for predict.py
+    packed = Compose(cfg.test_dataloader.dataset.pipeline)({**sample, 'gt_label': [3, 5]})
+    assert packed['data_samples'].gt_score.sum() == 2 and packed['inputs'].isfinite().all()
 
 
 def test_mixup_of_one_label_and_its_loss():

@@ -59,8 +59,8 @@ class Cached(BaseTransform):
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             pass  # not there, or damaged: it is written (again)
         computed = self.pipeline(results)
-        if computed is None:
-            return None
+        if computed is None or computed.get('is_replaced'):
+            return computed  # nothing of this recording
         dropped = ('waveform',) if 'spectrogram' in computed else ()
         computed = {name: value for name, value in computed.items() if name not in dropped}
         kept = {name: np.asarray(computed[name]) for name in KEPT if name in computed}

@@ -96,6 +96,9 @@ class LoadRecording(BaseTransform):
         sample_rate: of the waveform, in Hz; recordings of other rates are resampled.
         skip_unusable: in a training, replace a recording that cannot be used by another one, drawn at
             random, with a warning; the first `most_skipped` of each worker, then it is an error after all.
+        silence_unusable: in a test, take one second of silence for it, with a warning: it counts, by its
+            label, as what the model says of silence. One without a label, of which nothing would tell that
+            it was not heard, remains an error. The limit is the same.
         most_skipped: see there.
 
     Raises:
@@ -103,10 +106,19 @@ class LoadRecording(BaseTransform):
     """
 
     def __init__(
-        self, sample_rate: int = 16000, skip_unusable: bool = False, most_skipped: int = 100
+        self,
+        sample_rate: int = 16000,
+        skip_unusable: bool = False,
+        most_skipped: int = 100,
+        silence_unusable: bool = False,
     ):
         if sample_rate < 1:
             raise ArgumentError(f'sample_rate must be positive, got {sample_rate}')
+        if skip_unusable and silence_unusable:
+            raise ArgumentError(
+                'skip_unusable is for trainings, silence_unusable for tests: not both'
+            )
+        self.silence_unusable = silence_unusable
         self.sample_rate = sample_rate
         self.skip_unusable = skip_unusable
         self.most_skipped = most_skipped
@@ -119,13 +131,22 @@ class LoadRecording(BaseTransform):
                 path, self.sample_rate, results.get('start', 0.0), results.get('duration')
             )
         except RecordingError as error:
-            if not self.skip_unusable:
+            if self.skip_unusable:
+                self._note(str(path), error, 'Another recording takes its place')
+                return None
+            if not self.silence_unusable or 'gt_label' not in results:
                 raise
-            self._note(str(path), error)
-            return None
+            self._note(str(path), error, 'It counts as silence')
+            silence = torch.zeros(self.sample_rate)
+            return {
+                **results,
+                'waveform': silence,
+                'sample_rate': self.sample_rate,
+                'is_replaced': True,
+            }
         return {**results, 'waveform': waveform, 'sample_rate': self.sample_rate}
 
-    def _note(self, path: str, error: RecordingError) -> None:
+    def _note(self, path: str, error: RecordingError, remedy: str) -> None:
         if path in self.skipped:
             return
         self.skipped.add(path)
@@ -134,7 +155,7 @@ class LoadRecording(BaseTransform):
                 f'more than {self.most_skipped} recordings cannot be used, the last of them: {error}'
             ) from error
         print_log(
-            f'{error}. Another recording takes its place ({len(self.skipped)} so far in this process).',
+            f'{error}. {remedy} ({len(self.skipped)} so far in this process).',
             logger='current',
             level=logging.WARNING,
         )

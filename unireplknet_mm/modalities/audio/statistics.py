@@ -1,28 +1,32 @@
 """What `tools/audio_data.py` measures: mean and deviation of a data set's log-mel values, and its loader."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
 from unireplknet_mm.configuration import find_dicts, type_name
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.modalities.audio.filterbank import STEP_SECONDS, LogMel
+from unireplknet_mm.modalities.audio.recordings import RecordingError
 
 Progress = Callable[[str], None]
 
 
 class Statistics(NamedTuple):
-    """Of log-mel values: `recordings` in number, `seconds` of sound."""
+    """Of log-mel values: `recordings` in number, `seconds` of sound, and how many cannot be used."""
 
     mean: float
     std: float
     recordings: int
     seconds: float
+    unusable: int
 
 
 class Speed(NamedTuple):
@@ -53,7 +57,7 @@ def plain_pipeline(cfg: Config) -> list[dict]:
         raise ArgumentError(
             f'{cfg.filename} is not of audio: its test pipeline has not LoadRecording and LogMel, one each'
         )
-    return steps
+    return [{**steps[0], 'skip_unusable': False, 'silence_unusable': False}, steps[1]]
 
 
 def measure_statistics(
@@ -61,18 +65,30 @@ def measure_statistics(
 ) -> Statistics:
     """Mean and standard deviation over all values of the training recordings, without padding.
 
+    Recordings that cannot be used are left out, with a warning each.
+
     Args:
         cfg: a config of audio; its training data are read, without their augmentation.
         most: recordings, evenly spread over the data set; None takes all.
+
+    Raises:
+        RecordingError: none can be used.
     """
     pipeline = Compose(plain_pipeline(cfg))
     bank = next(t for t in pipeline.transforms if isinstance(t, LogMel))
     dataset = _build_dataset(cfg)
     count = min(len(dataset), most or len(dataset))
     total = squares = 0.0
-    values = frames = 0
+    values = frames = unusable = 0
     for i in range(count):
-        results = pipeline(dataset.get_data_info(i * len(dataset) // count))
+        try:
+            results = pipeline(dataset.get_data_info(i * len(dataset) // count))
+        except RecordingError as error:
+            unusable += 1
+            if unusable == count:
+                raise
+            print_log(f'{error}. It does not count.', logger='current', level=logging.WARNING)
+            continue
         log_mel = bank.undo(results['spectrogram']).double()
         total += log_mel.sum().item()
         squares += log_mel.square().sum().item()
@@ -81,7 +97,7 @@ def measure_statistics(
         progress(f'{i + 1} of {count} recordings')
     mean = total / values
     std = max(0.0, squares / values - mean**2) ** 0.5
-    return Statistics(mean, std, count, frames * STEP_SECONDS)
+    return Statistics(mean, std, count - unusable, frames * STEP_SECONDS, unusable)
 
 
 def _build_dataset(cfg: Config) -> Dataset:
