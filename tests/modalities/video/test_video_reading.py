@@ -11,8 +11,8 @@ from sliding_videos import cut_off, decode_whole, sliding_frames, write_sliding
 
 from unireplknet_mm.datasets.video_files import import_av
 from unireplknet_mm.errors import ArgumentError, MissingPackageError
-from unireplknet_mm.modalities.video import UnreadableVideoError, open_video
-from unireplknet_mm.modalities.video.reading import TorchCodecReader
+from unireplknet_mm.modalities.video import UnreadableVideoError, open_video, reading
+from unireplknet_mm.modalities.video.reading import PyAVReader, TorchCodecReader
 
 COUNT = 40
 
@@ -51,6 +51,12 @@ def test_frames_are_those_of_a_full_decode(folder, name):
             indices = rng.integers(COUNT, size=rng.integers(1, 7)).tolist()
             for index, frame in zip(indices, video.read(indices), strict=True):
                 assert np.array_equal(frame, expected[index]), index
+    for _ in range(6):  # opened anew, with what is remembered of the packets
+        indices = rng.integers(COUNT, size=2).tolist()
+        with open_video(folder / name) as video:
+            for index, frame in zip(indices, video.read(indices), strict=True):
+                assert np.array_equal(frame, expected[index]), index
+    with open_video(folder / name) as video:
         for frame, other in zip(video.read(range(COUNT)), expected, strict=True):
             assert np.array_equal(frame, other)
 
@@ -75,8 +81,26 @@ def test_only_what_leads_to_the_wanted_frames_is_decoded(folder):
         video.decoded = 0
         video.read([1, 3, 5])
         assert video.decoded < 12
-    with open_video(folder / 'raw.h264') as video:
-        assert video.decoded == COUNT  # counted
+
+
+def test_what_was_listed_is_remembered_of_unchanged_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, '_listings', reading._Listings(60))
+    path = write_sliding(tmp_path / 'raw.h264', COUNT)
+    with open_video(path) as video:
+        assert len(video) == video.decoded == COUNT
+    with open_video(path) as video:
+        assert len(video) == COUNT and video.decoded == 0
+    write_sliding(path, 30)  # together above 60 frames: the older listing goes
+    with open_video(path) as video:
+        assert len(video) == video.decoded == 30
+    assert reading._listings.frames == 30
+    with open_video(write_sliding(tmp_path / 'b.mp4', 20)) as video:
+        assert len(video) == 20
+    with open_video(path) as video:
+        assert len(video) == 30 and video.decoded == 0
+    monkeypatch.setattr(PyAVReader, '_list_packets', None)
+    with open_video(tmp_path / 'b.mp4') as video:
+        assert len(video) == 20 and len(video.read([3, 19])) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Frames out of video files and out of folders of pictures, those that are wanted and hardly any more.
 
-A file is opened twice over: first its packets are listed, which reads the file and decodes nothing and tells
-how many frames there are and when each is shown; then decoding starts at the key frame before a wanted frame
-and ends with the last wanted one. A frame is found by its time stamp, so it is the very one that decoding the
-whole file gives, whatever order the file stores its frames in (B-frames).
+First the packets of a file are listed, which reads all of it and decodes nothing and tells how many frames
+there are and when each is shown; a process remembers that of the files it read last. Then decoding starts at
+the key frame before a wanted frame and ends with the last wanted one. A frame is found by its time stamp, so
+it is the very one that decoding the whole file gives, whatever order the file stores them in (B-frames).
 
 How videos that are not as they should be are read:
 
@@ -18,6 +18,8 @@ import bisect
 import re
 import stat
 from abc import ABC, abstractmethod
+from array import array
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +37,7 @@ PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 # counted from the beginning: the packets of AVI and MPEG program streams have none, or ascending ones in the
 # order of storage, which with B-frames is not that in which frames are shown.
 SEEKABLE_CONTAINERS = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'mpegts')
+MAX_LISTED_FRAMES = 1_000_000  # remembered by a process: at most 16 MB
 
 
 class UnreadableVideoError(FileError):
@@ -173,8 +176,39 @@ def _in_numerical_order(file: Path) -> list[tuple[int, str]]:
 class _Times(NamedTuple):
     """When all frames are shown, and the key frames among them: ascending, in units of the stream."""
 
-    frames: list[int]
-    keys: list[int]
+    frames: Sequence[int]
+    keys: Sequence[int]
+
+
+class _Listing(NamedTuple):
+    """What is known of a file whose packets were listed: its times, if it has any, and how many frames."""
+
+    times: _Times | None
+    length: int
+
+
+class _Listings:
+    """The listings of the files that were read last, of a bounded number of frames altogether."""
+
+    def __init__(self, max_frames: int):
+        self.max_frames = max_frames
+        self.frames = 0
+        self.by_file: OrderedDict[tuple, _Listing] = OrderedDict()
+
+    def get(self, file: tuple) -> _Listing | None:
+        if file in self.by_file:
+            self.by_file.move_to_end(file)
+        return self.by_file.get(file)
+
+    def put(self, file: tuple, listing: _Listing) -> None:
+        self.by_file[file] = listing
+        self.frames += listing.length
+        while self.frames > self.max_frames:
+            _, oldest = self.by_file.popitem(last=False)
+            self.frames -= oldest.length
+
+
+_listings = _Listings(MAX_LISTED_FRAMES)
 
 
 class PyAVReader(VideoReader):
@@ -191,8 +225,7 @@ class PyAVReader(VideoReader):
         self.container = None
         self._open()
         try:
-            self.times = self._list_packets()
-            self.length = len(self.times.frames) if self.times else self._count()
+            self.times, self.length = self._look_up()
             if not self.length:
                 raise UnreadableVideoError(f'{path}: there is no frame in this file')
         except BaseException:
@@ -226,6 +259,18 @@ class PyAVReader(VideoReader):
         # The loader's workers run side by side; threads of the decoder would only disturb them.
         self.stream.codec_context.thread_count = 1
 
+    def _look_up(self) -> _Listing:
+        """From memory where the file is the same as when its packets were listed."""
+        status = self.path.stat()
+        file = (str(self.path.absolute()), status.st_size, status.st_mtime_ns)
+        listing = _listings.get(file)
+        if listing is None:
+            times = self._list_packets()
+            listing = _Listing(times, len(times.frames) if times else self._count())
+            if listing.length:
+                _listings.put(file, listing)
+        return listing
+
     def _list_packets(self) -> _Times | None:
         """Of a file that tells when its frames are shown; None otherwise."""
         if self.container.format.name not in SEEKABLE_CONTAINERS:
@@ -242,7 +287,7 @@ class PyAVReader(VideoReader):
                     keys.append(packet.pts)
         if len(set(shown)) < len(shown):
             return None
-        return _Times(sorted(shown), sorted(keys))
+        return _Times(array('q', sorted(shown)), array('q', sorted(keys)))
 
     def _count(self) -> int:
         self._open()
