@@ -372,7 +372,7 @@ def test_a_recipe_that_accumulates_has_whole_steps():
     for path in paths:
         cfg = load_config(path)
         accumulates = cfg.optim_wrapper.get('accumulative_counts', 1) > 1
-        whole_steps = cfg.train_cfg.type == 'WholeStepTrainLoop'
+        whole_steps = cfg.train_cfg.get('type') == 'WholeStepTrainLoop'
         assert whole_steps or not accumulates, path
         assert whole_steps == (cfg.default_scope == 'mmpretrain'), path
 

@@ -128,7 +128,10 @@ def test_remains_of_killed_runs_are_removed_after_a_day(tmp_path):
         (dict(digits_per_image=(3, 2)), 'digits_per_image must be two numbers'),
         (dict(digit_size=(0.2, 1.2)), 'digit_size must be two numbers'),
         (dict(mask_format='png'), "mask_format must be 'polygon' or 'rle'"),
-        (dict(layout='lvis'), "unknown layout 'lvis'; known are ade20k, cityscapes, coco"),
+        (
+            dict(layout='lvis'),
+            "unknown layout 'lvis'; known are ade20k, audioset, cityscapes, coco",
+        ),
         (dict(sizes=(64, 64)), r'layout coco have no sizes; they have size, seed, num_classes'),
     ],
 )

@@ -294,7 +294,7 @@ def test_errors(root):
     config = coco_config()
     config['val_dataloader']['dataset']['type'] = 'LVISV1Dataset'
     with pytest.raises(
-        ArgumentError, match='LVISV1Dataset; supported are ADE20KDataset, Cityscapes'
+        ArgumentError, match='LVISV1Dataset; supported are ADE20KDataset, AudioSet, Cityscapes'
     ):
         use_demo_data(Config(config), root)
     config['val_dataloader']['dataset']['type'] = 'ImageNet'

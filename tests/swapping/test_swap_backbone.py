@@ -209,10 +209,12 @@ def test_missing_compiled_op_is_an_obstacle(original, monkeypatch):
 
 def test_losses_are_told_that_a_training_begins_for_the_time_of_the_trial():
     hub = MessageHub.get_current_instance()
-    hub.pop_info('epoch')
+    for key in ('epoch', 'iter'):  # of trainings that other tests have run
+        hub.pop_info(key)
     with trial._first_epoch():
         assert hub.get_info('epoch') == hub.get_info('iter') == 0
     assert hub.get_info('epoch') is None
+    assert hub.get_info('iter') is None
 
 
 def test_trial_leaves_the_random_numbers_and_the_config_alone(original):
