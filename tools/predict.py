@@ -181,7 +181,7 @@ def predict(args: argparse.Namespace) -> int:
         failures=[],
     )
     try:
-        take_all(outcomes, len(inputs), draw, folder, args, document)
+        take_all(outcomes, len(inputs), kind, draw, folder, args, document)
     except KeyboardInterrupt:
         document['complete'] = False
     if folder:
@@ -196,6 +196,7 @@ def predict(args: argparse.Namespace) -> int:
 def take_all(
     outcomes: Iterator['Prediction | Failure'],
     count: int,
+    kind: 'InputKind',
     draw: Callable[['Prediction'], 'np.ndarray'],
     folder: 'PredictionFolder | None',
     args: argparse.Namespace,
@@ -222,6 +223,8 @@ def take_all(
                 fail(*outcome)
                 continue
             progress.write(f'{outcome.path}: {outcome.line()}', file=args.output)
+            if restriction := kind.find_restriction(outcome):
+                progress.write(f'note: {outcome.path}: {restriction}', file=sys.stderr)
             record = dict(input=str(outcome.path), picture=None, **outcome.record())
             document['predictions'].append(record)
             if not folder and not window:

@@ -46,6 +46,10 @@ class InputKind(ABC):
             index: its number among all inputs.
         """
 
+    def find_restriction(self, prediction: Prediction) -> str | None:
+        """What of an input its prediction does not speak of, in words, where it is not the whole."""
+        return None
+
     @abstractmethod
     def draw(
         self, prediction: Prediction, transforms: Sequence[Any], visualizer: dict | None

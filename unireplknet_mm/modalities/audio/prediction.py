@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from unireplknet_mm.modalities.audio.drawing import draw_recording
+from unireplknet_mm.modalities.audio.filterbank import STEP_SECONDS
 from unireplknet_mm.modalities.audio.recordings import SUFFIXES
 from unireplknet_mm.modalities.inputs import INPUT_KINDS, InputKind
 from unireplknet_mm.modalities.predictions import Prediction
@@ -22,6 +23,15 @@ class Recordings(InputKind):
 
     def sample(self, path: Path, index: int) -> dict[str, Any]:
         return dict(recording_path=str(path), sample_idx=index)
+
+    def find_restriction(self, prediction: Prediction) -> str | None:
+        heard, there_are = len(prediction.inputs), prediction.sample.get('num_frames', 0)
+        if heard >= there_are:
+            return None
+        return (
+            f'judged by {heard * STEP_SECONDS:.2f} of its {there_are * STEP_SECONDS:.2f} s, which the test '
+            'pipeline leaves of it; cut it into parts to hear the rest'
+        )
 
     def draw(
         self, prediction: Prediction, transforms: Sequence[Any], visualizer: dict | None
