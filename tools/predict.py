@@ -168,7 +168,7 @@ def predict(args: argparse.Namespace) -> int:
         return predicting.read_result(result, labels, args.top, args.score_thr)
 
     def draw(prediction: 'Prediction') -> 'np.ndarray':
-        return kind.draw(prediction, dataset.transforms, cfg.get('visualizer'))
+        return kind.draw(prediction, dataset.transforms, cfg)
 
     outcomes = map(read, predicting.Predictor(model, cfg, args.batch_size)(dataset))
     document = dict(

@@ -5,5 +5,4 @@ _base_ = './cls_runtime.py'
 custom_imports = dict(
     imports=['unireplknet_mm', 'unireplknet_mm.modalities.video'], allow_failed_imports=False
 )
-visualizer = dict(type='GridVisualizer', layout='grid')
 custom_hooks = [dict(type='SameClassesHook'), dict(type='ReportUnreadableHook')]

@@ -17,4 +17,3 @@ arch = dict(
 model = dict(
     embedding=dict(layout='reshape'), backbone=dict(arch=arch), head=dict(in_channels=1024)
 )
-visualizer = dict(layout='reshape')

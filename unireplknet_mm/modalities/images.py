@@ -56,12 +56,10 @@ class Images(InputKind):
         """The keys that the data sets of mmpretrain, mmdet and mmseg give their pipelines."""
         return dict(img_path=str(path), sample_idx=index, img_id=index, seg_fields=[])
 
-    def draw(
-        self, prediction: Prediction, transforms: Sequence[Any], visualizer: dict | None
-    ) -> np.ndarray:
+    def draw(self, prediction: Prediction, transforms: Sequence[Any], config: dict) -> np.ndarray:
         image = self._load(prediction.path, transforms)
         if self._artist is None:
-            self._artist = build_visualizer(prediction, visualizer)
+            self._artist = build_visualizer(prediction, config.get('visualizer'))
         artist = self._artist
         artist.dataset_meta = complete_labels(prediction)
         if isinstance(prediction, ClassPrediction):

@@ -51,14 +51,12 @@ class InputKind(ABC):
         return None
 
     @abstractmethod
-    def draw(
-        self, prediction: Prediction, transforms: Sequence[Any], visualizer: dict | None
-    ) -> np.ndarray:
+    def draw(self, prediction: Prediction, transforms: Sequence[Any], config: dict) -> np.ndarray:
         """A picture of the input and what was predicted: (H, W, 3), uint8, RGB.
 
         Args:
             transforms: of the test pipeline, built; loading ones come first.
-            visualizer: of the config, if it has one.
+            config: the whole one.
         """
 
 

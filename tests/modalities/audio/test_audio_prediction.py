@@ -38,13 +38,13 @@ def test_recordings_are_predicted_and_drawn(recordings, tmp_path):
     scores = DataSample().set_pred_score(torch.tensor([0.1, 0.7, 0.2]))
     prediction = ClassPrediction(path, sample['inputs'], scores, Labels(['a', '$b$', 'c']))
     assert kind.find_restriction(prediction) is None
-    picture = kind.draw(prediction, transforms, None)
+    picture = kind.draw(prediction, transforms, {})
     assert picture.dtype == np.uint8 and picture.shape == (500, 900, 3)
     other = ClassPrediction(path, sample['inputs'].flip(0), scores, Labels(['a', '$b$', 'c']))
-    assert (kind.draw(other, transforms, None) != picture).any()
+    assert (kind.draw(other, transforms, {}) != picture).any()
     cached = dict(type='Cached', folder=str(tmp_path), transforms=pipeline[:2])
     within = [TRANSFORMS.build(cached), *transforms[2:]]
-    assert np.array_equal(kind.draw(prediction, within, None), picture)
+    assert np.array_equal(kind.draw(prediction, within, {}), picture)
 
 
 def test_a_recording_longer_than_the_input_is_said_to_be_cut(tmp_path):

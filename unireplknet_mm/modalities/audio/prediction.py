@@ -33,9 +33,7 @@ class Recordings(InputKind):
             'pipeline leaves of it; cut it into parts to hear the rest'
         )
 
-    def draw(
-        self, prediction: Prediction, transforms: Sequence[Any], visualizer: dict | None
-    ) -> np.ndarray:
+    def draw(self, prediction: Prediction, transforms: Sequence[Any], config: dict) -> np.ndarray:
         load = _find_loader(transforms)
         loaded = load(self.sample(prediction.path, 0))
         return draw_recording(

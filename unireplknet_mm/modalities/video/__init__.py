@@ -9,7 +9,7 @@ from unireplknet_mm.modalities.video.datasets import (
     VideoList,
 )
 from unireplknet_mm.modalities.video.frame_grid import FrameGrid, grid_shape
-from unireplknet_mm.modalities.video.prediction import GridVisualizer, Videos
+from unireplknet_mm.modalities.video.prediction import Videos, draw_clip
 from unireplknet_mm.modalities.video.preprocessor import ClipPreprocessor
 from unireplknet_mm.modalities.video.reading import UnreadableVideoError, VideoReader, open_video
 from unireplknet_mm.modalities.video.samplers import RepeatedSampler
@@ -24,7 +24,6 @@ __all__ = [
     'ClipPreprocessor',
     'EachFrame',
     'FrameGrid',
-    'GridVisualizer',
     'LoadVideo',
     'PackClips',
     'RepeatedSampler',
@@ -38,6 +37,7 @@ __all__ = [
     'VideoList',
     'VideoReader',
     'Videos',
+    'draw_clip',
     'grid_shape',
     'open_video',
 ]

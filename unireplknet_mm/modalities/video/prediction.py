@@ -6,8 +6,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mmengine.registry import VISUALIZERS
-from mmpretrain.visualization import UniversalVisualizer
 from torch import Tensor
 
 from unireplknet_mm.modalities.inputs import INPUT_KINDS, InputKind
@@ -21,37 +19,25 @@ LINE_HEIGHT = 20
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
-@VISUALIZERS.register_module()
-class GridVisualizer(UniversalVisualizer):
-    """mmpretrain's visualizer, which can draw a clip as well.
+def draw_clip(clip: Tensor, lines: Sequence[str] = (), layout: str = 'grid') -> np.ndarray:
+    """The frames as one image, and lines of text below it.
 
     Args:
+        clip: (N_F, 3, H, W) uint8 in BGR.
         layout: how the frames are laid out, as of the model's `FrameGrid`.
-        arguments: of mmpretrain's `UniversalVisualizer`.
+
+    Returns:
+        (H', W', 3) uint8 in RGB; small grids are enlarged, pixel by pixel.
     """
-
-    def __init__(self, name: str = 'visualizer', layout: str = 'grid', **arguments: Any):
-        super().__init__(name, **arguments)
-        self.layout = layout
-
-    def draw_clip(self, clip: Tensor, lines: Sequence[str] = ()) -> np.ndarray:
-        """The frames as one image, and lines of text below it.
-
-        Args:
-            clip: (N_F, 3, H, W) uint8 in BGR.
-
-        Returns:
-            (H', W', 3) uint8 in RGB; small grids are enlarged, pixel by pixel.
-        """
-        grid = FrameGrid(len(clip), self.layout, pad=True)(clip[None].float())[0]
-        picture = grid.byte().flip(0).permute(1, 2, 0).cpu().numpy()
-        factor = -(-SMALLEST_WIDTH // picture.shape[1])
-        picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
-        strip = np.full((LINE_HEIGHT * len(lines), picture.shape[1], 3), WHITE, np.uint8)
-        for number, line in enumerate(lines, start=1):
-            bottom = (6, LINE_HEIGHT * number - 6)
-            cv2.putText(strip, line, bottom, cv2.FONT_HERSHEY_SIMPLEX, 0.45, BLACK, 1, cv2.LINE_AA)
-        return np.concatenate([picture, strip])
+    grid = FrameGrid(len(clip), layout, pad=True)(clip[None].float())[0]
+    picture = grid.byte().flip(0).permute(1, 2, 0).cpu().numpy()
+    factor = -(-SMALLEST_WIDTH // picture.shape[1])
+    picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    strip = np.full((LINE_HEIGHT * len(lines), picture.shape[1], 3), WHITE, np.uint8)
+    for number, line in enumerate(lines, start=1):
+        bottom = (6, LINE_HEIGHT * number - 6)
+        cv2.putText(strip, line, bottom, cv2.FONT_HERSHEY_SIMPLEX, 0.45, BLACK, 1, cv2.LINE_AA)
+    return np.concatenate([picture, strip])
 
 
 @INPUT_KINDS.register_module()
@@ -70,13 +56,12 @@ class Videos(InputKind):
         return dict(video_path=str(path), sample_idx=index)
 
     def draw(
-        self, prediction: ClassPrediction, transforms: Sequence[Any], visualizer: dict | None
+        self, prediction: ClassPrediction, transforms: Sequence[Any], config: dict
     ) -> np.ndarray:
         """The clip, of several views the middle one, with the best classes."""
         clips = prediction.inputs
         clip = clips[len(clips) // 2] if clips.dim() == 5 else clips
-        layout = (visualizer or {}).get('layout', 'grid')
-        artist = GridVisualizer(layout=layout)
+        layout = config['model']['embedding'].get('layout', 'grid')
         best = prediction.ranking[:LINES]
         lines = [f'{name} {score:.3f}' for name, score in best] or [prediction.line()]
-        return artist.draw_clip(clip, lines)
+        return draw_clip(clip, lines, layout)
