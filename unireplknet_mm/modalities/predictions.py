@@ -88,9 +88,13 @@ class ClassPrediction(Prediction):
             scores=[score for _, score in best],
         )
 
-    def line(self) -> str:
+    def lines(self) -> list[str]:
+        """A class each with its score, or that there is none: at least one line."""
         ranking = [f'{name} {score:.3f}' for name, score in self.ranking]
-        return '; '.join(ranking) or f'no class above {self.score_thr:g}'
+        return ranking or [f'no class above {self.score_thr:g}']
+
+    def line(self) -> str:
+        return '; '.join(self.lines())
 
     def _best(self) -> list[tuple[int, float]]:
         best = self.scores.topk(min(self.top or BEST_CLASSES, len(self.scores)))

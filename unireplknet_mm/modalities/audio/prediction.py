@@ -10,7 +10,7 @@ from unireplknet_mm.modalities.audio.drawing import draw_recording
 from unireplknet_mm.modalities.audio.filterbank import STEP_SECONDS
 from unireplknet_mm.modalities.audio.recordings import SUFFIXES
 from unireplknet_mm.modalities.inputs import INPUT_KINDS, InputKind
-from unireplknet_mm.modalities.predictions import Prediction
+from unireplknet_mm.modalities.predictions import ClassPrediction, Prediction
 
 
 @INPUT_KINDS.register_module()
@@ -33,14 +33,16 @@ class Recordings(InputKind):
             'pipeline leaves of it; cut it into parts to hear the rest'
         )
 
-    def draw(self, prediction: Prediction, transforms: Sequence[Any], config: dict) -> np.ndarray:
+    def draw(
+        self, prediction: ClassPrediction, transforms: Sequence[Any], config: dict
+    ) -> np.ndarray:
         load = _find_loader(transforms)
         loaded = load(self.sample(prediction.path, 0))
         return draw_recording(
             loaded['waveform'],
             loaded['sample_rate'],
             prediction.inputs.cpu(),
-            prediction.line().split('; '),
+            prediction.lines(),
             prediction.path.name,
         )
 

@@ -62,6 +62,4 @@ class Videos(InputKind):
         clips = prediction.inputs
         clip = clips[len(clips) // 2] if clips.dim() == 5 else clips
         layout = config['model']['embedding'].get('layout', 'grid')
-        best = prediction.ranking[:LINES]
-        lines = [f'{name} {score:.3f}' for name, score in best] or [prediction.line()]
-        return draw_clip(clip, lines, layout)
+        return draw_clip(clip, prediction.lines()[:LINES], layout)
