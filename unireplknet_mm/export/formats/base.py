@@ -1,0 +1,139 @@
+"""What a format of files does: write a `Deployable` to a file, and read it back as a `Runtime`."""
+
+import importlib.util
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unireplknet_mm.errors import MissingPackageError
+from unireplknet_mm.export.deployable import Deployable
+from unireplknet_mm.export.errors import ExportError
+
+PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16, 'int8': None}
+METADATA_KEY = 'unireplknet_mm'  # under which a file holds its meta data, as JSON
+
+
+@dataclass
+class Settings:
+    """How a file is to be.
+
+    Attributes:
+        precision: of `PRECISIONS`.
+        dynamic: of `DYNAMIC`, what is left open.
+        metadata: what the file says of itself; JSON takes it.
+        calibration: inputs of one image each, for int8.
+    """
+
+    precision: str = 'fp32'
+    dynamic: Collection[str] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Iterable[Tensor] = ()
+
+
+@dataclass
+class Runtime:
+    """A file that was read, ready to run on the CPU.
+
+    Attributes:
+        metadata: what was written with it.
+        run: from an array as the file takes it to arrays by name.
+    """
+
+    metadata: dict[str, Any]
+    run: Callable[[np.ndarray], dict[str, np.ndarray]]
+
+    def __call__(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return self.run(np.ascontiguousarray(inputs))
+
+
+class Format(ABC):
+    """A format of files.
+
+    Attributes:
+        name: of `tools/export.py --format`.
+        suffix: what the name of a file ends with.
+        packages: that writing and running need.
+        extra: of this distribution, which installs them; None where torch alone is enough.
+        precisions: that it can hold.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str | None] = None
+    precisions: ClassVar[tuple[str, ...]]
+
+    def check(self, precision: str) -> None:
+        """See that it can be written here, before a model is built.
+
+        Raises:
+            MissingPackageError: a package is not installed.
+            ExportError: it does not hold this precision.
+        """
+        self.check_packages(self.packages)
+        if precision not in self.precisions:
+            raise ExportError(
+                f'--format {self.name} has no --precision {precision}: it has {", ".join(self.precisions)}.'
+            )
+
+    def check_packages(self, packages: Iterable[str]) -> None:
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        if missing:
+            raise MissingPackageError(
+                f'{self.name} files need {", ".join(missing)}, not installed here: '
+                f"pip install 'unireplknet-mm[{self.extra}]'"
+            )
+
+    @abstractmethod
+    def write(
+        self, deployable: Deployable, example: Tensor, path: Path, settings: Settings
+    ) -> None:
+        """Write the function to a file, in the precision that the deployable has, or int8.
+
+        Args:
+            example: an input, of at least two images where the batch is left open.
+
+        Raises:
+            ExportError: the format lacks something that the model does, or a size does not fit.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, threads: int | None = None) -> Runtime:
+        """Read a file.
+
+        Raises:
+            ExportError: it is damaged, or no file of this format.
+        """
+
+    def check_file(self, path: Path) -> None:
+        """See that there is something to read.
+
+        Raises:
+            ExportError: there is not.
+        """
+        if not path.is_file():
+            raise ExportError(f'{path} does not exist, or is no file.')
+        if path.stat().st_size == 0:
+            raise ExportError(f'{path} is empty: export it again.')
+
+
+def damaged(path: Path, error: Exception | str) -> ExportError:
+    """What to raise of a file that cannot be read."""
+    reason = ' '.join(str(error).split())[:200]
+    return ExportError(f'{path} is damaged or no file of this format ({reason}).\nExport it again.')
+
+
+def encode(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(metadata, ensure_ascii=False)
+
+
+def decode(text: str | None) -> dict[str, Any]:
+    """What `encode` made; of a file that somebody else wrote, nothing."""
+    return json.loads(text) if text else {}

@@ -1,0 +1,86 @@
+"""ONNX, written by `torch.onnx.export(dynamo=True)` and run by ONNX Runtime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unireplknet_mm.export.deployable import Deployable
+from unireplknet_mm.export.errors import ExportError
+from unireplknet_mm.export.formats.base import (
+    METADATA_KEY,
+    Format,
+    Runtime,
+    Settings,
+    damaged,
+    decode,
+    encode,
+)
+from unireplknet_mm.export.formats.recording import explained, record
+from unireplknet_mm.files import replacing
+
+OPSET = 18  # what onnxscript writes without converting
+LARGEST = 2 * 2**30  # bytes: what protobuf takes
+
+
+class Onnx(Format):
+    """ONNX files of one part, of the operators of the standard alone."""
+
+    name = 'onnx'
+    suffix = '.onnx'
+    packages = ('onnx', 'onnxscript', 'onnxruntime')
+    extra = 'onnx'
+    precisions = ('fp32', 'fp16')
+
+    def write(
+        self, deployable: Deployable, example: Tensor, path: Path, settings: Settings
+    ) -> None:
+        size = sum(p.numel() * p.element_size() for p in deployable.parameters())
+        if size >= LARGEST:
+            raise ExportError(
+                f'{size / 2**30:.1f} GiB of weights do not fit into an ONNX file of one part (2 GiB): '
+                'use --precision fp16, or --format openvino.'
+            )
+        program = self.convert(deployable, example, settings)
+        program.model.metadata_props[METADATA_KEY] = encode(settings.metadata)
+        with replacing(path, keep_extension=True) as partial:
+            program.save(partial, external_data=False)
+
+    def convert(self, deployable: Deployable, example: Tensor, settings: Settings) -> Any:
+        """The ONNX program, in memory."""
+        program = record(deployable, example, settings)
+        with explained(settings):
+            return torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=[deployable.input_name],
+                output_names=list(deployable.output_names),
+                opset_version=OPSET,
+                verbose=False,
+            )
+
+    def load(self, path: Path, threads: int | None = None) -> Runtime:
+        self.check_packages(('onnxruntime',))
+        self.check_file(path)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = threads
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=['CPUExecutionProvider']
+            )
+        except Exception as error:  # its classes are many, and none is documented
+            raise damaged(path, error) from error
+        metadata = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        input_name = session.get_inputs()[0].name
+        names = [output.name for output in session.get_outputs()]
+
+        def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
+            return dict(zip(names, session.run(names, {input_name: inputs}), strict=True))
+
+        return Runtime(decode(metadata), run)
