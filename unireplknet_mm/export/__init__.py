@@ -1,11 +1,11 @@
 """Trained models as files that run without PyTorch and OpenMMLab.
 
 A model becomes a `Deployable`, one function from a plain tensor to plain tensors, with its pre- and
-postprocessing inside; a `Format` writes it to a file and reads it back as a `Runtime`; `comparison` holds the two
-against each other. `launch/exporting.py` and `tools/export.py` put these together.
+postprocessing inside; a `Format` writes it to a file and reads it back as a `Runtime`; `comparison` holds
+the two against each other. `launch/exporting.py` and `tools/export.py` put these together.
 """
 
-from unireplknet_mm.export import backbone, classification, segmentation  # noqa: F401
+from unireplknet_mm.export import backbone, classification, modalities, segmentation  # noqa: F401
 from unireplknet_mm.export.comparison import Comparison
 from unireplknet_mm.export.deployable import DEPLOYABLES, Deployable, deployable
 from unireplknet_mm.export.errors import ExportError

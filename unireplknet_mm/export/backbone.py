@@ -15,6 +15,7 @@ from unireplknet_mm.export.deployable import (
     register,
     relative_difference,
 )
+from unireplknet_mm.export.errors import ExportError
 from unireplknet_mm.export.images import ImagePreprocessing, random_images
 
 # Relative to the largest value of a map.
@@ -27,8 +28,8 @@ class BackboneFile(Deployable):
 
     Args:
         model: a module (N, C, H, W) -> a tuple of maps, with `out_indices`.
-        preprocessor: the data preprocessor of the model that it is the backbone of, which then becomes a part of
-            the file; without one, the input is what the backbone itself takes, in float32.
+        preprocessor: the data preprocessor of the model that it is the backbone of, which then becomes a part
+            of the file; without one, the input is what the backbone itself takes, in float32.
     """
 
     task = 'backbone features'
@@ -58,6 +59,11 @@ class BackboneFile(Deployable):
     def example(self, batch_size: int, shape: Sequence[int]) -> Tensor:
         images = random_images(batch_size, shape)
         return (images.float() - 127.5) / 64 if self.is_normalized else images
+
+    def from_pipeline(self, inputs: Tensor) -> Tensor:
+        if self.is_normalized:
+            raise ExportError('a backbone without a data preprocessor has no pipeline.')
+        return self.preprocessing.from_pipeline(inputs)
 
     def describe(self) -> dict[str, Any]:
         values = dict(values='float32, normalised as in the training')

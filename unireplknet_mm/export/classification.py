@@ -22,7 +22,9 @@ SCORE_LIMITS = dict(fp32=1e-4, fp16=2e-2, bf16=1e-1, int8=2.5e-1)
 
 @register
 class ImageClassifierFile(Deployable):
-    """mmpretrain's image classifiers: `images` -> `scores`, (N, classes), softmax, or sigmoid of multi-label heads.
+    """mmpretrain's image classifiers: `images` -> `scores`, (N, classes).
+
+    They are softmax's, or of heads with several labels sigmoid's.
 
     Args:
         model: an mmpretrain `ImageClassifier`.
@@ -58,6 +60,9 @@ class ImageClassifierFile(Deployable):
     def example(self, batch_size: int, shape: Sequence[int]) -> Tensor:
         return random_images(batch_size, shape)
 
+    def from_pipeline(self, inputs: Tensor) -> Tensor:
+        return self.preprocessing.from_pipeline(inputs)
+
     def describe(self) -> dict[str, Any]:
         return dict(
             input=self.preprocessing.describe(),
@@ -75,3 +80,10 @@ class ImageClassifierFile(Deployable):
 
     def limits(self, precision: str) -> dict[str, float]:
         return dict(scores=SCORE_LIMITS[precision])
+
+    def fill(self, outputs: Arrays, samples: list[Any]) -> list[Any]:
+        for sample, score in zip(samples, torch.from_numpy(outputs['scores']), strict=True):
+            sample.set_pred_score(score)
+            if not self.is_multi_label:
+                sample.set_pred_label(score.argmax(0, keepdim=True))
+        return samples

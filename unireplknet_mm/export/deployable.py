@@ -1,8 +1,9 @@
 """A trained model as a file takes it: one function from a plain tensor to plain tensors.
 
-The toolboxes' models take lists of images with their meta data and return samples; here the same layers run from
-the pixels of a batch to tensors of fixed names. A kind of model has one subclass of `Deployable`, registered in
-`DEPLOYABLES` (by the modules that `unireplknet_mm.export` imports, none of which needs a toolbox to be imported).
+The toolboxes' models take lists of images with their meta data and return samples; here the same layers run
+from the pixels of a batch to tensors of fixed names. A kind of model has one subclass of `Deployable`,
+registered in `DEPLOYABLES` (by the modules that `unireplknet_mm.export` imports, none of which needs a
+toolbox to be imported).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -29,7 +30,7 @@ class Deployable(nn.Module):
     tensors, they are in the order of `output_names`.
 
     Args:
-        model: in the form that is to be exported; it is put into evaluation and needs no gradient from then on.
+        model: in the form that is to be exported; it is put into evaluation and needs no gradient any more.
 
     Attributes:
         task: in a word, for messages and meta data.
@@ -60,6 +61,17 @@ class Deployable(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """What a user of the file has to know of its tensors, in words and numbers that JSON takes."""
+        raise NotImplementedError
+
+    def from_pipeline(self, inputs: Tensor) -> Tensor:
+        """A sample's `inputs`, as the config's pipeline packs them, as a batch of one for the file."""
+        raise NotImplementedError
+
+    def fill(self, outputs: Arrays, samples: list[Any]) -> list[Any]:
+        """Write what the file gave into the toolbox's samples, as the model itself would have done.
+
+        That is how the metrics of the config judge a file.
+        """
         raise NotImplementedError
 
     def reference(self, inputs: Tensor) -> dict[str, np.ndarray]:
@@ -121,8 +133,8 @@ def deployable(model: nn.Module, **options: Any) -> Deployable:
         if kind.takes(model):
             return kind(model, **options)
     raise ExportError(
-        f'a {type(model).__name__} cannot be exported: classifiers, detectors and segmenters of the toolboxes '
-        'can, and backbones.'
+        f'a {type(model).__name__} cannot be exported: classifiers, detectors and segmenters of the '
+        'toolboxes can, and backbones.'
     )
 
 

@@ -52,6 +52,10 @@ class ImagePreprocessing(nn.Module):
         """The same images as the toolbox's pipelines give them to the data preprocessor: a list, in BGR."""
         return list(images.flip(1) if self.channels == 3 else images)
 
+    def from_pipeline(self, image: Tensor) -> Tensor:
+        """One image of a pipeline, (C, H, W), as a batch of one for the file."""
+        return (image.flip(0) if self.channels == 3 else image)[None]
+
     def describe(self) -> dict[str, Any]:
         return dict(
             channels='RGB' if self.channels == 3 else f'{self.channels} channels',

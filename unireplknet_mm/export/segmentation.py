@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireplknet_mm.export.deployable import (
@@ -77,6 +78,9 @@ class SegmenterFile(Deployable):
     def example(self, batch_size: int, shape: Sequence[int]) -> Tensor:
         return random_images(batch_size, shape)
 
+    def from_pipeline(self, inputs: Tensor) -> Tensor:
+        return self.preprocessing.from_pipeline(inputs)
+
     def describe(self) -> dict[str, Any]:
         outputs = dict(labels='(N, height, width), the number of the class of each pixel')
         if self.gives_logits:
@@ -114,3 +118,17 @@ class SegmenterFile(Deployable):
         if self.gives_logits:
             limits['logits'] = LOGIT_LIMITS[precision]
         return limits
+
+    def fill(self, outputs: Arrays, samples: list[Any]) -> list[Any]:
+        """Labels in the size of the file's input, enlarged to the image's own by the nearest neighbour.
+
+        The model itself enlarges logits, which is finer at the borders of objects.
+        """
+        from mmengine.structures import PixelData
+
+        labels = torch.from_numpy(outputs['labels']).long()
+        for sample, one in zip(samples, labels, strict=True):
+            size = tuple(sample.ori_shape)
+            enlarged = F.interpolate(one[None, None].double(), size, mode='nearest')
+            sample.pred_sem_seg = PixelData(data=enlarged[0].long())
+        return samples

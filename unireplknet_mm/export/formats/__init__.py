@@ -3,10 +3,16 @@
 from pathlib import Path
 
 from unireplknet_mm.export.errors import ExportError
+from unireplknet_mm.export.formats.aoti import AOTInductor
 from unireplknet_mm.export.formats.base import PRECISIONS, Format, Runtime, Settings
 from unireplknet_mm.export.formats.onnx import Onnx
+from unireplknet_mm.export.formats.openvino import OpenVino
+from unireplknet_mm.export.formats.torch_export import TorchExport
 
-FORMATS: dict[str, Format] = {format.name: format for format in (Onnx(),)}
+# A name is of the first whose suffix it ends with.
+FORMATS: dict[str, Format] = {
+    format.name: format for format in (Onnx(), AOTInductor(), TorchExport(), OpenVino())
+}
 
 __all__ = ['FORMATS', 'PRECISIONS', 'Format', 'Runtime', 'Settings', 'find_format', 'load']
 

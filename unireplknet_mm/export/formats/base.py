@@ -3,7 +3,8 @@
 import importlib.util
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,6 +63,7 @@ class Format(ABC):
         packages: that writing and running need.
         extra: of this distribution, which installs them; None where torch alone is enough.
         precisions: that it can hold.
+        pointwise: the form of pointwise layers that its runtime is fastest with, of `rewriting.POINTWISE`.
     """
 
     name: ClassVar[str]
@@ -69,6 +71,11 @@ class Format(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str | None] = None
     precisions: ClassVar[tuple[str, ...]]
+    pointwise: ClassVar[str] = 'linear'
+
+    def parts(self, path: Path) -> list[Path]:
+        """The files that one consists of, the one that is loaded last."""
+        return [path]
 
     def check(self, precision: str) -> None:
         """See that it can be written here, before a model is built.
@@ -128,6 +135,37 @@ def damaged(path: Path, error: Exception | str) -> ExportError:
     """What to raise of a file that cannot be read."""
     reason = ' '.join(str(error).split())[:200]
     return ExportError(f'{path} is damaged or no file of this format ({reason}).\nExport it again.')
+
+
+def complete_metadata(
+    deployable: Deployable, example: Tensor, settings: Settings
+) -> dict[str, Any]:
+    """What a file says of itself: the settings' meta data, and what its tensors are."""
+    description = deployable.describe()
+    (open_axes,) = deployable.dynamic_shapes(settings.dynamic)
+    shape = [None if axis in open_axes else size for axis, size in enumerate(example.shape)]
+    kind = str(example.dtype).removeprefix('torch.')
+    return dict(
+        **settings.metadata,
+        task=deployable.task,
+        precision=settings.precision,
+        input=dict(name=deployable.input_name, shape=shape, dtype=kind, **description['input']),
+        outputs={name: description['outputs'][name] for name in deployable.output_names},
+    )
+
+
+@contextmanager
+def running_with(threads: int | None) -> Iterator[None]:
+    """Within it, torch computes with so many threads; None leaves them."""
+    if threads is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def encode(metadata: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from unireplknet_mm.export.formats.base import (
     Format,
     Runtime,
     Settings,
+    complete_metadata,
     damaged,
     decode,
     encode,
@@ -44,7 +45,9 @@ class Onnx(Format):
                 'use --precision fp16, or --format openvino.'
             )
         program = self.convert(deployable, example, settings)
-        program.model.metadata_props[METADATA_KEY] = encode(settings.metadata)
+        program.model.metadata_props[METADATA_KEY] = encode(
+            complete_metadata(deployable, example, settings)
+        )
         with replacing(path, keep_extension=True) as partial:
             program.save(partial, external_data=False)
 

@@ -1,0 +1,69 @@
+"""AOTInductor: the graph as a compiled library, in a `.aoti.pt2` file that needs libtorch and no Python."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unireplknet_mm.errors import MissingPackageError
+from unireplknet_mm.export.deployable import Deployable, as_arrays
+from unireplknet_mm.export.formats.base import (
+    METADATA_KEY,
+    Format,
+    Runtime,
+    Settings,
+    complete_metadata,
+    damaged,
+    decode,
+    encode,
+    running_with,
+)
+from unireplknet_mm.export.formats.recording import explained, record
+from unireplknet_mm.files import replacing
+
+COMPILERS = ('g++', 'clang++', 'c++')
+
+
+class AOTInductor(Format):
+    """Compiled for the processor of this machine: on another kind it may not run."""
+
+    name = 'aoti'
+    suffix = '.aoti.pt2'
+    precisions = ('fp32', 'fp16', 'bf16')
+
+    def check(self, precision: str) -> None:
+        super().check(precision)
+        if not any(map(shutil.which, COMPILERS)):
+            raise MissingPackageError(
+                '--format aoti compiles C++, and there is no compiler here: apt install g++'
+            )
+
+    def write(
+        self, deployable: Deployable, example: Tensor, path: Path, settings: Settings
+    ) -> None:
+        program = record(deployable, example, settings)
+        metadata = encode(complete_metadata(deployable, example, settings))
+        configs = {'aot_inductor.metadata': {METADATA_KEY: metadata}}
+        with replacing(path, keep_extension=True) as partial, explained(settings), torch.no_grad():
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(partial), inductor_configs=configs
+            )
+
+    def load(self, path: Path, threads: int | None = None) -> Runtime:
+        self.check_file(path)
+        if not zipfile.is_zipfile(path):
+            raise damaged(path, 'it is no archive, or its end is missing')
+        try:
+            package = torch._inductor.aoti_load_package(str(path))
+        except Exception as error:  # whatever unpacking a damaged archive raises
+            raise damaged(path, error) from error
+        metadata = decode(package.get_metadata().get(METADATA_KEY))
+
+        def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
+            with torch.no_grad(), running_with(threads):
+                return as_arrays(metadata['outputs'], package(torch.from_numpy(inputs)))
+
+        return Runtime(metadata, run)

@@ -1,0 +1,118 @@
+"""OpenVINO's intermediate representation: a `.xml` file with the graph and a `.bin` file with the weights."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from unireplknet_mm.export.deployable import Deployable
+from unireplknet_mm.export.formats.base import (
+    METADATA_KEY,
+    Format,
+    Runtime,
+    Settings,
+    complete_metadata,
+    damaged,
+    decode,
+    encode,
+)
+from unireplknet_mm.export.formats.onnx import Onnx
+from unireplknet_mm.export.formats.recording import explained
+
+
+class OpenVino(Format):
+    """Converted from ONNX in memory; int8 by NNCF, which measures the ranges on the calibration inputs.
+
+    fp16 stores weights in 16 bits and computes in 32. bf16 stores 32 bits and computes in bfloat16 on
+    processors that do; who loads such a file himself asks for it with INFERENCE_PRECISION_HINT.
+    """
+
+    name = 'openvino'
+    suffix = '.xml'
+    packages = ('openvino', 'onnx', 'onnxscript')
+    extra = 'openvino'
+    precisions = ('fp32', 'fp16', 'bf16', 'int8')
+    pointwise = 'convolution'
+    computes_in = dict(fp32='f32', fp16='f32', bf16='bf16', int8='f32')
+
+    def check(self, precision: str) -> None:
+        super().check(precision)
+        if precision == 'int8':
+            self.check_packages(('nncf',))
+
+    def parts(self, path: Path) -> list[Path]:
+        return [path.with_suffix('.bin'), path]
+
+    def write(
+        self, deployable: Deployable, example: Tensor, path: Path, settings: Settings
+    ) -> None:
+        import openvino
+
+        model = self.convert(deployable, example, settings)
+        if settings.precision == 'int8':
+            model = quantize(model, settings)
+        metadata = complete_metadata(deployable, example, settings)
+        model.set_rt_info(encode(metadata), [METADATA_KEY])
+        openvino.save_model(model, path, compress_to_fp16=settings.precision == 'fp16')
+
+    def convert(self, deployable: Deployable, example: Tensor, settings: Settings) -> Any:
+        import openvino
+
+        program = Onnx().convert(deployable, example, settings)
+        with explained(settings):
+            return openvino.convert_model(program.model_proto)
+
+    def load(self, path: Path, threads: int | None = None) -> Runtime:
+        self.check_packages(('openvino',))
+        for part in self.parts(path):
+            self.check_file(part)
+        import openvino
+        from openvino import properties
+
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+            metadata = decode(_rt_info(model))
+            hint = self.computes_in[metadata.get('precision', 'fp32')]
+            config = {
+                properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
+                properties.hint.inference_precision(): hint,
+            }
+            if threads:
+                config[properties.inference_num_threads()] = threads
+            compiled = core.compile_model(model, 'CPU', config)
+        except RuntimeError as error:
+            raise damaged(path, error) from error
+        request = compiled.create_infer_request()
+        names = [output.get_any_name() for output in compiled.outputs]
+
+        def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
+            request.infer([inputs], share_inputs=True)
+            return {
+                name: request.get_output_tensor(index).data.copy()
+                for index, name in enumerate(names)
+            }
+
+        return Runtime(metadata, run)
+
+
+def _rt_info(model: Any) -> str | None:
+    return (
+        model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
+    )
+
+
+def quantize(model: Any, settings: Settings) -> Any:
+    """A model with int8 convolutions and products, their ranges measured on the calibration inputs."""
+    import nncf
+
+    inputs = [one.numpy() for one in settings.calibration]
+    with explained(settings):
+        return nncf.quantize(
+            model,
+            nncf.Dataset(inputs),
+            preset=nncf.QuantizationPreset.MIXED,
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(inputs),
+        )

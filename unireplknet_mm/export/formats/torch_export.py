@@ -1,0 +1,63 @@
+"""The graph of `torch.export`, a `.pt2` file that PyTorch runs without the model's code."""
+
+import logging
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unireplknet_mm.export.deployable import Deployable, as_arrays
+from unireplknet_mm.export.formats.base import (
+    Format,
+    Runtime,
+    Settings,
+    complete_metadata,
+    damaged,
+    decode,
+    encode,
+    running_with,
+)
+from unireplknet_mm.export.formats.recording import record
+from unireplknet_mm.files import replacing
+
+METADATA_FILE = 'unireplknet_mm.json'
+
+
+class TorchExport(Format):
+    """`torch.export.save`: for PyTorch in Python, also to go on from, as to `torch.compile`."""
+
+    name = 'torch-export'
+    suffix = '.pt2'
+    precisions = ('fp32', 'fp16', 'bf16')
+
+    def write(
+        self, deployable: Deployable, example: Tensor, path: Path, settings: Settings
+    ) -> None:
+        program = record(deployable, example, settings)
+        metadata = complete_metadata(deployable, example, settings)
+        with replacing(path, keep_extension=True) as partial:
+            torch.export.save(program, partial, extra_files={METADATA_FILE: encode(metadata)})
+
+    def load(self, path: Path, threads: int | None = None) -> Runtime:
+        self.check_file(path)
+        if not zipfile.is_zipfile(path):
+            raise damaged(path, 'it is no archive, or its end is missing')
+        extra = {METADATA_FILE: ''}
+        logger = logging.getLogger('torch.export')
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)  # it logs what it also raises
+        try:
+            module = torch.export.load(path, extra_files=extra).module()
+        except Exception as error:  # whatever unpacking a damaged archive raises
+            raise damaged(path, error) from error
+        finally:
+            logger.setLevel(level)
+        metadata = decode(extra[METADATA_FILE])
+
+        def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
+            with torch.no_grad(), running_with(threads):
+                return as_arrays(metadata['outputs'], module(torch.from_numpy(inputs)))
+
+        return Runtime(metadata, run)
