@@ -14,7 +14,7 @@ from unireplknet_mm.export.deployable import (
     register,
     relative_difference,
 )
-from unireplknet_mm.export.images import ImagePreprocessing, backbone_channels, random_images
+from unireplknet_mm.export.images import ImagePreprocessing, random_images
 
 # Of probabilities, relative to the best class's.
 SCORE_LIMITS = dict(fp32=1e-4, fp16=2e-2, bf16=1e-1, int8=2.5e-1)
@@ -35,7 +35,7 @@ class ImageClassifierFile(Deployable):
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        self.preprocessing = ImagePreprocessing(model.data_preprocessor, backbone_channels(model))
+        self.preprocessing = ImagePreprocessing(model.data_preprocessor, self.channels)
         self.is_multi_label = inherits(model.head, 'MultiLabelClsHead')
         self.dtype = torch.float32
 

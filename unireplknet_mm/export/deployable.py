@@ -37,18 +37,25 @@ class Deployable(nn.Module):
         input_name, output_names: of the file's tensors.
         input_axes: what each axis of the input is; 'batch' comes first.
         dynamic: which of `DYNAMIC` the model allows to be left open.
+        usual_size: height and width of images, where nobody asks for another one.
     """
 
     task: ClassVar[str]
     input_name: ClassVar[str] = 'images'
     input_axes: ClassVar[tuple[str, ...]] = ('batch', 'channels', 'height', 'width')
     dynamic: ClassVar[tuple[str, ...]] = DYNAMIC
+    usual_size: ClassVar[tuple[int, int]] = (224, 224)
     output_names: tuple[str, ...]
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.eval()
+
+    @property
+    def channels(self) -> int:
+        """Of the images that it takes."""
+        return int(getattr(getattr(self.model, 'backbone', self.model), 'in_channels', 3))
 
     @classmethod
     def takes(cls, model: nn.Module) -> bool:

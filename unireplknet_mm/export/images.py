@@ -94,8 +94,3 @@ def random_images(batch_size: int, shape: Sequence[int]) -> Tensor:
     """(batch_size, C, H, W), uint8, the same every time."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (batch_size, *shape), dtype=torch.uint8, generator=generator)
-
-
-def backbone_channels(model: nn.Module) -> int:
-    """The channels of the images that a model takes."""
-    return int(getattr(getattr(model, 'backbone', model), 'in_channels', 3))

@@ -87,7 +87,16 @@ class SampleClassifierFile(ImageClassifierFile):
         return torch.randn(batch_size, *shape, generator=generator)
 
     def from_pipeline(self, inputs: Tensor) -> Tensor:
-        return self.preprocessing.swap(inputs[None])
+        """A batch of one; of a video in several views, of as many."""
+        is_views = self.preprocessing.normalizes and inputs.dim() == 5
+        return self.preprocessing.swap(inputs if is_views else inputs[None])
+
+    def fill(self, outputs: Arrays, samples: list[Any]) -> list[Any]:
+        """As the model: of several views of one sample, the mean of their scores."""
+        scores = outputs['scores']
+        if len(samples) == 1:
+            scores = scores.mean(0, keepdims=True)
+        return super().fill(dict(scores=scores), samples)
 
     def describe(self) -> dict[str, Any]:
         values = (

@@ -16,7 +16,7 @@ from unireplknet_mm.export.deployable import (
     relative_difference,
 )
 from unireplknet_mm.export.errors import ExportError
-from unireplknet_mm.export.images import ImagePreprocessing, backbone_channels, random_images
+from unireplknet_mm.export.images import ImagePreprocessing, random_images
 
 # Logits: relative to the largest. Labels: the share of the pixels whose class is another one, which happens
 # where two classes score alike.
@@ -37,6 +37,7 @@ class SegmenterFile(Deployable):
     """
 
     task = 'semantic segmentation'
+    usual_size = (512, 512)
 
     def __init__(self, model: nn.Module, logits: bool = False):
         super().__init__(model)
@@ -45,7 +46,7 @@ class SegmenterFile(Deployable):
                 'the model is tested in sliding windows, and a file holds one: export with --cfg-options '
                 'model.test_cfg.mode=whole, and slide the window outside of it.'
             )
-        self.preprocessing = ImagePreprocessing(model.data_preprocessor, backbone_channels(model))
+        self.preprocessing = ImagePreprocessing(model.data_preprocessor, self.channels)
         self.gives_logits = logits
         self.output_names = ('labels', 'logits') if logits else ('labels',)
         self.dtype = torch.float32

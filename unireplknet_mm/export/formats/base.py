@@ -64,6 +64,7 @@ class Format(ABC):
         extra: of this distribution, which installs them; None where torch alone is enough.
         precisions: that it can hold.
         pointwise: the form of pointwise layers that its runtime is fastest with, of `rewriting.POINTWISE`.
+        lowers_precision: whether the format itself does, of a model in float32.
     """
 
     name: ClassVar[str]
@@ -72,6 +73,7 @@ class Format(ABC):
     extra: ClassVar[str | None] = None
     precisions: ClassVar[tuple[str, ...]]
     pointwise: ClassVar[str] = 'linear'
+    lowers_precision: ClassVar[bool] = False
 
     def parts(self, path: Path) -> list[Path]:
         """The files that one consists of, the one that is loaded last."""

@@ -34,6 +34,7 @@ class OpenVino(Format):
     extra = 'openvino'
     precisions = ('fp32', 'fp16', 'bf16', 'int8')
     pointwise = 'convolution'
+    lowers_precision = True
     computes_in = dict(fp32='f32', fp16='f32', bf16='bf16', int8='f32')
 
     def check(self, precision: str) -> None:

@@ -1,0 +1,352 @@
+"""From a config and a checkpoint to a file that runs elsewhere: what is behind `tools/export.py`."""
+
+import contextlib
+import copy
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from torch import Tensor, nn
+
+from unireplknet_mm.configuration import innermost_datasets
+from unireplknet_mm.errors import UserError
+from unireplknet_mm.export import (
+    PRECISIONS,
+    Comparison,
+    Deployable,
+    ExportError,
+    Format,
+    Runtime,
+    deployable,
+)
+from unireplknet_mm.export.comparison import compare
+from unireplknet_mm.export.deployable import Arrays
+from unireplknet_mm.export.formats import Settings
+from unireplknet_mm.export.rewriting import open_pools, write_pointwise
+from unireplknet_mm.files import check_replaceable, create_folder
+from unireplknet_mm.launch import folding, predicting
+from unireplknet_mm.launch.mistakes import explain_mistakes
+from unireplknet_mm.launch.preflight import check_data
+from unireplknet_mm.launch.runner import build_runner, test
+from unireplknet_mm.modalities.inputs import find_inputs, find_kind
+from unireplknet_mm.models.whole_model import find_backbones
+from unireplknet_mm.version import __version__
+
+Sample = tuple[str, Tensor]  # a name for messages, and an input as the file takes it, of one sample
+# Inputs that ranges are measured on for int8; NNCF's own default is 300, which changed nothing here.
+CALIBRATION_INPUTS = 64
+
+
+@dataclass
+class Order:
+    """What is to be written, and how.
+
+    Attributes:
+        format, precision, dynamic: of the file.
+        path: of the file.
+        shape: of one sample as the file takes it; where the size is open, of the one it is recorded with.
+        folds: whether the re-parameterization is folded first.
+        count: of inputs that are compared.
+        forced: whether the file stays where it disagrees.
+    """
+
+    format: Format
+    precision: str
+    dynamic: Collection[str]
+    path: Path
+    shape: tuple[int, ...]
+    folds: bool = True
+    count: int = 20
+    forced: bool = False
+
+
+class Steps:
+    """Says what is done and how long each step took.
+
+    Args:
+        say: takes a line.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say = say
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.say(f'{name} ...')
+        start = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start
+
+    def line(self) -> str:
+        return 'Time: ' + ', '.join(f'{name} {took:.1f} s' for name, took in self.seconds.items())
+
+
+def check_order(path: Path, format: Format, precision: str) -> None:
+    """See that a file can be written there and in this format, before anything is built.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not str(path).endswith(format.suffix):
+        raise ExportError(
+            f'--out {path}: a file of --format {format.name} ends with {format.suffix}.'
+        )
+    format.check(precision)
+    for part in format.parts(path):
+        check_replaceable(part)
+    create_folder(path.parent, '--out')
+
+
+def load_deployable(
+    cfg: Config, checkpoint: str, config: str, folds: bool, only_backbone: bool, **options: Any
+) -> tuple[Deployable, dict[str, Any]]:
+    """The model as one function, and what a file says of it.
+
+    Args:
+        config: the path of the config, for messages.
+        folds: fold the re-parameterization, and see that nothing changes.
+        only_backbone: its features alone.
+        options: of the model's `Deployable`.
+
+    Raises:
+        UserError: the checkpoint does not fit, or there is no function of such a model.
+    """
+    model, meta = predicting.load_model(cfg, checkpoint, deploy=False)
+    if folds and any(
+        not getattr(network, 'deploy', False) for network in find_backbones(model).values()
+    ):
+        folding.fold(model, cfg, config)
+    labels = predicting.find_labels(cfg, meta)
+    metadata = dict(
+        model=type(model).__name__,
+        config=os.path.basename(config),
+        checkpoint=os.path.basename(checkpoint),
+        epoch=meta.get('epoch'),
+        classes=labels.names,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        versions=dict(unireplknet_mm=__version__, torch=str(torch.__version__)),
+    )
+    if only_backbone:
+        if not hasattr(model, 'backbone'):
+            raise ExportError(f'a {type(model).__name__} has no backbone to export alone.')
+        options['preprocessor'] = model.data_preprocessor
+        model = model.backbone
+    try:
+        return deployable(model, **options), metadata
+    except TypeError as error:
+        raise ExportError(
+            f'a {type(model).__name__} does not take {" and ".join(options)}: {error}'
+        ) from error
+
+
+class Samples:
+    """Inputs as a file takes them, of files or of the config's test data.
+
+    Args:
+        deployable: which turns what pipelines give into what files take.
+        order: for the size that is fitted to, where it is not open.
+    """
+
+    def __init__(self, deployable: Deployable, order: Order):
+        self.deployable = deployable
+        self.order = order
+
+    def of_files(self, cfg: Config, arguments: Sequence[str]) -> tuple[int, Iterator[Sample]]:
+        """The number of files, and what the config's test pipeline makes of them.
+
+        Those that cannot be read are left out.
+
+        Raises:
+            UserError: there are none.
+        """
+        pipeline = predicting.test_pipeline(cfg)
+        kind = find_kind(pipeline)
+        paths = [path for path, _ in find_inputs(arguments, kind, recursive=True)[0]]
+        dataset = predicting.InputDataset(paths, kind, pipeline, cfg)
+
+        def samples() -> Iterator[Sample]:
+            for path, sample in zip(paths, dataset, strict=False):
+                if not isinstance(sample, predicting.Failure):
+                    yield path.name, self.fit(sample['inputs'])
+
+        return len(paths), samples()
+
+    def of_data(self, cfg: Config) -> tuple[int, Iterator[Sample]]:
+        """The number of the config's test samples, and the samples."""
+        with explain_mistakes(cfg):
+            dataset = DATASETS.build(cfg.test_dataloader.dataset)
+
+        def samples() -> Iterator[Sample]:
+            for index in range(len(dataset)):
+                yield f'test sample {index}', self.fit(dataset[index]['inputs'])
+
+        return len(dataset), samples()
+
+    def fit(self, inputs: Tensor) -> Tensor:
+        """A batch for the file; images of another size than it takes are stretched to it."""
+        batch = self.deployable.from_pipeline(inputs)
+        wanted = tuple(self.order.shape)
+        is_image = self.deployable.input_axes[-2:] == ('height', 'width')
+        if 'size' in self.order.dynamic or not is_image or tuple(batch.shape[1:]) == wanted:
+            return batch
+        resized = F.interpolate(batch.float(), wanted[-2:], mode='bilinear', antialias=True)
+        return resized.round().clamp(0, 255).to(batch.dtype)
+
+
+def run_in_batches(runtime: Runtime, dynamic: Collection[str]) -> Callable[[np.ndarray], Arrays]:
+    """The file's function of any number of samples, one by one where its batch is not open."""
+
+    def run(inputs: np.ndarray) -> Arrays:
+        if 'batch' in dynamic or len(inputs) == 1:
+            return runtime(inputs)
+        parts = [runtime(inputs[i : i + 1]) for i in range(len(inputs))]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    return run
+
+
+def form_for(deployable: Deployable, order: Order) -> Deployable:
+    """A copy with layers in the form that the format's runtime takes well, in the file's precision."""
+    copied = copy.deepcopy(deployable)
+    if 'size' in order.dynamic:
+        open_pools(copied)
+    write_pointwise(copied, order.format.pointwise)
+    dtype = PRECISIONS[order.precision]
+    if not order.format.lowers_precision and dtype not in (None, torch.float32):
+        copied.to_precision(dtype)
+    return copied
+
+
+@contextlib.contextmanager
+def staged(order: Order) -> Iterator[Path]:
+    """A path to write to; on leaving, the files written take the place of the order's, the last one last.
+
+    An exception in between leaves what was there.
+    """
+    folder = Path(
+        tempfile.mkdtemp(prefix=f'.{order.path.name}.', suffix='.partial', dir=order.path.parent)
+    )
+    try:
+        path = folder / order.path.name
+        yield path
+        for part, target in zip(
+            order.format.parts(path), order.format.parts(order.path), strict=True
+        ):
+            os.replace(part, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write(
+    deployable: Deployable,
+    order: Order,
+    metadata: dict[str, Any],
+    samples: list[Sample],
+    calibration: list[Tensor],
+    steps: Steps,
+    judge: Callable[[Callable[[np.ndarray], Arrays]], None] = lambda run: None,
+) -> Comparison:
+    """Write the file, read it back, compare it with the model, and only then put it in its place.
+
+    Args:
+        judge: given the file's function before the file is put in its place, for scores.
+
+    Raises:
+        ExportError: it cannot be written, or disagrees and is not forced.
+    """
+    batch_size = 2 if 'batch' in order.dynamic else 1
+    example = deployable.example(batch_size, order.shape)
+    settings = Settings(order.precision, order.dynamic, metadata, calibration)
+    with staged(order) as path:
+        with steps('recording and writing'):
+            order.format.write(form_for(deployable, order), example, path, settings)
+        with steps('loading'):
+            runtime = order.format.load(path)
+        run = run_in_batches(runtime, order.dynamic)
+        with steps('comparing'):
+            comparison = compare(deployable, run, samples, order.precision)
+        if not comparison.agrees and not order.forced:
+            raise ExportError(
+                '\n'.join(comparison.lines())
+                + f'\n{order.path} was not written: it disagrees with the model. --force writes it.'
+            )
+        judge(run)
+    return comparison
+
+
+class FileModel(nn.Module):
+    """A file in the place of a model, for the test loop and the metrics of a config.
+
+    Args:
+        run: the file's function.
+        samples: how samples become its inputs.
+    """
+
+    def __init__(self, run: Callable[[np.ndarray], Arrays], samples: Samples):
+        super().__init__()
+        self.run = run
+        self.samples = samples
+
+    def test_step(self, data: dict[str, Any]) -> list[Any]:
+        results = []
+        for inputs, sample in zip(data['inputs'], data['data_samples'], strict=True):
+            outputs = self.run(self.samples.fit(inputs).numpy())
+            results += self.samples.deployable.fill(outputs, [sample])
+        return results
+
+
+def score(cfg: Config, model: nn.Module) -> dict[str, float]:
+    """What the config's metrics say of a model, or of a file in its place, on its test data."""
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from, cfg.resume, cfg.log_level = None, False, 'ERROR'
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.work_dir = folder
+        runner = build_runner(cfg)
+        runner.model = model
+        return {key: float(value) for key, value in test(runner).items() if is_number(value)}
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number)
+
+
+def sample_shape(
+    cfg: Config, deployable: Deployable, size: Sequence[int] | None
+) -> tuple[int, ...]:
+    """The shape of one sample as the file takes it.
+
+    Args:
+        size: height and width that the user asked for.
+
+    Raises:
+        ExportError: the input has no height and width.
+    """
+    shape = tuple(cfg.get('input_shape') or ())
+    if deployable.input_axes[-2:] != ('height', 'width'):
+        if size or not shape:
+            raise ExportError(
+                f'the input of {deployable.task} is no image: the config says its shape with input_shape.'
+            )
+        return shape
+    channels = shape[0] if shape else deployable.channels
+    return (channels, *(size or shape[1:] or deployable.usual_size))
+
+
+def has_test_data(cfg: Config) -> bool:
+    """Whether what the config is tested on is there."""
+    try:
+        check_data(cfg, 'test')
+    except UserError:
+        return False
+    return any(True for _ in innermost_datasets(cfg.test_dataloader.dataset))
