@@ -6,10 +6,12 @@ it (neck, head, losses, batch augmentations) is mmpretrain's.
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from unireplknet_mm.errors import ArgumentError
@@ -85,3 +87,31 @@ class ModalityClassifier(ImageClassifier):
         """mmpretrain's convention: the layer of a parameter and their number; the embedding is in layer 0."""
         layer, num_layers = super().get_layer_depth(param_name)
         return (0 if param_name.startswith('embedding.') else layer), num_layers
+
+
+class ViewsClassifier(ModalityClassifier):
+    """`ModalityClassifier` that in testing also takes V views of each sample, (B, V, ...).
+
+    The views go through the network one after the other, so they need no more memory than one, and their
+    probabilities are averaged.
+
+    Attributes:
+        sample_dims: dimensions of a sample without views; a batch has one more.
+    """
+
+    sample_dims: ClassVar[int]
+
+    def predict(
+        self, inputs: Tensor, data_samples: list[DataSample] | None = None, **arguments
+    ) -> list[DataSample]:
+        if inputs.dim() == self.sample_dims + 1:
+            return super().predict(inputs, data_samples, **arguments)
+        of_views = [
+            super(ViewsClassifier, self).predict(view, None, **arguments)
+            for view in inputs.unbind(1)
+        ]
+        merged = data_samples or [DataSample() for _ in range(len(inputs))]
+        for sample, *views in zip(merged, *of_views, strict=True):
+            score = torch.stack([view.pred_score for view in views]).mean(0)
+            sample.set_pred_score(score).set_pred_label(score.argmax(0, keepdim=True))
+        return merged
