@@ -159,6 +159,7 @@ def predict(args: argparse.Namespace) -> int:
     report_skipped(others, kind)
     launch.check_content(cfg, args.checkpoint)
     model, meta = predicting.load_model(cfg, args.checkpoint, args.deploy)
+    kind.watch(model)
     dataset = predicting.InputDataset([path for path, _ in inputs], kind, pipeline, cfg)
     labels = predicting.find_labels(cfg, meta)
 

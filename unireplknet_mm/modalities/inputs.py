@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.registry import Registry
+from torch import nn
 
 from unireplknet_mm.configuration import type_name
 from unireplknet_mm.errors import UserError
@@ -29,6 +30,7 @@ class InputKind(ABC):
     loaders: ClassVar[tuple[str, ...]]  # the transforms that read it, by their names
     suffixes: ClassVar[tuple[str, ...]]  # of files that are looked for in folders, in lower case
     picture_suffix: ClassVar[str] = '.png'
+    model: nn.Module | None = None
 
     def is_input(self, folder: Path) -> bool:
         """Whether a folder is one input, such as a video of single frames."""
@@ -37,6 +39,10 @@ class InputKind(ABC):
     def find_damage(self, path: Path) -> str | None:
         """What is wrong with a file, where the loading transform would not notice it."""
         return None
+
+    def watch(self, model: nn.Module) -> None:
+        """Get the model before it predicts, for pictures that show what is inside it."""
+        self.model = model
 
     @abstractmethod
     def sample(self, path: Path, index: int) -> dict[str, Any]:

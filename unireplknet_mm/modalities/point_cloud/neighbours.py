@@ -1,0 +1,78 @@
+"""Nearest neighbours and farthest-point sampling in plain tensor operations, on any device.
+
+Libraries for both are compiled for one torch or one platform each; what these cost instead is measured by
+`scripts/benchmark_points.py`, with the figures in `docs/point_cloud.md`.
+"""
+
+import torch
+from torch import Tensor
+
+from unireplknet_mm.errors import ArgumentError
+
+MOST_DISTANCES = 2**24  # computed at a time, 64 MiB in float32
+
+
+@torch.no_grad()
+def nearest_neighbours(points: Tensor, count: int) -> Tensor:
+    """The nearest points of each point, itself included.
+
+    Distances are sums of squared differences, not the expanded form of a matrix product: they are the same
+    bit by bit whatever the order of the points, and precise for near ones.
+
+    Args:
+        points: (B, P, 3).
+        count: k; of points at the same distance any may be taken.
+
+    Returns:
+        (B, P, k) int64, in no order.
+
+    Raises:
+        ArgumentError: there are fewer than k points.
+    """
+    batch, total, _ = points.shape
+    if not 1 <= count <= total:
+        raise ArgumentError(f'{count} neighbours are asked for in clouds of {total} points')
+    points = points.float()
+    rows = max(1, MOST_DISTANCES // (batch * total))
+    found = []
+    for part in points.split(rows, dim=1):
+        distances = (part[:, :, None, 0] - points[:, None, :, 0]).square_()
+        for axis in (1, 2):
+            distances += (part[:, :, None, axis] - points[:, None, :, axis]).square_()
+        found.append(distances.topk(count, dim=2, largest=False, sorted=False).indices)
+    return torch.cat(found, dim=1)
+
+
+@torch.no_grad()
+def farthest_points(points: Tensor, count: int, start: Tensor | int = 0) -> Tensor:
+    """Farthest-point sampling: from a first point on, always the one farthest from all that were taken.
+
+    Args:
+        points: (B, P, 3).
+        count: of the points that are taken, at most P.
+        start: number of the first point, or (B,) of them.
+
+    Returns:
+        (B, count) int64, in the order in which they are taken: its first n are the sample of n points.
+
+    Raises:
+        ArgumentError: there are fewer points than that.
+    """
+    batch, total, _ = points.shape
+    if not 1 <= count <= total:
+        raise ArgumentError(f'{count} points are to be taken of clouds of {total}')
+    axes = points.float().permute(2, 0, 1).contiguous()  # [3, B, P]: long runs for the inner loop
+    distances = axes.new_full((batch, total), torch.inf)
+    taken = torch.empty(count, batch, 1, dtype=torch.int64, device=points.device)
+    taken[0] = torch.as_tensor(start, device=points.device).reshape(-1, 1)
+    difference, squared = torch.empty_like(distances), torch.empty_like(distances)
+    for i in range(count - 1):
+        for axis, values in enumerate(axes):
+            torch.sub(values, values.gather(1, taken[i]), out=difference)
+            if axis == 0:
+                torch.mul(difference, difference, out=squared)
+            else:
+                squared.addcmul_(difference, difference)
+        torch.minimum(distances, squared, out=distances)
+        torch.argmax(distances, dim=1, keepdim=True, out=taken[i + 1])
+    return taken[..., 0].T.contiguous()
