@@ -84,6 +84,7 @@ setup(
         'hub': ['huggingface_hub>=0.34', 'safetensors'],
         'timm': ['timm>=1.0.9'],
         'audio': ['scipy>=1.11', 'soundfile>=0.13', 'torchaudio>=2.10'],
+        'point_cloud': ['h5py>=3.12'],
         'time_series': ['pandas>=2.2'],
         'video': ['av>=17'],
     },

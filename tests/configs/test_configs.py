@@ -26,7 +26,7 @@ from unireplknet_mm.configuration import find_dicts
 from unireplknet_mm.models.whole_model import on_meta
 
 ROOT = Path(__file__).resolve().parents[2]
-PUBLISHED_TASKS = ('cls', 'det', 'seg', 'studies', 'audio', 'video')
+PUBLISHED_TASKS = ('cls', 'det', 'seg', 'studies', 'audio', 'video', 'point_cloud')
 SHAPES: dict[str, list[tuple[int, ...]]] = {}  # of the maps of each structure
 HEADS = ('decode_head', 'auxiliary_head', 'panoptic_head')
 CONFIGS = sorted(
@@ -133,7 +133,9 @@ def test_channels_and_strides_agree(cfg, model):
         if 'strides' in head:
             assert head.strides == strides
     if cfg.default_scope == 'mmpretrain':
-        assert model.head.in_channels == channels[-1]
+        # Views of one sample, whose features a neck puts side by side.
+        views = getattr(getattr(model, 'neck', None), 'num_views', 1)
+        assert model.head.in_channels == views * channels[-1]
 
 
 def shapes_of_maps(config: dict, backbone: nn.Module) -> list[tuple[int, ...]]:
