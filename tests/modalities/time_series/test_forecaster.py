@@ -38,7 +38,7 @@ def batch(model, size=3):
     torch.manual_seed(1)
     return dict(
         inputs=[2 + 3 * torch.randn(model.look_back, model.variables) for _ in range(size)],
-        calendar=[torch.rand(model.look_back, 5) - 0.5 for _ in range(size)],
+        calendar=[torch.rand(model.look_back + model.horizon, 5) - 0.5 for _ in range(size)],
         data_samples=[
             WindowSample(future=torch.randn(model.horizon, model.variables)) for _ in range(size)
         ],

@@ -132,7 +132,8 @@ def test_packed_windows(path):
     )
     packed = DATASETS.build(config)[3]
     assert packed['inputs'].shape == (8, 1) and packed['inputs'].dtype == torch.float32
-    assert packed['calendar'].shape == (8, 5)
     sample = packed['data_samples']
-    assert sample.future.shape == (4, 1) and sample.future_calendar.shape == (4, 5)
+    assert sample.future.shape == (4, 1)
+    hours = (packed['calendar'][:, 1] + 0.5) * 23
+    assert torch.allclose(hours, torch.arange(3.0, 15), atol=1e-4)  # of past and future
     assert sample.sample_idx == 3 and sample.start == '2021-01-01 11:00:00'

@@ -17,7 +17,7 @@ LOSSES = dict(mse=F.mse_loss, mae=F.l1_loss, huber=F.huber_loss)
 
 @MODELS.register_module()
 class SeriesPreprocessor(BaseDataPreprocessor):
-    """Stacks windows to batches, on the model's device: (B, look_back, D) and (B, look_back, 5)."""
+    """Stacks windows to batches, on the model's device: (B, look_back, D) and their calendars."""
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         data = self.cast_data(data)
@@ -64,7 +64,7 @@ class SeriesModel(BaseModel):
 
     @abstractmethod
     def forecast(self, inputs: Tensor, calendar: Tensor | None = None) -> Tensor:
-        """(B, look_back, D), (B, look_back, 5) -> (B, horizon, D)."""
+        """(B, look_back, D), (B, look_back + horizon, 5) -> (B, horizon, D)."""
 
     def forward(
         self,

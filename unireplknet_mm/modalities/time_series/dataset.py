@@ -25,8 +25,8 @@ PARTS = ('train', 'val', 'test')
 class WindowSample(BaseDataElement):
     """What belongs to a window besides its past, and what is forecast.
 
-    `future` (horizon, D): what followed, standardised; `future_calendar` (horizon, 5); `forecast`
-    (horizon, D): a model's. Its metainfo: `sample_idx`, and `start`, the first date of the future.
+    `future` (horizon, D): what followed, as the data set scales it; `forecast` (horizon, D): a model's.
+    Its metainfo: `sample_idx`, and `start`, the first date of the future.
     """
 
 
@@ -131,19 +131,20 @@ class SeriesDataset(BaseDataset):
 class PackWindow:
     """The last step of a pipeline: tensors for the model.
 
-    Gives `inputs` (look_back, D), `calendar` (look_back, 5) and `data_samples`, a `WindowSample`.
+    Gives `inputs` (look_back, D), `calendar` (look_back + horizon, 5), that of past and future, which is
+    known beforehand, and `data_samples`, a `WindowSample`.
     """
 
     def __call__(self, window: dict[str, Any]) -> dict[str, Any]:
         sample = WindowSample(
             metainfo={key: window[key] for key in ('sample_idx', 'start') if key in window}
         )
-        for name in ('future', 'future_calendar'):
-            if name in window:
-                sample.set_data({name: torch.from_numpy(window[name])})
+        if 'future' in window:
+            sample.set_data(dict(future=torch.from_numpy(window['future'])))
+        calendar = np.concatenate([window['past_calendar'], window['future_calendar']])
         return dict(
             inputs=torch.from_numpy(window['past']),
-            calendar=torch.from_numpy(window['past_calendar']),
+            calendar=torch.from_numpy(calendar),
             data_samples=sample,
         )
 

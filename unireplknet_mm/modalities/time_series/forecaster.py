@@ -118,7 +118,8 @@ class Forecaster(SeriesModel):
 
     def extract_feat(self, inputs: Tensor, calendar: Tensor | None = None) -> Sequence[Tensor]:
         """Normalised (B, look_back, D) -> the backbone's maps, each (B·n, C, h, w)."""
-        return self.backbone(self.embedding(inputs, calendar))
+        past = None if calendar is None else calendar[:, : self.look_back]
+        return self.backbone(self.embedding(inputs, past))
 
     def forecast(self, inputs: Tensor, calendar: Tensor | None = None) -> Tensor:
         x, level, scale = self.statistics(inputs)

@@ -90,20 +90,21 @@ def forecast_series(
     mean, deviation = np.asarray(stated['mean']), np.asarray(stated['deviation'])
     past = series.values[row - look_back : row]
     past_dates = series.dates[row - look_back : row]
+    known = series.values[row : row + horizon]
+    dates = series.dates[row : row + horizon].append(
+        series.future_dates(horizon - len(known)) if len(known) < horizon else series.dates[:0]
+    )
+    calendar = calendar_features(past_dates.append(dates))
     parameter = next(model.parameters(), None)
     device = parameter.device if parameter is not None else 'cpu'
     with torch.no_grad():
         forecast = model(
             torch.tensor((past - mean) / deviation, dtype=torch.float32, device=device)[None],
-            torch.tensor(calendar_features(past_dates), device=device)[None],
+            torch.tensor(calendar, device=device)[None],
         )[0]
     standard = forecast.float().cpu().numpy()
-    known = series.values[row : row + horizon]
     truth = np.full(standard.shape, np.nan)
     truth[: len(known)] = known
-    dates = series.dates[row : row + horizon].append(
-        series.future_dates(horizon - len(known)) if len(known) < horizon else series.dates[:0]
-    )
     band = None
     if residuals is not None:
         band = tuple((standard + edge) * deviation + mean for edge in residuals)
