@@ -8,6 +8,7 @@ through all of it. The scores mean nothing.
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -56,11 +57,17 @@ def _find_layout(datasets: list[dict]) -> Layout:
 def _folder_name(layout: Layout, parameters: dict, train_images: int, val_images: int) -> str:
     """Of the layout, what differs from its defaults, and the counts: one for each data set."""
     own = [
-        ('' if value is True else str(value)) + name.removeprefix('num_')
+        _in_a_name(value) + name.removeprefix('num_')
         for name, value in parameters.items()
         if value != layout.defaults[name]
     ]
     return '-'.join([layout.name, *own, f'{train_images}train', f'{val_images}val'])
+
+
+def _in_a_name(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return 'x'.join(map(str, value))
+    return '' if value is True else str(value)
 
 
 def _shrink_dataloader(dataloader: dict, batch_size: int, images: int) -> None:

@@ -20,7 +20,9 @@ from unireplknet_mm.modalities.time_series.series import (
     calendar_features,
     read_series,
 )
+from unireplknet_mm.modalities.time_series.stations import StationDataset, StationPlacesHook
 from unireplknet_mm.modalities.time_series.visualization import ForecastVisualizationHook
+from unireplknet_mm.modalities.time_series.weather import WeatherForecaster
 
 __all__ = [
     'DLinear',
@@ -37,6 +39,9 @@ __all__ = [
     'SeriesMap',
     'SeriesModel',
     'SeriesPreprocessor',
+    'StationDataset',
+    'StationPlacesHook',
+    'WeatherForecaster',
     'WindowSample',
     'calendar_features',
     'read_series',
