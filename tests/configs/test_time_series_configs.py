@@ -42,9 +42,13 @@ def test_windows_agree(cfg):
     for key in ('train', 'val', 'test'):
         dataset = cfg[f'{key}_dataloader'].dataset
         assert (dataset.look_back, dataset.horizon) == (model.look_back, model.horizon)
-        assert dataset.part == key
-        assert dataset.ann_file == cfg.train_dataloader.dataset.ann_file
-        assert dataset.parts == cfg.train_dataloader.dataset.parts
+        if dataset.type == 'StationDataset':  # a file a part
+            assert dataset.ann_file.endswith(f'_{key}.npy')
+            assert dataset.dates_file == f'data_time_{key}.npy'
+        else:
+            assert dataset.part == key
+            assert dataset.ann_file == cfg.train_dataloader.dataset.ann_file
+            assert dataset.parts == cfg.train_dataloader.dataset.parts
         DATASETS.build(dict(dataset, lazy_init=True))
     assert cfg.input_shape == (model.look_back, model.variables)
     if 'table_11' not in name:
@@ -64,9 +68,16 @@ def test_it_forecasts(cfg):
             ResNet=dict(depth=18),
         )
         backbone.update(smaller[backbone.type.split('.')[-1]])
-    model.variables = 2  # channel-independent ones do not depend on them, and hundreds take time
+    # Channel-independent ones do not depend on the number of variables, and hundreds take time.
+    model.variables = variables = 2
+    if 'tree' in model:
+        model.variables = variables = 8
+        model.tree = (2, 2)
+        model.update(channels=48, heads=4)
+        model.backbone.arch = dict(SMALL_ARCH, channels=(8, 16, 24, 48))
     built = MODELS.build(model).eval()
+    rows = model.look_back + model.horizon
     with torch.no_grad():
-        forecast = built(torch.randn(1, model.look_back, 2), torch.zeros(1, model.look_back, 5))
-    assert forecast.shape == (1, model.horizon, 2)
+        forecast = built(torch.randn(1, model.look_back, variables), torch.zeros(1, rows, 5))
+    assert forecast.shape == (1, model.horizon, variables)
     assert forecast.isfinite().all()

@@ -61,6 +61,64 @@ def draw_forecast(
     return figure
 
 
+def draw_stations(
+    past: np.ndarray,
+    forecast: np.ndarray,
+    truth: np.ndarray,
+    places: np.ndarray,
+    title: str = '',
+) -> Figure:
+    """Maps of the last row that is forecast, of what came and of the error; curves of four stations.
+
+    The stations of the curves are spread from north to south.
+
+    Args:
+        past: (L, D).
+        forecast, truth: (H, D).
+        places: (D, 3) or (D, 2), latitude and longitude in degrees first.
+    """
+    figure = Figure(figsize=(14, 6.4), layout='constrained')
+    FigureCanvasAgg(figure)
+    above, below = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+    error = forecast[-1] - truth[-1]
+    limits = dict(
+        vmin=min(forecast[-1].min(), truth[-1].min()), vmax=max(forecast[-1].max(), truth[-1].max())
+    )
+    largest = max(np.abs(error).max(), 1e-6)
+    maps = (
+        ('forecast', forecast[-1], dict(limits, cmap='viridis')),
+        ('truth', truth[-1], dict(limits, cmap='viridis')),
+        ('forecast less truth', error, dict(vmin=-largest, vmax=largest, cmap='RdBu_r')),
+    )
+    by_latitude = np.argsort(-places[:, 0], kind='stable')
+    chosen = by_latitude[np.linspace(0, len(places) - 1, 6).round().astype(int)[1:-1]]
+    size = float(np.clip(12000 / len(places), 4, 120))
+    for axis, (name, values, style) in zip(above.subplots(1, 3), maps, strict=True):
+        points = axis.scatter(places[:, 1], places[:, 0], c=values, s=size, linewidths=0, **style)
+        axis.scatter(
+            places[chosen, 1],
+            places[chosen, 0],
+            s=1.6 * size,
+            facecolors='none',
+            edgecolors=COLORS['past'],
+        )
+        axis.set(xlim=(-180, 180), ylim=(-90, 90), title=f'{name}, {len(forecast)} rows ahead')
+        above.colorbar(points, ax=axis, shrink=0.8)
+    before, after = np.arange(-len(past), 0), np.arange(len(forecast))
+    for axis, i in zip(below.subplots(1, len(chosen), sharex=True), chosen, strict=True):
+        axis.plot(before, past[:, i], color=COLORS['past'], linewidth=1, label='past')
+        axis.plot(after, truth[:, i], color=COLORS['truth'], linewidth=1, label='truth')
+        axis.plot(after, forecast[:, i], color=COLORS['forecast'], linewidth=1.4, label='forecast')
+        axis.axvline(0, color='#999999', linewidth=0.6)
+        axis.set_title(
+            f'station {i + 1}: {places[i, 0]:.0f}°, {places[i, 1]:.0f}°', fontsize='medium'
+        )
+        axis.margins(x=0)
+    below.axes[0].legend(loc='best', fontsize='small', framealpha=0.7)
+    figure.suptitle(title)
+    return figure
+
+
 def to_image(figure: Figure) -> np.ndarray:
     """A figure as (height, width, 3) numbers of 0 to 255."""
     canvas = figure.canvas

@@ -9,12 +9,14 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from unireplknet_mm.modalities.time_series.dataset import WindowSample
-from unireplknet_mm.modalities.time_series.drawing import draw_forecast, to_image
+from unireplknet_mm.modalities.time_series.drawing import draw_forecast, draw_stations, to_image
 
 
 @HOOKS.register_module()
 class ForecastVisualizationHook(Hook):
     """Draws the first window of every `interval`-th batch of a test, in the units of the file.
+
+    Where the data set says places, they are maps and the curves of some stations.
 
     Args:
         draw: whether it does.
@@ -43,9 +45,11 @@ class ForecastVisualizationHook(Hook):
             values.float().cpu().numpy() * deviation + mean
             for values in (data_batch['inputs'][0], sample.forecast, sample.future)
         )
-        figure = draw_forecast(
-            past, forecast, truth, columns=meta['columns'], title=f'forecast from {sample.start}'
-        )
+        title = f'forecast from {sample.start}'
+        if 'places' in meta:
+            figure = draw_stations(past, forecast, truth, np.array(meta['places']), title)
+        else:
+            figure = draw_forecast(past, forecast, truth, columns=meta['columns'], title=title)
         image = to_image(figure)
         runner.visualizer.add_image('forecast', image, step=batch_idx)
         if self.show:
