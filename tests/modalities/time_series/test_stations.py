@@ -93,7 +93,8 @@ class Evil:
 def test_a_pickle_runs_no_code(root, capfd):
     np.save(root / 'dates.npy', np.array([Evil()] * ROWS), allow_pickle=True)
     with pytest.raises(
-        SeriesError, match=r'cannot be read as an .npy file: it holds builtins.print'
+        SeriesError,
+        match=r'cannot be read as an .npy file: it names builtins.print, which is no array',
     ):
         build(root)
     assert 'must not run' not in capfd.readouterr().out

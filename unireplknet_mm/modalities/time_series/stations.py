@@ -7,7 +7,7 @@ wind speeds are tenths of degrees Celsius and metres a second.
 
 import logging
 import os
-import pickle
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,12 @@ from mmengine.registry import DATASETS, HOOKS
 from mmengine.runner import Runner
 
 from unireplknet_mm.errors import ArgumentError, MissingFileError, MissingPackageError
+from unireplknet_mm.modalities.pickles import UNREADABLE, ArraysUnpickler
 from unireplknet_mm.modalities.time_series.series import SeriesError, calendar_features, pandas
 from unireplknet_mm.modalities.time_series.weather import PLACE
 
 ROWS_AT_ONCE = 1024  # of a file that may be larger than the memory
-# What an array of dates or texts is pickled of; none of it runs code of the file's choice.
-HARMLESS = {
-    ('numpy', 'ndarray'),
-    ('numpy', 'dtype'),
-    ('numpy.core.multiarray', '_reconstruct'),
-    ('numpy._core.multiarray', '_reconstruct'),
-    ('datetime', 'datetime'),
-    ('_codecs', 'encode'),
-}
+DATES = {('datetime', 'datetime'): datetime}  # what an array of dates may be pickled of
 
 
 @DATASETS.register_module()
@@ -253,18 +246,7 @@ def load_array(path: str | os.PathLike) -> np.ndarray:
             }[version]
             shape, _, dtype = read_header(file)
             if dtype.hasobject:
-                return np.asarray(_ArrayUnpickler(file).load()).reshape(shape)
+                return np.asarray(ArraysUnpickler(file, DATES).load()).reshape(shape)
         return np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, KeyError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise SeriesError(f'{path} cannot be read as an .npy file: {error}') from error
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Of arrays of dates, texts and numbers: whatever else a pickle names is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in HARMLESS:
-            raise pickle.UnpicklingError(
-                f'it holds {module}.{name}; save it as an array of numbers or dates'
-            )
-        return super().find_class(module, name)
