@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--quantity', choices=['temp', 'wind'], default='temp')
-    parser.add_argument('--windows', type=int, default=600, help='for training')
+    parser.add_argument('--windows', type=int, default=200, help='for training')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--set', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/globe'))

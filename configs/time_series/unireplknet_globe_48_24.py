@@ -1,8 +1,8 @@
 """The model of Table 12, small, on the temperatures of a synthetic globe: 96 stations, 24 nodes of 4.
 
-It trains on a CPU within minutes; what was measured is in docs/time_series.md. The data:
+It trains on a CPU core in a minute; what was measured is in docs/time_series.md. The data:
 
-    python tools/make_demo_data.py stations --out data/globe --images 600 --val-images 150
+    python tools/make_demo_data.py stations --out data/globe --images 200 --val-images 50
     python tools/train.py configs/time_series/unireplknet_globe_48_24.py
 """
 
@@ -26,5 +26,5 @@ data = dict(data_root='data/globe/', missing='error')
 train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=data)
 val_dataloader = dict(batch_size=16, num_workers=0, persistent_workers=False, dataset=data)
 test_dataloader = dict(batch_size=16, num_workers=0, persistent_workers=False, dataset=data)
-train_cfg = dict(max_epochs=5)
+train_cfg = dict(max_epochs=2)
 optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=1.0))
