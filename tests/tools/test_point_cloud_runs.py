@@ -1,0 +1,147 @@
+"""Point clouds through the tools: trained by two processes, killed and resumed, tested, predicted."""
+
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import randomise
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from tool_runs import CONFIGS, TOOLS, read_losses, read_scores, run_and_kill, run_forked
+
+from unireplknet_mm.datasets.demo import make_demo_data
+from unireplknet_mm.modalities.point_cloud.datasets import SCAN_CLASSES
+
+CONFIG = CONFIGS / 'point_cloud_small.py'
+ROOT = TOOLS.parent
+# Weights and optimizer state matter.
+OPTIONS = (
+    'default_hooks.logger.interval=1',
+    'log_processor.window_size=1',
+    'optim_wrapper.optimizer.lr=0.01',
+    'train_cfg.val_interval=4',
+    'model.backbone.layer_scale_init_value=0.5',
+)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'scanobjectnn'
+    return make_demo_data('scanobjectnn', root, 12, 4, points=100)
+
+
+def settings(data, *more) -> list[str]:
+    roots = [f'{split}_dataloader.dataset.data_root={data}' for split in ('train', 'val', 'test')]
+    return ['--cfg-options', *OPTIONS, *roots, *more]
+
+
+def test_a_killed_training_goes_on_with_the_same_losses(data, tmp_path):
+    """With worker processes; turns, scales, shifts, jitter and dropped points are drawn as before."""
+    arguments = (CONFIG, *settings(data, 'train_cfg.max_epochs=4'))
+    run_forked('train.py', *arguments, '--work-dir', tmp_path / 'whole', cwd=tmp_path)
+    (expected,) = read_losses(tmp_path / 'whole')
+    assert list(expected) == list(range(1, 13)) and len(set(expected.values())) == 12
+    killed = tmp_path / 'killed'
+    run_and_kill(
+        'train.py',
+        *arguments,
+        '--work-dir',
+        killed,
+        cwd=tmp_path,
+        when=killed / 'last_checkpoint',
+        log=tmp_path / 'log',
+    )
+    assert not (killed / 'epoch_4.pth').exists()
+    run_forked('train.py', *arguments, '--work-dir', killed, '--resume', cwd=tmp_path)
+    before, after = read_losses(killed)
+    assert 0 < len(before) < 12 and 0 < len(after) < 12
+    assert before == {step: expected[step] for step in before}
+    assert after == {step: expected[step] for step in range(min(after), 13)}
+
+
+def test_two_processes_in_bfloat16(data, tmp_path):
+    log = run_forked(
+        'train.py',
+        CONFIG,
+        *settings(data, 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=2'),
+        '--amp',
+        '--work-dir',
+        tmp_path / 'work',
+        cwd=tmp_path,
+        ranks=2,
+    )
+    assert 'GPU number: 2' in log and 'CpuAmpOptimWrapper' in log
+    (losses,) = read_losses(tmp_path / 'work')
+    assert list(losses) == [1, 2, 3, 4, 5, 6]
+    assert all(0 < loss < 20 for loss in losses.values())
+
+
+@pytest.mark.parametrize('config', ['solids_unireplknet_demo', 'solids_pointnet_demo'])
+def test_demo_configs_run_on_demo_data(call, tmp_path, monkeypatch, config):
+    """And the peer, whose backbone is none of the suite's, through the same commands."""
+    monkeypatch.chdir(tmp_path)
+    path = ROOT / 'configs' / 'demo' / f'{config}.py'
+    call('train', path, '--demo-data', '--work-dir', tmp_path / 'work')
+    (scalars,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
+    assert {'accuracy/OA', 'accuracy/mAcc'} <= json.loads(
+        scalars.read_text().splitlines()[-1]
+    ).keys()
+    assert list((tmp_path / 'work').glob('best_accuracy_OA_epoch_1.pth'))
+    printed = call('get_flops', path)
+    assert 'FLOPs' in printed
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """Weights far from their neutral values, for which a wrong folding shows."""
+    cfg = Config.fromfile(CONFIG)
+    import unireplknet_mm.modalities.point_cloud  # noqa: F401
+
+    with torch.no_grad():
+        model = randomise(MODELS.build(dict(cfg.model, _scope_='mmpretrain')))
+    path = tmp_path_factory.mktemp('weights') / 'points.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
+    return path
+
+
+def test_deploy_form_has_the_same_scores(call, data, checkpoint, tmp_path, monkeypatch):
+    """On eight turns of each cloud."""
+    monkeypatch.chdir(tmp_path)
+    root = ['--cfg-options', f'test_dataloader.dataset.data_root={data}']
+    scores = {}
+    for form, options in {'training': [], 'deploy': ['--deploy']}.items():
+        out = tmp_path / f'{form}.pkl'
+        work = tmp_path / form
+        call('test', CONFIG, checkpoint, *options, '--work-dir', work, '--out', out, *root)
+        with out.open('rb') as file:
+            scores[form] = [sample['pred_score'] for sample in pickle.load(file)]
+        assert {'accuracy/OA', 'accuracy/mAcc'} <= read_scores(tmp_path / form).keys()
+    assert len(scores['training']) == 4
+    for score, expected in zip(scores['deploy'], scores['training'], strict=True):
+        torch.testing.assert_close(score, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_predictions_of_files(call, checkpoint, tmp_path, monkeypatch):
+    """A cloud, a mesh and a broken one; the pictures show the cloud and three maps."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.save('cloud.npy', rng.normal(size=(100, 3)))
+    (tmp_path / 'mesh.off').write_text('OFF\n4 2 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n')
+    (tmp_path / 'one.xyz').write_text('1 2 3\n')
+    broken = np.ones((20, 3))
+    broken[3] = np.nan
+    np.save('nan.npy', broken)
+    printed = call('predict', CONFIG, checkpoint, tmp_path, '--out', tmp_path / 'out', status=1)
+    assert 'one.xyz has 1 point(s), a cloud has at least two' in printed
+    assert '1 of 20 points are not finite' in printed
+    document = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert len(document['predictions']) == 2 and len(document['failures']) == 2
+    for record in document['predictions']:
+        assert set(record['classes']) <= set(SCAN_CLASSES) and len(record['scores']) == 5
+        picture = cv2.imread(str(tmp_path / 'out' / record['picture']))
+        assert picture.shape[1] > 2.5 * picture.shape[0]
+        quarters = np.array_split(picture, 4, axis=1)
+        assert all(quarter.std() > 5 for quarter in quarters)
