@@ -7,6 +7,11 @@ _base_ = './solids_unireplknet_demo.py'
 
 model = dict(
     embedding=dict(_delete_=True, type='PointColumn'),
-    backbone=dict(_delete_=True, type='PointNet', channels=(64, 64, 64, 128, 512)),
+    backbone=dict(_delete_=True, type='PointNet', channels=(32, 64, 64, 128, 256)),
     head=dict(in_channels=256),
+)
+# PointNet has no layers to decay; norms and biases stay without weight decay, as in the other.
+optim_wrapper = dict(
+    constructor='DefaultOptimWrapperConstructor',
+    paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
