@@ -149,6 +149,15 @@ def test_flops(call):
     assert float(lines['whole'][1]) == pytest.approx(parameters / 1e6, abs=0.01)
 
 
+def test_flops_of_another_backbone(call):
+    """ConvNeXt-S of Table 11, of mmpretrain, is built and run where tensors have no numbers."""
+    text = call('get_flops', ROOT / 'configs' / 'time_series' / 'table_11_convnext_s_etth1.py')
+    (line,) = (line for line in text.splitlines() if line.startswith('backbone'))
+    # Its 50.22 M parameters of ImageNet without the classifier, and with one input channel for three.
+    expected = 50.2184 - (768 * 1000 + 1000 + 2 * 16 * 96) / 1e6
+    assert float(line.split()[1]) == pytest.approx(expected, abs=0.01)
+
+
 def test_forecasts_of_files(call, series, decided, tmp_path, monkeypatch):
     """Of the config's file from a date on; of another file, in the units of which it comes."""
     out = tmp_path / 'out'

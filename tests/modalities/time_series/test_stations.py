@@ -205,6 +205,15 @@ def test_the_model_learns_of_places_from_the_data(root):
         weather_model(9).set_places(places)
 
 
+def test_a_station_that_does_not_change_is_finite():
+    model = weather_model().train()
+    model.set_places(np.ones((STATIONS, 3)))  # nor do the places
+    loss = model(torch.full((2, 8, STATIONS), 5.0)).square().mean()
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_a_data_set_without_places():
     runner = SimpleNamespace(
         model=weather_model(),
