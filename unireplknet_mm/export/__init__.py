@@ -5,7 +5,13 @@ postprocessing inside; a `Format` writes it to a file and reads it back as a `Ru
 the two against each other. `launch/exporting.py` and `tools/export.py` put these together.
 """
 
-from unireplknet_mm.export import backbone, classification, modalities, segmentation  # noqa: F401
+from unireplknet_mm.export import (  # noqa: F401
+    backbone,
+    classification,
+    detection,
+    modalities,
+    segmentation,
+)
 from unireplknet_mm.export.comparison import Comparison
 from unireplknet_mm.export.deployable import DEPLOYABLES, Deployable, deployable
 from unireplknet_mm.export.errors import ExportError

@@ -301,7 +301,9 @@ class FileModel(nn.Module):
     def test_step(self, data: dict[str, Any]) -> list[Any]:
         results = []
         for inputs, sample in zip(data['inputs'], data['data_samples'], strict=True):
-            outputs = self.run(self.samples.fit(inputs).numpy())
+            batch = self.samples.fit(inputs)
+            outputs = self.run(batch.numpy())
+            sample.set_metainfo(dict(file_size=tuple(batch.shape[-2:])))
             results += self.samples.deployable.fill(outputs, [sample])
         return results
 

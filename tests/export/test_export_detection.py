@@ -1,0 +1,198 @@
+"""Detectors as one function of fixed sizes: against mmdet's own results, and as ONNX."""
+
+import mmcv
+import numpy as np
+import onnx
+import pytest
+import torch
+from detectors import build, pictures, region_config
+
+from unireplknet_mm.export import FORMATS, ExportError, deployable
+from unireplknet_mm.export.deployable import as_arrays
+from unireplknet_mm.export.detection.letterbox import fit
+from unireplknet_mm.export.detection.results import paste
+from unireplknet_mm.export.detection.suppression import Suppression, best
+from unireplknet_mm.export.formats import Settings
+
+STAGES = {'Mask R-CNN': 1, 'Cascade Mask R-CNN': 2}
+IMAGES = pictures(2, 75, 118)
+
+
+@pytest.fixture(scope='module', params=STAGES.values(), ids=STAGES)
+def detector(request):
+    return build(region_config(request.param))
+
+
+@pytest.fixture(scope='module')
+def onnx_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp('onnx') / 'mask_rcnn.onnx'
+    file = deployable(build(region_config(1)))
+    example = file.example(2, (3, 64, 96))
+    FORMATS['onnx'].write(file, example, path, Settings(dynamic=('batch',)))
+    return file, path
+
+
+@torch.no_grad()
+def outputs(file, images):
+    return as_arrays(file.output_names, file(torch.from_numpy(images)))
+
+
+def within_limits(file, differences):
+    limits = file.limits('fp32')
+    return differences.keys() == limits.keys() and all(
+        value <= limits[name] for name, value in differences.items()
+    )
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        dict(pasted_masks=True),
+        dict(letterbox=(64, 96)),
+        dict(letterbox=(160, 128), pasted_masks=True),
+    ],
+    ids=str,
+)
+def test_detections_are_those_of_mmdet(detector, options):
+    file = deployable(detector, **options)
+    found = outputs(file, IMAGES)
+    reference = file.reference(torch.from_numpy(IMAGES))
+    assert (found['scores'] > 0).sum() >= 10
+    assert within_limits(file, file.differences(reference, found))
+
+
+def test_images_of_a_batch_do_not_see_each_other(detector):
+    file = deployable(detector)
+    together = outputs(file, IMAGES)
+    for index in range(len(IMAGES)):
+        alone = outputs(file, IMAGES[index : index + 1])
+        for name, values in alone.items():
+            np.testing.assert_allclose(values[0], together[name][index], atol=5e-3)
+
+
+def test_onnx_runs_as_the_model_does(onnx_file):
+    file, path = onnx_file
+    run = FORMATS['onnx'].load(path, threads=1)
+    model = onnx.load(path)
+    assert {node.domain for node in model.graph.node} == {''} and not model.functions
+    for count in (1, 2):
+        images = pictures(count, 64, 96)
+        differences = file.differences(file.reference(torch.from_numpy(images)), run(images))
+        assert within_limits(file, differences), differences
+
+
+def test_onnx_finds_nothing_where_nothing_is_certain(onnx_file):
+    _, path = onnx_file
+    model = onnx.load(path)
+    thresholds = [
+        weight
+        for weight in model.graph.initializer
+        if np.isclose(onnx.numpy_helper.to_array(weight), 0.3).all()
+    ]
+    assert len(thresholds) == 1
+    thresholds[0].CopyFrom(onnx.numpy_helper.from_array(np.float32(2), thresholds[0].name))
+    changed = path.with_name('nothing.onnx')
+    onnx.save(model, changed)
+    found = FORMATS['onnx'].load(changed, threads=1)(pictures(1, 64, 96))
+    assert (found['labels'] == -1).all()
+    assert not any(found[name].any() for name in ('boxes', 'scores', 'masks'))
+
+
+@pytest.mark.parametrize(
+    'change, worst',
+    [
+        (lambda found: found['boxes'].__iadd__(0.02), 'boxes'),
+        (lambda found: found['scores'].__imul__(0.99), 'scores'),
+        (lambda found: found['labels'].__iadd__(1), 'detections'),
+        (lambda found: found['masks'].__isub__(0.3), 'masks'),
+        (lambda found: found['scores'][:, 0].__imul__(0), 'detections'),
+    ],
+    ids=['moved', 'less certain', 'other class', 'smaller', 'one lost'],
+)
+def test_what_differs_is_noticed(change, worst):
+    file = deployable(build(region_config(1)))
+    images = torch.from_numpy(IMAGES)
+    found = {name: values.copy() for name, values in outputs(file, IMAGES).items()}
+    change(found)
+    assert file.differences(file.reference(images), found)[worst] > file.limits('fp32')[worst]
+
+
+@pytest.mark.parametrize('across_classes', [False, True])
+def test_suppression_is_that_of_mmcv(across_classes):
+    from mmcv.ops import batched_nms  # after unireplknet_mm, which may have to provide it
+
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(3, 60, 2, generator=generator) * 50
+    boxes = torch.cat((corners, corners + 5 + torch.rand(3, 60, 2, generator=generator) * 30), -1)
+    scores = torch.rand(3, 60, generator=generator)
+    scores[:, ::7] = 0
+    labels = torch.randint(0, 4, (3, 60), generator=generator)
+    settings = dict(type='nms', iou_threshold=0.4, class_agnostic=across_classes)
+    suppression = Suppression.of(settings)
+    for suppress in (suppression, suppression.sparse):
+        kept, chosen = best(suppress(boxes, scores, labels), 60)
+        for image in range(3):
+            exists = scores[image] > 0
+            detections, keep = batched_nms(
+                boxes[image][exists], scores[image][exists], labels[image][exists], dict(settings)
+            )
+            assert 10 < len(keep) < exists.sum()
+            assert torch.equal(kept[image][: len(keep)], detections[:, 4])
+            assert not kept[image][len(keep) :].any()
+            assert torch.equal(chosen[image][: len(keep)], exists.nonzero()[:, 0][keep])
+
+
+def test_best_pads_with_nothing():
+    scores, chosen = best(torch.tensor([[0.2, 0.5]]), 4)
+    assert scores.tolist() == [[0.5, pytest.approx(0.2), 0, 0]]
+    assert chosen[0, :2].tolist() == [1, 0]
+
+
+def test_masks_are_pasted_as_in_mmdet():
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(1, 3, 28, 28, generator=generator)
+    boxes = torch.tensor([[[3.2, 4.7, 40.1, 30.3], [0, 0, 64, 48], [50.5, 20.0, 70.0, 60.0]]])
+    expected, _ = _do_paste_mask(masks[0][:, None], boxes[0], 48, 64, skip_empty=False)
+    torch.testing.assert_close(paste(masks, boxes, 48, 64)[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('height, width', [(40, 100), (200, 30), (64, 96), (31, 33)])
+def test_pictures_are_fitted_as_by_mmcv(height, width):
+    rng = np.random.default_rng(0)
+    picture = rng.random((height, width, 3), dtype=np.float32) * 255
+    images = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    fitted, placement = fit(images, 64, 96)
+    scale = min(64 / height, 96 / width)
+    expected = mmcv.imrescale(picture, scale)
+    new_height, new_width = expected.shape[:2]
+    assert placement.bounds.tolist() == [new_width, new_height] * 2
+    assert placement.scale.tolist() == pytest.approx([new_width / width, new_height / height] * 2)
+    result = fitted[0, :, :new_height, :new_width].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(result, expected, atol=0.05)
+    assert (~placement.is_padding).sum() == new_height * new_width
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(rcnn=dict(nms=dict(type='soft_nms', iou_threshold=0.5))), 'soft_nms'),
+        (dict(rpn=dict(nms=dict(type='nms', iou_threshold=0.7, max_num=5))), 'max_num'),
+    ],
+)
+def test_other_suppressions_are_refused(change, message):
+    config = region_config(1)
+    for part, settings in change.items():
+        config['test_cfg'][part].update(settings)
+    with pytest.raises(ExportError, match=message):
+        deployable(build(config))
+
+
+def test_unknown_parts_are_refused_by_name():
+    config = region_config(1)
+    extractor = config['roi_head']['bbox_roi_extractor']
+    config['roi_head']['bbox_roi_extractor'] = dict(extractor, type='GenericRoIExtractor')
+    with pytest.raises(ExportError, match='GenericRoIExtractor'):
+        deployable(build(config))

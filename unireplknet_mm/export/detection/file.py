@@ -1,0 +1,255 @@
+"""Detectors: images to boxes, scores, classes and masks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unireplknet_mm.export.deployable import Arrays, Deployable, inherits, register
+from unireplknet_mm.export.detection.letterbox import Placement, fit, whole
+from unireplknet_mm.export.detection.one_stage import OneStage
+from unireplknet_mm.export.detection.queries import Queries
+from unireplknet_mm.export.detection.results import NOTHING, Detections, differences, paste
+from unireplknet_mm.export.detection.two_stage import TwoStage
+from unireplknet_mm.export.errors import ExportError
+from unireplknet_mm.export.images import ImagePreprocessing, random_images
+
+DECODERS = (TwoStage, OneStage, Queries)
+
+# What may differ from mmdet's own results: detections without a counterpart, pixels, probabilities, 1 - IoU.
+LIMITS = dict(
+    fp32=dict(detections=0, boxes=1e-2, scores=1e-3, masks=1e-2),
+    fp16=dict(detections=1, boxes=2.0, scores=2e-2, masks=5e-2),
+    bf16=dict(detections=3, boxes=8.0, scores=1e-1, masks=2e-1),
+    int8=dict(detections=5, boxes=16.0, scores=2e-1, masks=3e-1),
+)
+
+
+@register
+class DetectorFile(Deployable):
+    """mmdet's detectors: `images` -> `boxes`, `scores`, `labels` and, of those that have them, `masks`.
+
+    Args:
+        model: an mmdet detector.
+        pasted_masks: whether masks are those of the image's pixels, not of 28×28 cells of a box.
+        letterbox: the (height, width) that pictures of any size are fitted into; boxes and pasted masks
+            are those of the picture. None: images come in the size that the model computes in.
+
+    Raises:
+        ExportError: the detector, or a part of it, is none of those that are known here.
+    """
+
+    task = 'object detection'
+    usual_size = (800, 1344)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        pasted_masks: bool = False,
+        letterbox: Sequence[int] | None = None,
+    ):
+        super().__init__(model)
+        self.preprocessing = ImagePreprocessing(model.data_preprocessor, self.channels)
+        self.decoder = _find_decoder(model)
+        self.pasted_masks = pasted_masks
+        self.letterbox = tuple(letterbox) if letterbox else None
+        self.output_names = ('boxes', 'scores', 'labels')
+        if self.decoder.gives_masks:
+            self.output_names += ('masks',)
+        elif pasted_masks:
+            raise ExportError(
+                f'{type(model).__name__} has no masks to paste: leave out --paste-masks.'
+            )
+        if self.letterbox and not self.decoder.takes_padding:
+            raise ExportError(
+                f'{type(model).__name__} attends to padding unless it knows its extent, which differs from '
+                'picture to picture: export without --letterbox.'
+            )
+        self.dynamic = type(self).dynamic if self.decoder.takes_padding else ('batch',)
+        self.dtype = torch.float32
+
+    @classmethod
+    def takes(cls, model: nn.Module) -> bool:
+        return inherits(model, 'BaseDetector')
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x, placement = self.prepare(images)
+        maps = [level.float() for level in self.model.extract_feat(x.to(self.dtype))]
+        found = self.decoder(tuple(maps), placement.bounds, x.shape[-2:])
+        found = found._replace(boxes=found.boxes / placement.scale)
+        if found.masks is None:
+            return found[:3]
+        if self.pasted_masks:
+            found = found._replace(masks=self._paste(found, *images.shape[-2:]))
+        return tuple(found)
+
+    def prepare(self, images: Tensor) -> tuple[Tensor, Placement]:
+        """What the backbone takes, and where in it the pictures are."""
+        if self.letterbox is None:
+            x = self.preprocessing(images)
+            if not self.decoder.takes_padding and x.shape != images.shape:
+                divisor = self.preprocessing.pad_divisor
+                raise ExportError(
+                    f'the model takes heights and widths that are multiples of {divisor} only.'
+                )
+            return x, whole(images)
+        fitted, placement = fit(images.float(), *self.letterbox)
+        x = self.preprocessing(fitted)
+        height, width = self.letterbox
+        padded = torch.where(
+            placement.is_padding, self.preprocessing.pad_value, x[..., :height, :width]
+        )
+        below, right = x.shape[-2] - height, x.shape[-1] - width
+        x = F.pad(padded, (0, right, 0, below), value=self.preprocessing.pad_value)
+        return x, placement
+
+    def _paste(self, found: Detections, height: int, width: int) -> Tensor:
+        masks = paste(found.masks, found.boxes, height, width) >= self.decoder.mask_threshold
+        return masks & (found.scores > 0)[..., None, None]
+
+    def to_precision(self, dtype: torch.dtype) -> None:
+        """Backbone and neck; heads compute in float32, since they compare and subtract coordinates."""
+        for part in ('backbone', 'neck'):
+            if getattr(self.model, part, None) is not None:
+                getattr(self.model, part).to(dtype)
+        self.dtype = dtype
+
+    def example(self, batch_size: int, shape: Sequence[int]) -> Tensor:
+        return random_images(batch_size, shape)
+
+    def from_pipeline(self, inputs: Tensor) -> Tensor:
+        return self.preprocessing.from_pipeline(inputs)
+
+    def describe(self) -> dict[str, Any]:
+        detections = f'{self.decoder.number} detections an image, best first'
+        outputs = dict(
+            boxes=f'(N, D, 4), x1, y1, x2, y2 in pixels of the image; {detections}, then zeros',
+            scores='(N, D), then 0',
+            labels='(N, D), the number of the class, then -1',
+        )
+        if self.pasted_masks:
+            outputs['masks'] = '(N, D, height, width), bool'
+        elif self.decoder.gives_masks:
+            threshold = self.decoder.mask_threshold
+            outputs['masks'] = (
+                '(N, D, 28, 28), probabilities in cells of the box; at its size, '
+                f'what is {threshold:g} or more is the object'
+            )
+        described = dict(input=self.preprocessing.describe(), outputs=outputs)
+        if self.letterbox is not None:
+            height, width = self.letterbox
+            described['input']['size'] = f'any; resized to fit into {height}×{width} in the file'
+        return described
+
+    @torch.no_grad()
+    def reference(self, inputs: Tensor) -> dict[str, np.ndarray]:
+        """Masks are bool, of the image's pixels."""
+        samples = self._predict_letterboxed(inputs) if self.letterbox else self._predict(inputs)
+        return _as_arrays(
+            [sample.pred_instances for sample in samples], self.decoder.number, self.output_names
+        )
+
+    def _predict(self, images: Tensor) -> list[Any]:
+        metas = self._metas(images.shape[-2:], images.shape[-2:])
+        batch = self.model.data_preprocessor(
+            dict(
+                inputs=self.preprocessing.to_pipeline(images),
+                data_samples=_samples(metas, len(images)),
+            )
+        )
+        return self.model.predict(batch['inputs'], batch['data_samples'])
+
+    def _predict_letterboxed(self, images: Tensor) -> list[Any]:
+        x, placement = self.prepare(images)
+        width, height = (int(value) for value in placement.bounds[:2])
+        metas = self._metas((height, width), images.shape[-2:])
+        metas.update(batch_input_shape=tuple(x.shape[-2:]), pad_shape=tuple(x.shape[-2:]))
+        return self.model.predict(x, _samples(metas, len(images)))
+
+    def _metas(self, shape: Sequence[int], original: Sequence[int]) -> dict[str, Any]:
+        scale = tuple(new / old for new, old in zip(shape[::-1], original[::-1], strict=True))
+        return dict(img_shape=tuple(shape), ori_shape=tuple(original), scale_factor=scale)
+
+    def differences(self, reference: Arrays, exported: Arrays) -> dict[str, float]:
+        shapes = [(len(reference['scores']), self.decoder.number), exported['scores'].shape]
+        if shapes[0] != shapes[1]:
+            return dict.fromkeys(self.limits('fp32'), float('inf'))
+        if self.decoder.gives_masks and not self.pasted_masks:
+            height, width = reference['masks'].shape[-2:]
+            cells, boxes = (torch.from_numpy(exported[name]) for name in ('masks', 'boxes'))
+            pasted = paste(cells, boxes, height, width) >= self.decoder.mask_threshold
+            exported = dict(exported, masks=pasted.numpy())
+        return differences(
+            reference, exported, self.decoder.score_threshold, self.limits('fp32')['scores']
+        )
+
+    def limits(self, precision: str) -> dict[str, float]:
+        limits = dict(LIMITS[precision])
+        if not self.decoder.gives_masks:
+            limits.pop('masks')
+        return limits
+
+    def fill(self, outputs: Arrays, samples: list[Any]) -> list[Any]:
+        """Boxes and masks in the size of the picture as it was read."""
+        from mmengine.structures import InstanceData
+
+        for index, sample in enumerate(samples):
+            found = {name: torch.from_numpy(outputs[name][index]) for name in self.output_names}
+            found = {name: values[found['scores'] > 0] for name, values in found.items()}
+            height, width = sample.ori_shape
+            stretched = [
+                old / new for old, new in zip((width, height), sample.file_size[::-1], strict=True)
+            ]
+            boxes = found['boxes'] * torch.tensor(stretched).repeat(2)
+            instances = InstanceData(bboxes=boxes, scores=found['scores'], labels=found['labels'])
+            if self.decoder.gives_masks:
+                instances.masks = self._masks_of_picture(found['masks'], boxes, height, width)
+            sample.pred_instances = instances
+        return samples
+
+    def _masks_of_picture(self, masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
+        if self.pasted_masks:
+            enlarged = F.interpolate(masks[None].float(), (height, width), mode='nearest')
+            return enlarged[0] > 0
+        return paste(masks, boxes, height, width) >= self.decoder.mask_threshold
+
+
+def _find_decoder(model: nn.Module) -> nn.Module:
+    """The function behind the neck.
+
+    Raises:
+        ExportError: none is known for a model.
+    """
+    for decoder in DECODERS:
+        if decoder.takes(model):
+            return decoder(model)
+    raise ExportError(f'a {type(model).__name__} cannot be exported.')
+
+
+def _samples(metas: dict[str, Any], count: int) -> list[Any]:
+    from mmdet.structures import DetDataSample
+
+    return [DetDataSample(metainfo=metas) for _ in range(count)]
+
+
+def _as_arrays(images: list[Any], number: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """mmdet's instances of each image as arrays of one length."""
+    attributes = dict(zip(names, ('bboxes', 'scores', 'labels', 'masks'), strict=False))
+    return {
+        name: np.stack(
+            [
+                _padded(image[attribute].cpu().numpy(), number, NOTHING if name == 'labels' else 0)
+                for image in images
+            ]
+        )
+        for name, attribute in attributes.items()
+    }
+
+
+def _padded(values: np.ndarray, number: int, value: int) -> np.ndarray:
+    result = np.full((number, *values.shape[1:]), value, dtype=values.dtype)
+    result[: len(values)] = values[:number]
+    return result
