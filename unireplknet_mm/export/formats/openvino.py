@@ -1,5 +1,7 @@
 """OpenVINO's intermediate representation: a `.xml` file with the graph and a `.bin` file with the weights."""
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from unireplknet_mm.export.formats.recording import explained
 
 
 class OpenVino(Format):
-    """Converted from ONNX in memory; int8 by NNCF, which measures the ranges on the calibration inputs.
+    """Converted from ONNX; int8 by NNCF, which measures the ranges on the calibration inputs.
 
     fp16 stores weights in 16 bits and computes in 32. bf16 stores 32 bits and computes in bfloat16 on
     processors that do; who loads such a file himself asks for it with INFERENCE_PRECISION_HINT.
@@ -48,12 +50,15 @@ class OpenVino(Format):
     def write(
         self, deployable: Deployable, example: Tensor, path: Path, settings: Settings
     ) -> None:
+        model = self.convert(deployable, example, settings)
+        self.save(model, path, complete_metadata(deployable, example, settings), settings)
+
+    def save(self, model: Any, path: Path, metadata: Mapping[str, Any], settings: Settings) -> None:
+        """Write a model of OpenVINO in float32 in the precision of the settings."""
         import openvino
 
-        model = self.convert(deployable, example, settings)
         if settings.precision == 'int8':
             model = quantize(model, settings)
-        metadata = complete_metadata(deployable, example, settings)
         model.set_rt_info(encode(metadata), [METADATA_KEY])
         openvino.save_model(model, path, compress_to_fp16=settings.precision == 'fp16')
 
@@ -61,8 +66,10 @@ class OpenVino(Format):
         import openvino
 
         program = Onnx().convert(deployable, example, settings)
-        with explained(settings):
-            return openvino.convert_model(program.model_proto)
+        with explained(settings), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / 'model.onnx'
+            program.save(path)
+            return openvino.convert_model(path)
 
     def load(self, path: Path, threads: int | None = None) -> Runtime:
         self.check_packages(('openvino',))

@@ -1,0 +1,181 @@
+"""Models as functions of plain tensors: what stands before the layers, their forms, what is refused."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from file_models import SMALL, build, function_of
+from mmengine.model import ImgDataPreprocessor
+from torch import nn
+
+from unireplknet_mm.errors import MissingPackageError
+from unireplknet_mm.export import FORMATS, ExportError, deployable, find_format, load
+from unireplknet_mm.export.comparison import Comparison
+from unireplknet_mm.export.deployable import largest_difference
+from unireplknet_mm.export.formats import Settings
+from unireplknet_mm.export.formats.base import PRECISIONS
+from unireplknet_mm.export.images import ImagePreprocessing
+from unireplknet_mm.export.rewriting import AveragePool, open_pools, write_pointwise
+from unireplknet_mm.models.blocks import UniRepLKNetBlock
+
+MEAN, STD = [10.0, 20.0, 30.0], [2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize('swaps', [True, False])
+@pytest.mark.parametrize('divisor', [1, 32])
+def test_pixels_become_what_the_data_preprocessor_makes_of_them(swaps, divisor):
+    preprocessor = ImgDataPreprocessor(
+        MEAN, STD, pad_size_divisor=divisor, pad_value=7, bgr_to_rgb=swaps
+    )
+    preprocessing = ImagePreprocessing(preprocessor)
+    images = torch.randint(0, 256, (2, 3, 33, 50), dtype=torch.uint8)
+    batch = dict(inputs=preprocessing.to_pipeline(images))
+    expected = preprocessor(batch)['inputs']
+    torch.testing.assert_close(preprocessing(images), expected, rtol=0, atol=0)
+
+
+def test_a_pipelines_image_comes_back_from_the_file_s_input():
+    preprocessing = ImagePreprocessing(ImgDataPreprocessor(MEAN, STD, bgr_to_rgb=True))
+    image = torch.randint(0, 256, (3, 5, 4), dtype=torch.uint8)
+    batch = preprocessing.from_pipeline(image)
+    assert not torch.equal(batch[0], image)
+    assert torch.equal(preprocessing.to_pipeline(batch)[0], image)
+
+
+def test_grey_images_keep_their_channel():
+    preprocessing = ImagePreprocessing(None, channels=1)
+    image = torch.randint(0, 256, (1, 5, 4), dtype=torch.uint8)
+    assert torch.equal(preprocessing(image[None])[0], image.float())
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_the_function_agrees_with_the_toolbox(name):
+    if name == 'videos':
+        pytest.importorskip('av', reason='no PyAV, which the configs of videos import')
+    if name == 'series':
+        pytest.importorskip('pandas', reason='no pandas, which the configs of series import')
+    function = function_of(name)
+    example = function.example(3, SMALL[name][1])
+    outputs = function(example)
+    assert len(outputs) == len(function.output_names)
+    arrays = {key: x.numpy() for key, x in zip(function.output_names, outputs, strict=True)}
+    differences = function.differences(function.reference(example), arrays)
+    limits = function.limits('fp32')
+    assert differences.keys() == limits.keys()
+    assert all(differences[key] <= limits[key] / 10 for key in limits), differences
+
+
+@pytest.mark.parametrize('dtype', ['fp16', 'bf16'])
+def test_lower_precision_is_near(dtype):
+    function = function_of('classifier')
+    example = function.example(2, (3, 64, 64))
+    reference = function.reference(example)
+    function.to_precision(PRECISIONS[dtype])
+    (scores,) = function(example)
+    assert scores.dtype == torch.float32
+    differences = function.differences(reference, dict(scores=scores.numpy()))
+    assert 0 < differences['scores'] <= function.limits(dtype)['scores']
+
+
+@pytest.mark.parametrize('form', ['matmul', 'convolution'])
+@pytest.mark.parametrize('folds', [True, False])
+def test_forms_of_pointwise_layers_compute_the_same(form, folds):
+    backbone = build('classifier', folds).backbone.double()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    (expected,) = backbone(x)
+    other = copy.deepcopy(backbone)
+    blocks = sum(isinstance(module, UniRepLKNetBlock) for module in backbone.modules())
+    assert write_pointwise(other, form) == blocks
+    assert not any(isinstance(module, nn.Linear) for module in other.stages.modules())
+    torch.testing.assert_close(other(x)[0], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (6, 6), (5, 7), (12, 12), (13, 31), (2, 3)])
+def test_an_open_pool_is_the_adaptive_one(size):
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    for output in (2, 3, 6, (3, 2)):
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(output))
+        expected = pool(x)
+        assert open_pools(pool) == 1
+        assert isinstance(pool[0], AveragePool)
+        torch.testing.assert_close(pool(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(ExportError, match='Linear cannot be exported'):
+        deployable(nn.Linear(2, 2))
+
+
+def test_sliding_windows_are_refused():
+    model = build('segmenter')
+    model.test_cfg.mode = 'slide'
+    with pytest.raises(ExportError, match=r'model\.test_cfg\.mode=whole'):
+        deployable(model)
+
+
+def test_an_axis_that_must_not_be_open_is_refused():
+    pytest.importorskip('pandas', reason='no pandas, which the configs of series import')
+    with pytest.raises(ExportError, match='--dynamic size'):
+        function_of('series').dynamic_shapes(('size',))
+
+
+def test_an_input_that_is_too_small_is_refused_in_two_lines(tmp_path):
+    function = function_of('classifier')
+    function.forward = lambda images: function.model.backbone(images.float()[..., :0])
+    with pytest.raises(ExportError, match='does not take an input of 3×8×8') as error:
+        FORMATS['onnx'].write(
+            function, function.example(1, (3, 8, 8)), tmp_path / 'x.onnx', Settings()
+        )
+    assert len(str(error.value).splitlines()) == 2
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('format', 'precision'), [('onnx', 'int8'), ('torch-export', 'int8'), ('aoti', 'int8')]
+)
+def test_a_precision_that_a_format_lacks_is_refused(format, precision, monkeypatch):
+    monkeypatch.setattr(type(FORMATS[format]), 'packages', ())
+    with pytest.raises(ExportError, match=f'has no --precision {precision}'):
+        FORMATS[format].check(precision)
+
+
+@pytest.mark.parametrize('format', ['onnx', 'openvino'])
+def test_a_runtime_that_is_missing_names_its_extra(format, monkeypatch):
+    monkeypatch.setattr(type(FORMATS[format]), 'packages', ('no_such_runtime',))
+    with pytest.raises(MissingPackageError, match=rf'no_such_runtime.*\[{format}\]'):
+        FORMATS[format].check('fp32')
+
+
+@pytest.mark.parametrize('suffix', ['.pt2', '.aoti.pt2'])
+def test_a_damaged_archive_is_refused(tmp_path, suffix):
+    path = tmp_path / f'model{suffix}'
+    path.write_bytes(b'PK\x03\x04 and no more')
+    with pytest.raises(ExportError, match='damaged'):
+        load(path)
+    path.write_bytes(b'')
+    with pytest.raises(ExportError, match='is empty'):
+        load(path)
+    with pytest.raises(ExportError, match='does not exist'):
+        load(tmp_path / f'other{suffix}')
+
+
+def test_formats_are_told_by_names():
+    assert find_format('a/b.aoti.pt2').name == 'aoti'
+    assert find_format('a/b.pt2').name == 'torch-export'
+    assert find_format('a/b.xml').name == 'openvino'
+    with pytest.raises(ExportError, match=r'\.onnx \(onnx\)'):
+        find_format('model.trt')
+
+
+def test_differences_that_are_no_numbers_are_infinite():
+    ones = np.ones((2, 3))
+    assert largest_difference(ones, ones * np.nan) == float('inf')
+    assert largest_difference(ones, np.ones((3, 2))) == float('inf')
+    comparison = Comparison(dict(scores=1.0))
+    assert not comparison.agrees  # nothing was compared
+    comparison.add('a', dict(scores=0.5))
+    assert comparison.agrees
+    comparison.add('b', dict(scores=float('nan')))
+    assert not comparison.agrees
+    assert 'TOO MUCH' in comparison.lines()[0] and '(b)' in comparison.lines()[0]

@@ -1,0 +1,88 @@
+"""ONNX files of a model of each task, run by ONNX Runtime beside the toolbox's own code."""
+
+import copy
+
+import pytest
+from file_models import SMALL, agreement, change_weights, function_of, write
+
+from unireplknet_mm.export import ExportError, deployable, load
+
+onnx = pytest.importorskip('onnx', reason='no onnx package')
+pytest.importorskip('onnxscript', reason='no onnxscript package')
+pytest.importorskip('onnxruntime', reason='no onnxruntime package')
+
+# Batches and sizes that the file was not recorded with.
+OTHERS = dict(
+    classifier=[(3, 3, 64, 64), (1, 3, 101, 75)],
+    segmenter=[(3, 3, 64, 96), (1, 3, 101, 75)],
+    videos=[(3, 4, 3, 32, 32), (1, 4, 3, 32, 32)],
+    series=[(3, 24, 3), (1, 24, 3)],
+)
+
+
+@pytest.fixture(scope='module', params=SMALL)
+def written(request, tmp_path_factory):
+    """The name of a task, its function, and the file with everything open that may be."""
+    name = request.param
+    if name == 'videos':
+        pytest.importorskip('av', reason='no PyAV, which the configs of videos import')
+    if name == 'series':
+        pytest.importorskip('pandas', reason='no pandas, which the configs of series import')
+    _, shape, dynamic = SMALL[name]
+    function = function_of(name)
+    path = write(function, tmp_path_factory.mktemp('files') / 'model.onnx', shape, dynamic)
+    return name, function, path
+
+
+def test_the_file_agrees_with_the_toolbox(written):
+    name, function, path = written
+    shape = SMALL[name][1]
+    comparison = agreement(function, load(path), [(2, *shape), *OTHERS[name]])
+    assert comparison.agrees, comparison.lines()
+    assert comparison.count == 3
+    assert set(comparison.largest) == set(function.limits('fp32'))
+
+
+def test_a_file_of_other_weights_disagrees(written):
+    name, function, path = written
+    other = copy.deepcopy(function)
+    change_weights(other.model)
+    assert not agreement(other, load(path), [(2, *SMALL[name][1])]).agrees
+
+
+def test_the_file_holds_operators_of_the_standard_alone(written):
+    _, function, path = written
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    assert {node.domain for node in model.graph.node} <= {'', 'ai.onnx'}
+    assert not model.functions
+    assert [one.version for one in model.opset_import if one.domain == ''] == [18]
+    assert [output.name for output in model.graph.output] == list(function.output_names)
+
+
+def test_the_file_says_what_it_is(written):
+    _, function, path = written
+    metadata = load(path).metadata
+    assert metadata['classes'] == ['a', 'b']
+    assert metadata['task'] == function.task
+    assert metadata['input']['name'] == function.input_name
+    assert metadata['input']['shape'][0] is None
+    assert list(metadata['outputs']) == list(function.output_names)
+
+
+def test_a_truncated_file_is_refused_in_two_lines(written, tmp_path):
+    content = written[2].read_bytes()
+    path = tmp_path / 'cut.onnx'
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ExportError, match='damaged') as error:
+        load(path)
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def test_a_backbone_alone_agrees(tmp_path):
+    model = function_of('segmenter').model
+    function = deployable(model.backbone, preprocessor=model.data_preprocessor)
+    assert function.output_names == ('stage0', 'stage1', 'stage2', 'stage3')
+    path = write(function, tmp_path / 'backbone.onnx', (3, 64, 64), ('size',), batch_size=1)
+    comparison = agreement(function, load(path), [(1, 3, 64, 64), (1, 3, 97, 71)])
+    assert comparison.agrees, comparison.lines()

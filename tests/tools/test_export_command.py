@@ -1,0 +1,120 @@
+"""tools/export.py as a user calls it: on photographs of his own, on demo data, with mistakes."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import randomise
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
+from tool_runs import CONFIGS
+
+from unireplknet_mm.export import FORMATS, load
+from unireplknet_mm.export.formats.onnx import Onnx
+
+for package in ('onnx', 'onnxscript', 'onnxruntime'):
+    pytest.importorskip(package, reason=f'no {package} package')
+
+CONFIG = CONFIGS / 'cls_small.py'
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory) -> Path:
+    cfg = Config.fromfile(CONFIG)
+    init_default_scope(cfg.default_scope)
+    model = randomise(MODELS.build(cfg.model))
+    path = tmp_path_factory.mktemp('weights') / 'classifier.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=3)), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def photos(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    for number, name in enumerate(('astronaut', 'coffee', 'rocket')):
+        data = pytest.importorskip('skimage.data', reason='no scikit-image')
+        Image.fromarray(np.asarray(getattr(data, name)())[number:, ::2]).save(
+            folder / f'{name}.png'
+        )
+    (folder / 'broken.png').write_bytes(b'\x89PNG no picture')
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()}
+
+
+def test_a_classifier_becomes_a_file_that_says_what_it_is(call, checkpoint, photos):
+    printed = call(
+        *('export', CONFIG, checkpoint, '--format', 'onnx', '--dynamic', 'batch'),
+        *('--images', photos, '--out', 'out/model.onnx'),
+    )
+    first, wrote, times = printed.splitlines()
+    assert first.startswith('scores: differs by ') and 'TOO MUCH' not in first
+    assert wrote.startswith('Wrote out/model.onnx (') and 'compared on 3 inputs' in wrote
+    assert 'recording and writing' in times
+    assert files(Path('out')) == {'model.onnx'}
+    metadata = load('out/model.onnx').metadata
+    assert metadata['config'] == 'cls_small.py' and metadata['epoch'] == 3
+    assert metadata['input']['shape'] == [None, 3, 224, 224]
+    assert metadata['versions']['torch'] == str(torch.__version__)
+    assert metadata['parameters'] > 10_000
+
+
+def test_a_file_that_disagrees_is_not_written_unless_told(call, checkpoint, photos, monkeypatch):
+    def write_other_weights(self, deployable, *arguments):
+        randomise(deployable.model, seed=1)
+        return write(self, deployable, *arguments)
+
+    write = Onnx.write
+    monkeypatch.setattr(Onnx, 'write', write_other_weights)
+    arguments = (
+        *('export', CONFIG, checkpoint, '--format', 'onnx', '--out', 'out/model.onnx'),
+        *('--images', photos, '--input-size', 64, 64),
+    )
+    message = call(*arguments, status=1)
+    assert 'TOO MUCH' in message and '--force writes it' in message
+    assert files(Path('out')) == set()
+    assert 'TOO MUCH' in call(*arguments, '--force')
+    assert files(Path('out')) == {'model.onnx'}
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('--format', 'onnx', '--out', 'model.pt2'), 'ends with .onnx'),
+        (('--format', 'onnx', '--out', 'm.onnx', '--precision', 'bf16'), 'it has fp32, fp16'),
+        (('--format', 'onnx', '--out', 'm.onnx', '--images', 'nowhere'), 'nowhere does not exist'),
+        (('--format', 'onnx', '--out', 'photos', '--images', 'photos'), 'ends with .onnx'),
+    ],
+)
+def test_mistakes_are_said_in_two_lines(call, checkpoint, arguments, message):
+    before = files(Path())
+    said = call('export', CONFIG, checkpoint, *arguments, status=1)
+    error = said[said.index('error: ') :]
+    assert message in error
+    assert len(error.strip().splitlines()) <= 2
+    assert files(Path()) == before
+
+
+def test_logits_of_a_classifier_are_refused(call, checkpoint, photos):
+    said = call(
+        *('export', CONFIG, checkpoint, '--format', 'onnx', '--logits', '--out', 'model.onnx'),
+        *('--images', photos),
+        status=1,
+    )
+    assert 'does not take logits' in said
+
+
+def test_a_missing_runtime_names_the_extra(call, checkpoint, monkeypatch):
+    monkeypatch.setattr(type(FORMATS['openvino']), 'packages', ('no_such_runtime',))
+    said = call(
+        *('export', CONFIG, checkpoint, '--format', 'openvino', '--out', 'model.xml'), status=1
+    )
+    assert "pip install 'unireplknet-mm[openvino]'" in said
+    assert not os.path.exists('model.xml')
