@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openvino
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ from unireplknet_mm import launch
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.export import FORMATS, Deployable, deployable
 from unireplknet_mm.export.formats import Settings
+from unireplknet_mm.export.formats.base import complete_metadata
 from unireplknet_mm.export.rewriting import write_pointwise
 from unireplknet_mm.measuring.benchmark import percentile
 from unireplknet_mm.measuring.catalogue import find_model
@@ -106,7 +108,7 @@ def report(line: str) -> None:
 
 
 def build(name: str) -> Deployable:
-    """A network by name, or a detector or segmenter by its config, folded, with random weights that matter."""
+    """A network by name, or a detector by its config, folded, with random weights that matter."""
     task = find_model(name)()
     fold(task.model.eval())
     if Path(name).suffix == '.py':
@@ -121,7 +123,6 @@ def pointwise_form(network: nn.Module, form: str) -> None:
 
 def file_of(args: argparse.Namespace, name: str, format: str, precision: str) -> Path:
     plain = Path(name).stem if name.endswith('.py') else name.replace(':', '_')
-    # OpenVINO's bf16 is a way to run the file of fp32, which holds the same weights.
     form = f'-{args.pointwise}' if args.pointwise else ''
     size = 'x'.join(map(str, args.size))
     return args.files / f'{plain}-{size}-{precision}{form}{FORMATS[format].suffix}'
@@ -145,7 +146,13 @@ def write_files(args: argparse.Namespace, name: str) -> None:
         calibration = [network.example(1, (3, *args.size))] * CALIBRATION_IMAGES
         path.parent.mkdir(parents=True, exist_ok=True)
         start = time.process_time()
-        format.write(copied, example, path, Settings(precision, dynamic, {}, calibration))
+        settings = Settings(precision, dynamic, {}, calibration)
+        base = file_of(args, name, format_name, 'fp32')
+        if format_name == 'openvino' and base.exists():  # which spares the recording
+            metadata = complete_metadata(copied, example, settings)
+            format.save(openvino.Core().read_model(base), path, metadata, settings)
+        else:
+            format.write(copied, example, path, settings)
         report(f'wrote {path} ({time.process_time() - start:.0f} s of the processor)')
         gc.collect()
 
