@@ -26,7 +26,7 @@ BUILD_OPS := ops/unireplknet_ops/build.py --where-possible $(if $(UNIREPLKNET_BU
 	/proc/driver/nvidia /dev/dxg ops/unireplknet_ops/lib/libunireplknet_ops_cuda.so),,--no-cuda)
 
 .PHONY: help environment setup ops demo test test-openmmlab test-mmcv-ops test-configs test-swap test-wheel \
-	test-mim fuzz-ops lint format clean
+	test-mim test-export fuzz-ops lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -63,6 +63,9 @@ test-configs: setup  ## train a config of every kind on demo data, which the tes
 
 test-swap: setup  ## swap the backbone of 115 published configs and run them: the table in docs/swapping.md
 	@$(RUN) scripts/swap_table.py
+
+test-export: setup  ## write and run files of every format: AOTInductor (also from C++), OpenVINO, int8
+	@UNIREPLKNET_TEST_EXPORT=1 $(RUN) -m pytest tests/export
 
 test-wheel: environment  ## test the op's wheel in other Pythons and with other torch releases (downloads them)
 	@PYTHON="$(if $(UNIREPLKNET_PYTHON),$(UNIREPLKNET_PYTHON),$(VENV)/bin/python)" scripts/test_wheel.sh

@@ -85,6 +85,8 @@ setup(
         'timm': ['timm>=1.0.9'],
         'audio': ['scipy>=1.11', 'soundfile>=0.13', 'torchaudio>=2.10'],
         'point_cloud': ['h5py>=3.12'],
+        'onnx': ['onnx>=1.19', 'onnxscript>=0.7', 'onnxruntime>=1.23'],
+        'openvino': ['onnx>=1.19', 'onnxscript>=0.7', 'openvino>=2026.0', 'nncf>=3.0'],
         'time_series': ['pandas>=2.2'],
         'video': ['av>=17'],
     },

@@ -34,7 +34,7 @@ find_python() {
 }
 
 # What the environment was made from: the requirements and the packaging, not the code (it is editable).
-fingerprint=$(cat requirements/{torch,build,runtime,demo,benchmark,audio,point_cloud,time_series,video,dev,"$stack"}.txt {,ops/}setup.py scripts/setup_env.sh |
+fingerprint=$(cat requirements/{torch,build,runtime,demo,benchmark,audio,point_cloud,time_series,video,onnx,openvino,dev,"$stack"}.txt {,ops/}setup.py scripts/setup_env.sh |
   cksum | tr -d ' \n')
 stamp=$directory/.unireplknet_mm
 if [[ -f $stamp && $(cat "$stamp") == "$stack $fingerprint $PWD" ]]; then
@@ -59,7 +59,7 @@ install -r requirements/torch.txt -r requirements/build.txt
 echo '==> Installing what the OpenMMLab packages need'
 install -r requirements/runtime.txt -r requirements/demo.txt -r requirements/benchmark.txt \
   -r requirements/audio.txt -r requirements/point_cloud.txt -r requirements/time_series.txt -r requirements/video.txt \
-  -r requirements/dev.txt
+  -r requirements/onnx.txt -r requirements/openvino.txt -r requirements/dev.txt
 echo "==> Installing the OpenMMLab packages ($stack)"
 install --no-deps -r "requirements/$stack.txt"
 echo '==> Installing unireplknet_ops and unireplknet_mm in editable mode'

@@ -1,0 +1,155 @@
+"""torch.export, AOTInductor (also from C++) and OpenVINO files of each task, and int8: `make test-export`."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from file_models import SMALL, agreement, function_of, slow, write
+from torch.utils import cpp_extension
+
+from unireplknet_mm.export import ExportError, load
+
+ROOT = Path(__file__).resolve().parents[2]
+SUFFIXES = {'torch-export': '.pt2', 'aoti': '.aoti.pt2', 'openvino': '.xml', 'onnx': '.onnx'}
+PACKAGES = {'openvino': ('openvino', 'onnxscript'), 'onnx': ('onnxscript', 'onnxruntime')}
+OTHERS = dict(
+    classifier=[(3, 3, 64, 64), (1, 3, 101, 75)],
+    segmenter=[(3, 3, 64, 96), (1, 3, 101, 75)],
+    videos=[(3, 4, 3, 32, 32)],
+    series=[(3, 24, 3)],
+)
+
+pytestmark = slow
+
+
+@pytest.mark.parametrize(
+    ('name', 'format', 'precision'),
+    [
+        *((name, format, 'fp32') for name in SMALL for format in ('torch-export', 'openvino')),
+        ('classifier', 'aoti', 'fp32'),
+        ('segmenter', 'aoti', 'fp32'),
+        ('classifier', 'torch-export', 'bf16'),
+        ('classifier', 'torch-export', 'fp16'),
+        ('classifier', 'onnx', 'fp16'),
+        ('classifier', 'openvino', 'fp16'),
+        ('classifier', 'openvino', 'bf16'),
+        ('classifier', 'openvino', 'int8'),
+        ('segmenter', 'openvino', 'int8'),
+    ],
+)
+def test_the_file_agrees_with_the_toolbox(name, format, precision, tmp_path):
+    for package in PACKAGES.get(format, ()):
+        pytest.importorskip(package, reason=f'no {package} package')
+    _, shape, dynamic = SMALL[name]
+    function = function_of(name)
+    calibration = tuple(function.example(4, shape).split(1)) if precision == 'int8' else ()
+    path = write(
+        function,
+        tmp_path / f'model{SUFFIXES[format]}',
+        shape,
+        dynamic,
+        precision,
+        calibration=calibration,
+    )
+    runtime = load(path, threads=1)
+    comparison = agreement(function, runtime, [(2, *shape), *OTHERS[name]], precision)
+    assert comparison.agrees, comparison.lines()
+    assert runtime.metadata['precision'] == precision
+    assert runtime.metadata['classes'] == ['a', 'b']
+    # A file of the weights alone, in whatever precision, would not be smaller.
+    if format == 'torch-export':
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ExportError, match='damaged'):
+            load(path)
+    if format == 'openvino':
+        weights = path.with_suffix('.bin')
+        weights.write_bytes(weights.read_bytes()[:100])
+        with pytest.raises(ExportError, match='damaged') as error:
+            load(path)
+        assert len(str(error.value).splitlines()) <= 2
+        weights.unlink()
+        with pytest.raises(ExportError, match='does not exist'):
+            load(path)
+
+
+def blocks_of(page: str, language: str) -> list[str]:
+    text = (ROOT / 'docs' / page).read_text(encoding='utf-8')
+    return re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
+
+
+def test_a_compiled_file_runs_from_c_plus_plus(tmp_path):
+    """The program of docs/deployment.md, built as it says, and its output beside PyTorch's."""
+    (source,) = blocks_of('deployment.md', 'cpp')
+    program = tmp_path / 'classify.cpp'
+    program.write_text(source)
+    function = function_of('classifier')
+    path = write(function, tmp_path / 'model.aoti.pt2', (3, 64, 64), (), batch_size=1)
+    command = [
+        *('g++', '-std=c++17', '-O1', program, '-o', tmp_path / 'classify'),
+        *(f'-I{folder}' for folder in cpp_extension.include_paths()),
+        *(f'-L{folder}' for folder in cpp_extension.library_paths()),
+        *(f'-Wl,-rpath,{folder}' for folder in cpp_extension.library_paths()),
+        *('-ltorch', '-ltorch_cpu', '-lc10', '-ldl'),
+        f'-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}',
+    ]
+    subprocess.run(list(map(str, command)), check=True, timeout=500)
+    image = function.example(1, (3, 64, 64))
+    (tmp_path / 'image.raw').write_bytes(image.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+    printed = subprocess.run(
+        [tmp_path / 'classify', path, tmp_path / 'image.raw', '64', '64'],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    ).stdout
+    label, score = printed.split()
+    scores = function.reference(image)['scores'][0]
+    assert int(label) == scores.argmax()
+    assert float(score) == pytest.approx(float(scores.max()), rel=1e-4)
+
+
+def test_a_file_runs_where_there_is_no_torch(tmp_path):
+    """The classifier's script of docs/deployment.md in an environment of NumPy, Pillow and ONNX Runtime."""
+    image_module = pytest.importorskip('PIL.Image', reason='no Pillow')
+    function = function_of('classifier')
+    path = write(function, tmp_path / 'model.onnx', (3, 64, 64), (), batch_size=1)
+    pixels = function.example(1, (3, 64, 64))
+    image_module.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / 'photo.png')
+    python = environment_without_torch(tmp_path / 'environment')
+    script = tmp_path / 'classify.py'
+    script.write_text(
+        next(block for block in blocks_of('deployment.md', 'python') if 'scores' in block)
+    )
+    printed = subprocess.run(
+        [python, script, path, tmp_path / 'photo.png'],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    ).stdout
+    score, name = printed.splitlines()[0].split()
+    expected = function.reference(pixels)['scores'][0]
+    assert float(score) == pytest.approx(float(expected.max()), abs=1e-3)
+    assert name == ['a', 'b'][expected.argmax()] if expected.argmax() < 2 else True
+    assert not np.isnan(float(score))
+
+
+def environment_without_torch(folder: Path) -> Path:
+    """A Python that has NumPy, Pillow and ONNX Runtime, and neither torch nor OpenMMLab."""
+    subprocess.run([sys.executable, '-m', 'venv', folder], check=True, timeout=300)
+    python = folder / 'bin' / 'python'
+    subprocess.run(
+        [python, '-m', 'pip', 'install', '--quiet', 'numpy', 'pillow', 'onnxruntime'],
+        check=True,
+        timeout=400,
+    )
+    modules = 'torch', 'mmengine', 'mmdet', 'mmpretrain', 'unireplknet_mm'
+    find = f'import importlib.util as u; print([m for m in {modules} if u.find_spec(m)])'
+    found = subprocess.run([python, '-c', find], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == '[]'
+    return python
