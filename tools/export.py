@@ -84,18 +84,6 @@ def parse_args() -> argparse.Namespace:
         '--logits', action='store_true', help='of a segmenter: the logits of every pixel as well'
     )
     parser.add_argument(
-        '--paste-masks',
-        action='store_true',
-        help='of a detector: masks of the whole image instead of 28×28 cells of each box',
-    )
-    parser.add_argument(
-        '--letterbox',
-        type=int,
-        nargs=2,
-        metavar=('HEIGHT', 'WIDTH'),
-        help='of a detector: the file takes images of any size and fits them into this one itself',
-    )
-    parser.add_argument(
         '--unfolded',
         action='store_true',
         help='leave out the folding, to see what it does to a format or to int8',
@@ -147,10 +135,6 @@ def export(args: argparse.Namespace) -> None:
     steps = exporting.Steps(say)
     with steps('building the model'):
         options: dict[str, Any] = dict(logits=True) if args.logits else {}
-        if args.paste_masks:
-            options['pasted_masks'] = True
-        if args.letterbox:
-            options['letterbox'] = args.letterbox
         deployable, metadata = exporting.load_deployable(
             cfg, args.checkpoint, args.config, not args.unfolded, args.backbone, **options
         )
