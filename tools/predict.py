@@ -1,4 +1,4 @@
-"""Predict for images, recordings or videos of your own, with any config of the suite, and draw the results.
+"""Predict for images, recordings, videos or point clouds of your own with any config, and draw the results.
 
 python tools/predict.py configs/det/cascade_unireplknet_t_3x.py CHECKPOINT street.jpg --out results
 python tools/predict.py configs/seg/upernet_unireplknet_t_160k.py CHECKPOINT photos --recursive
