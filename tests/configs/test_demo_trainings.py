@@ -36,6 +36,7 @@ MORE_TRAININGS = {
     'audio/unireplknet_s_speech_commands': (1, 'accuracy/top1'),
     'audio/unireplknet_s_speech_commands_12': (1, 'accuracy/top1'),
     'audio/unireplknet_s_in1k_esc50': (1, 'accuracy/top1'),
+    'point_cloud/unireplknet_s_modelnet40': (1, 'accuracy/OA'),
     'studies/table_2d_7x7_ade20k': (8, 'mIoU'),
     'studies/table_3a_bottleneck_in1k': (4, 'accuracy/top1'),
     'studies/table_3c_3_15_15_15_last_stage_ade20k': (8, 'mIoU'),

@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).resolve().parents[3] / 'configs' / 'point_cloud'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
 
 # Millions of parameters in training and in deploy form, and GFLOPs of the deploy form, as counted by
-# tools/get_flops.py; the paper says 55.5 M of UniRepLKNet-S. 11 of the GFLOPs are the projection's.
+# tools/get_flops.py; the paper says 55.5 M of UniRepLKNet-S. 11.7 of the GFLOPs are the projection's.
 SIZES = {
     'unireplknet_s_modelnet40': (55.80, 54.99, 20.8),
     'unireplknet_s_four_views_modelnet40': (55.89, 55.08, 52.1),
