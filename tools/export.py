@@ -84,6 +84,18 @@ def parse_args() -> argparse.Namespace:
         '--logits', action='store_true', help='of a segmenter: the logits of every pixel as well'
     )
     parser.add_argument(
+        '--letterbox',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of a detector: the file fits pictures of any size into this one, and gives their own boxes',
+    )
+    parser.add_argument(
+        '--paste-masks',
+        action='store_true',
+        help="of a detector: masks of the picture's size, not 28x28 cells of each box",
+    )
+    parser.add_argument(
         '--unfolded',
         action='store_true',
         help='leave out the folding, to see what it does to a format or to int8',
@@ -92,6 +104,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.input_size and min(args.input_size) < 1:
         parser.error(f'--input-size takes two sizes of at least 1, not {args.input_size}')
+    if args.letterbox:
+        if min(args.letterbox) < 32:
+            parser.error(f'--letterbox takes two sizes of at least 32, not {args.letterbox}')
+        args.dynamic = tuple({*args.dynamic, 'size'})
     if args.images and (args.demo_data or args.score):
         parser.error('--images have no annotations: leave it out for --score and --demo-data')
     return args
@@ -134,7 +150,8 @@ def export(args: argparse.Namespace) -> None:
         launch.use_demo_data(cfg, args.cfg_options)
     steps = exporting.Steps(say)
     with steps('building the model'):
-        options: dict[str, Any] = dict(logits=True) if args.logits else {}
+        asked = dict(logits=args.logits, letterbox=args.letterbox, pasted_masks=args.paste_masks)
+        options = {name: value for name, value in asked.items() if value}
         deployable, metadata = exporting.load_deployable(
             cfg, args.checkpoint, args.config, not args.unfolded, args.backbone, **options
         )

@@ -12,6 +12,7 @@ CHANNELS = [8, 16, 24, 32]
 WIDTH = 16
 CLASSES = 3
 STRIDES = [4, 8, 16, 32]
+FOCAL = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0)
 
 
 def region_config(stages: int) -> dict:
@@ -99,6 +100,53 @@ def one_stage_config(head: dict, **test_cfg) -> dict:
             **test_cfg,
         ),
     )
+
+
+def query_config(kind: str) -> dict:
+    """DETR, on one map, or Deformable DETR or DINO, on three."""
+    levels = 1 if kind == 'DETR' else 3
+    attention = dict(embed_dims=32, num_heads=4, dropout=0.0)
+    deformable = dict(embed_dims=32, num_heads=4, num_levels=levels, num_points=2, dropout=0.0)
+    feed_forward = dict(embed_dims=32, feedforward_channels=32, ffn_drop=0.0)
+    cross = attention if kind == 'DETR' else deformable
+    decoder = dict(
+        num_layers=2,
+        return_intermediate=True,
+        layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=cross, ffn_cfg=feed_forward),
+    )
+    config = dict(
+        type=kind,
+        num_queries=30,
+        data_preprocessor=dict(preprocessor(), pad_size_divisor=1),
+        backbone=dict(backbone(), out_indices=(1, 2, 3)[-levels:]),
+        neck=dict(
+            type='ChannelMapper',
+            in_channels=CHANNELS[-levels:],
+            kernel_size=1,
+            out_channels=32,
+            act_cfg=None,
+            num_outs=levels,
+        ),
+        encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=cross, ffn_cfg=feed_forward)),
+        decoder=dict(decoder, post_norm_cfg=dict(type='LN') if kind == 'DETR' else None),
+        positional_encoding=dict(num_feats=16, normalize=True),
+        bbox_head=dict(type=f'{kind}Head', num_classes=CLASSES, embed_dims=32),
+        test_cfg=dict(max_per_img=20),
+    )
+    if kind == 'DETR':  # of its own: mmdet writes into it
+        config['bbox_head']['loss_cls'] = dict(
+            type='CrossEntropyLoss', bg_cls_weight=0.1, use_sigmoid=False, class_weight=1.0
+        )
+    else:
+        config['bbox_head'].update(sync_cls_avg_factor=True, loss_cls=FOCAL)
+        config.update(with_box_refine=True, as_two_stage=kind == 'DINO')
+    if kind == 'DINO':
+        config['dn_cfg'] = dict(
+            label_noise_scale=0.5,
+            box_noise_scale=1.0,
+            group_cfg=dict(dynamic=True, num_groups=None, num_dn_queries=10),
+        )
+    return config
 
 
 def preprocessor() -> dict:

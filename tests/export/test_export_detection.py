@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from detectors import build, pictures, region_config
+from detectors import STRIDES, build, one_stage_config, pictures, query_config, region_config
 
 from unireplknet_mm.export import FORMATS, ExportError, deployable
 from unireplknet_mm.export.deployable import as_arrays
@@ -16,6 +16,7 @@ from unireplknet_mm.export.formats import Settings
 
 STAGES = {'Mask R-CNN': 1, 'Cascade Mask R-CNN': 2}
 IMAGES = pictures(2, 75, 118)
+RANGES = ((-1, 16), (16, 32), (32, 64), (64, 1e8))  # of FCOS's training
 
 
 @pytest.fixture(scope='module', params=STAGES.values(), ids=STAGES)
@@ -196,3 +197,87 @@ def test_unknown_parts_are_refused_by_name():
     config['roi_head']['bbox_roi_extractor'] = dict(extractor, type='GenericRoIExtractor')
     with pytest.raises(ExportError, match='GenericRoIExtractor'):
         deployable(build(config))
+
+
+HEADS = dict(
+    RetinaNet=dict(
+        type='RetinaHead',
+        stacked_convs=1,
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            octave_base_scale=4,
+            scales_per_octave=2,
+            ratios=[1.0],
+            strides=STRIDES,
+        ),
+    ),
+    ATSS=dict(
+        type='ATSSHead',
+        norm_cfg=dict(type='BN'),
+        stacked_convs=1,
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            ratios=[1.0],
+            octave_base_scale=8,
+            scales_per_octave=1,
+            strides=STRIDES,
+        ),
+    ),
+    FCOS=dict(
+        type='FCOSHead',
+        norm_cfg=dict(type='BN'),
+        stacked_convs=1,
+        strides=STRIDES,
+        regress_ranges=RANGES,
+    ),
+    GFL=dict(
+        type='GFLHead',
+        norm_cfg=dict(type='BN'),
+        stacked_convs=1,
+        reg_max=7,
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            ratios=[1.0],
+            octave_base_scale=8,
+            scales_per_octave=1,
+            strides=STRIDES,
+        ),
+    ),
+    YOLOX=dict(type='YOLOXHead', stacked_convs=1, strides=STRIDES),
+)
+
+
+@pytest.mark.parametrize('head', HEADS.values(), ids=HEADS)
+def test_dense_heads_find_what_mmdet_finds(head):
+    file = deployable(build(one_stage_config(head)))
+    found = outputs(file, IMAGES)
+    assert (found['scores'] > 0).sum() >= 10
+    assert within_limits(file, file.differences(file.reference(torch.from_numpy(IMAGES)), found))
+
+
+@pytest.mark.parametrize('kind', ['DETR', 'DeformableDETR', 'DINO'])
+def test_queries_find_what_mmdet_finds(kind):
+    file = deployable(build(query_config(kind)))
+    found = outputs(file, IMAGES)
+    assert (found['scores'] > 0).all()
+    assert within_limits(file, file.differences(file.reference(torch.from_numpy(IMAGES)), found))
+
+
+def test_queries_refuse_what_they_would_attend_to():
+    model = build(query_config('DETR'))
+    with pytest.raises(ExportError, match='letterbox'):
+        deployable(model, letterbox=(64, 96))
+    model.data_preprocessor.pad_size_divisor = 32
+    with pytest.raises(ExportError, match='multiples of 32'):
+        outputs(deployable(model), IMAGES)
+
+
+def test_masks_are_pasted_only_where_there_are_any():
+    with pytest.raises(ExportError, match='no masks'):
+        deployable(build(one_stage_config(HEADS['ATSS'])), pasted_masks=True)
+
+
+def test_heads_with_rules_of_their_own_are_refused():
+    head = dict(HEADS['ATSS'], type='PAAHead')
+    with pytest.raises(ExportError, match='PAAHead'):
+        deployable(build(one_stage_config(head)))
