@@ -7,11 +7,12 @@
     python tools/benchmark.py --table5 --docs docs/benchmarks.md   # also --table1, --table18, --settings
 
 MODEL is a config, an arch of the suite (unireplknet_t), replknet_31b, slak_t, or a name of timm (if it is
-installed) or mmpretrain; timm:NAME and mmpretrain:NAME where both have it. Options with several values are
-combined. In each combination of mode, batch size, input size, dtype and threads the models take turns, and
-"times the first" is against the first row. Each is compared with its plain form (training structure, float32,
-NCHW, torch's own convolution, not compiled); one that computes something else is compared with nothing, and
-the exit status is 1. Ctrl-C ends the measurement and reports what there is. Measure on an idle machine.
+installed) or mmpretrain; timm:NAME and mmpretrain:NAME where both have it; or FILE.py:FUNCTION, the network
+that a function of a Python file returns. Options with several values are combined. In each combination of
+mode, batch size, input size, dtype and threads the models take turns, and "times the first" is against the
+first row. Each is compared with its plain form (training structure, float32, NCHW, torch's own convolution,
+not compiled); one that computes something else is compared with nothing, and the exit status is 1. Ctrl-C
+ends the measurement and reports what there is. Measure on an idle machine.
 """
 
 import argparse

@@ -87,9 +87,37 @@ def test_unknown_names_suggest_what_was_meant(name, meant):
 
 def test_unknown_library():
     with pytest.raises(
-        ArgumentError, match="unknown library 'hub' in 'hub:x': choose timm or mmpretrain"
+        ArgumentError,
+        match="unknown library 'hub' in 'hub:x': choose timm, mmpretrain or a Python file",
     ):
         find_model('hub:x')
+
+
+def test_a_network_of_a_file(tmp_path):
+    file = tmp_path / 'strangers.py'
+    file.write_text(
+        'from torch import nn\n'
+        'def small(): return nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 2, 5))\n'
+    )
+    build = find_model(f'{file}:small')
+    x = torch.randn(4, 3, 2, 2)
+    with torch.no_grad():
+        logits, again = (task.model(x) for task in (build(), build()))
+    assert logits.shape == (4, 5) and torch.equal(logits, again)
+
+
+def test_files_that_give_no_network(tmp_path):
+    file = tmp_path / 'strangers.py'
+    with pytest.raises(ArgumentError, match='there is no file'):
+        find_model(f'{file}:small')
+    file.write_text('number = 3')
+    with pytest.raises(ArgumentError, match="has no function 'number'"):
+        find_model(f'{file}:number')
+    with pytest.raises(ArgumentError, match='has no weights'):
+        find_model(f'{file}:number', pretrained=True)
+    file.write_text('import a_package_that_is_nowhere')
+    with pytest.raises(ArgumentError, match='ModuleNotFoundError'):
+        find_model(f'{file}:small')
 
 
 def test_without_timm(no_timm):

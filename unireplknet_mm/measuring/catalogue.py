@@ -5,14 +5,18 @@
     convnext_tiny                      timm, where it is installed
     swin-tiny_16xb64_in1k              mmpretrain
     timm:NAME, mmpretrain:NAME         that library's, whoever else has the name
+    path/to/FILE.py:NAME               what the function NAME of a Python file returns: networks of no library
 
 Weights are random, and drawn so that every layer matters: a fresh network's layer scale of 1e-6 and its
 neutral norms would hide a branch or a factor that is wrong.
 """
 
 import difflib
+import importlib.util
+import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,19 +72,25 @@ def find_model(name: str, *, pretrained: bool = False, **settings: Any) -> Build
         settings: of the backbone, for models of the suite: `branches`, `drop_path_rate`, ...
 
     Raises:
-        ArgumentError: nobody has a model of that name, or of one of the suite's own weights are asked for.
+        ArgumentError: nobody has a model of that name; the file is missing, fails or has no such function;
+            weights are asked for of a file's model or of one of the suite's own.
         MissingPackageError: the name asks for timm, which is not installed.
     """
     library, _, bare = name.rpartition(':')
-    if library not in ('', 'timm', 'mmpretrain'):
-        raise ArgumentError(f'unknown library {library!r} in {name!r}: choose timm or mmpretrain')
+    is_file = library.endswith('.py')
+    if not is_file and library not in ('', 'timm', 'mmpretrain'):
+        raise ArgumentError(
+            f'unknown library {library!r} in {name!r}: choose timm, mmpretrain or a Python file'
+        )
     arch = bare.removeprefix(OWN_PREFIX)
-    if pretrained and not library and is_own(bare):
+    if pretrained and (is_file or (not library and is_own(bare))):
         raise ArgumentError(f'{name} has no weights by itself: name a file, or a published one')
     if not library and is_own(bare) and arch in ARCHITECTURES:
         return classifier(lambda: UniRepLKNetClassifier(arch, **settings))
     if settings:
         raise ArgumentError(f'{name} takes no settings of the backbone, got {", ".join(settings)}')
+    if is_file:
+        return classifier(_function_of_file(Path(library), bare))
     if not library and is_own(bare):
         return classifier(PEERS[bare])
     timm = _import_timm()
@@ -176,6 +186,23 @@ def with_weights(model: nn.Module) -> nn.Module:
                 continue
             tensor.copy_(value)
     return model
+
+
+def _function_of_file(path: Path, name: str) -> Callable[[], nn.Module]:
+    """The function of that name, from a Python file, which is run as if it had been imported."""
+    if not path.is_file():
+        raise ArgumentError(f'there is no file {path}')
+    spec = importlib.util.spec_from_file_location(f'measured_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # timm's register_model looks there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ArgumentError(f'{path} fails: {type(error).__name__}: {error}') from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ArgumentError(f'{path} has no function {name!r}')
+    return function
 
 
 def _import_timm() -> Any:
