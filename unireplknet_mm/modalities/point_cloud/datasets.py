@@ -21,6 +21,7 @@ MODELNET_CLASSES = (
     *('range_hood', 'sink', 'sofa', 'stairs', 'stool', 'table', 'tent', 'toilet', 'tv_stand'),
     *('vase', 'wardrobe', 'xbox'),
 )
+# In the order of the release's labels; the published code names them in that of the alphabet.
 SCAN_CLASSES = (
     *('bag', 'bin', 'box', 'cabinet', 'chair', 'desk', 'display', 'door', 'shelf', 'table', 'bed'),
     *('pillow', 'sink', 'sofa', 'toilet'),
