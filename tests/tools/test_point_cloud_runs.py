@@ -145,3 +145,18 @@ def test_predictions_of_files(call, checkpoint, tmp_path, monkeypatch):
         assert picture.shape[1] > 2.5 * picture.shape[0]
         quarters = np.array_split(picture, 4, axis=1)
         assert all(quarter.std() > 5 for quarter in quarters)
+
+
+def test_an_exported_file_has_the_same_scores(call, checkpoint, tmp_path, monkeypatch):
+    """Neighbours, scattering and all: the tool writes nothing that differs from the model."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in 'ab':
+        np.save(f'{name}.npy', rng.normal(size=(100, 3)))
+    out = tmp_path / 'points.pt2'
+    arguments = ('--format', 'torch-export', '--out', out, '--images', tmp_path)
+    call('export', CONFIG, checkpoint, *arguments)
+    program = torch.export.load(out).module()
+    clouds = torch.randn(1, 64, 3)
+    shuffled = clouds[:, torch.randperm(64)]
+    torch.testing.assert_close(program(clouds), program(shuffled), rtol=1e-3, atol=1e-5)

@@ -55,7 +55,7 @@ class SampleClassifierFile(ImageClassifierFile):
     """Classifiers with an embedding: `inputs` -> `scores`, (N, classes).
 
     The input is a sample as the config's pipeline packs it: (N, frames, bins) of recordings, and of one view
-    of a video (N, frames, 3, h, w), uint8 in RGB.
+    of a video (N, frames, 3, h, w), uint8 in RGB, or of a point cloud (N, points, 3).
 
     Args:
         model: a `ModalityClassifier`.
@@ -87,8 +87,8 @@ class SampleClassifierFile(ImageClassifierFile):
         return torch.randn(batch_size, *shape, generator=generator)
 
     def from_pipeline(self, inputs: Tensor) -> Tensor:
-        """A batch of one; of a video in several views, of as many."""
-        is_views = self.preprocessing.normalizes and inputs.dim() == 5
+        """A batch of one; of a sample in several views, of as many."""
+        is_views = inputs.dim() == getattr(self.model, 'sample_dims', inputs.dim()) + 1
         return self.preprocessing.swap(inputs if is_views else inputs[None])
 
     def fill(self, outputs: Arrays, samples: list[Any]) -> list[Any]:
