@@ -56,6 +56,26 @@ def test_faces_of_ply_are_sampled(tmp_path, encoding):
     check_square(read(tmp_path / 'a.ply'))
 
 
+@pytest.mark.parametrize('encoding', ENCODINGS[1:])
+def test_faces_of_different_lengths(tmp_path, encoding):
+    """A quadrilateral, two triangles and a line; also where the first is the longest."""
+    order = '<' if 'little' in encoding else '>'
+    for faces in ([(0, 1, 2), (0, 2, 3), (0, 1)], [(0, 1, 2, 3), (0, 1)], [(0, 1, 2), (0, 2, 3)]):
+        header = (
+            f'ply\nformat {encoding} 1.0\nelement vertex 4\nproperty float x\nproperty float y\n'
+        )
+        header += f'property float z\nelement face {len(faces)}\nproperty uchar flags\n'
+        header += 'property list uint8 uint vertex_index\nend_header\n'
+        body = b''.join(struct.pack(f'{order}3f', *corner) for corner in SQUARE)
+        for face in faces:
+            body += struct.pack(f'{order}BB{len(face)}I', 9, len(face), *face)
+        (tmp_path / 'a.ply').write_bytes(header.encode() + body)
+        check_square(read(tmp_path / 'a.ply'))
+    (tmp_path / 'a.ply').write_bytes((header.encode() + body)[:-2])
+    with pytest.raises(PointCloudError, match='it ends too early'):
+        read(tmp_path / 'a.ply')
+
+
 def check_square(points):
     """Evenly over the square, in both of its triangles."""
     assert points.shape == (400, 3)

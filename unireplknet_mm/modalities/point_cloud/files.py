@@ -130,17 +130,25 @@ def _read_off(path: Path) -> Mesh | np.ndarray:
     return _as_mesh(points, polygons)
 
 
-def _as_mesh(points: np.ndarray, polygons: list) -> Mesh | np.ndarray:
-    """Polygons, cut into triangles around their first corner; without any, the points alone."""
+def _as_mesh(points: np.ndarray, polygons: list | np.ndarray) -> Mesh | np.ndarray:
+    """Polygons, cut into triangles around their first corner; without any, the points alone.
+
+    Args:
+        polygons: lists of numbers of points, or (n, k) of n polygons with k corners.
+    """
     points = points.reshape(-1, 3)
-    triangles = [
-        (polygon[0], polygon[i], polygon[i + 1])
-        for polygon in polygons
-        for i in range(1, len(polygon) - 1)
-    ]
+    if isinstance(polygons, np.ndarray):
+        corners = range(1, polygons.shape[1] - 1)
+        triangles = [polygons[:, [0, i, i + 1]] for i in corners]
+    else:
+        triangles = [
+            [(polygon[0], polygon[i], polygon[i + 1])]
+            for polygon in polygons
+            for i in range(1, len(polygon) - 1)
+        ]
     if not triangles:
         return points
-    triangles = np.array(triangles, dtype=np.int64)
+    triangles = np.concatenate(triangles).astype(np.int64)
     if triangles.min() < 0 or triangles.max() >= len(points):
         raise ValueError(f'a face names a vertex that is not among the {len(points)}')
     return Mesh(points, triangles)
@@ -212,9 +220,40 @@ def _read_ascii_element(tokens: Any, count: int, properties: list, order: str) -
 
 
 def _read_binary_element(file: BinaryIO, count: int, properties: list, order: str) -> dict:
-    if not any(length for _, _, length in properties):
-        rows = _take(file, [(name, order + kind) for name, kind, _ in properties], count)
-        return {name: rows[name] for name, _, _ in properties}
+    start = file.tell()
+    if count:
+        first = _read_binary_rows(file, 1, properties, order)
+        file.seek(start)
+        rows = _read_equal_rows(file, count, properties, order, first)
+        if rows is not None:
+            return rows
+        file.seek(start)
+    return _read_binary_rows(file, count, properties, order)
+
+
+def _read_equal_rows(
+    file: BinaryIO, count: int, properties: list, order: str, first: dict
+) -> dict[str, np.ndarray] | None:
+    """All rows at once, if their lists are as long as those of the first, as of triangles; else None."""
+    fields, lengths = [], {}
+    for name, kind, length in properties:
+        if length is None:
+            fields.append((name, order + kind))
+        else:
+            lengths[f'length of {name}'] = len(first[name][0])
+            fields.append((f'length of {name}', order + length))
+            fields.append((name, order + kind, (len(first[name][0]),)))
+    try:
+        rows = _take(file, fields, count)
+    except ValueError:  # it ends too early for lists of this length
+        return None
+    if any((rows[name] != length).any() for name, length in lengths.items()):
+        return None
+    return {name: rows[name] for name, _, _ in properties}
+
+
+def _read_binary_rows(file: BinaryIO, count: int, properties: list, order: str) -> dict[str, list]:
+    """Row by row, and list by list."""
     columns = {name: [] for name, _, _ in properties}
     for _ in range(count):
         for name, kind, length in properties:
