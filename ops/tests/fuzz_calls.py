@@ -101,3 +101,16 @@ def make_tensor(rng: random.Random, shape: list[int], dtype: torch.dtype) -> Ten
         return values(1 + torch.Size(shape).numel())[1:].view(shape)
     # A lazily negated view, whose memory holds the opposite sign.
     return torch.view_as_complex(values(*shape, 2)).conj().imag
+
+
+def map_format(x: Tensor) -> torch.memory_format:
+    """The memory format of a result that takes after the map x: by the order of x's strides."""
+    if x.is_contiguous():
+        return torch.contiguous_format
+    least = 1
+    for dimension in (1, 3, 2, 0):
+        if x.shape[dimension] > 1:
+            if x.stride(dimension) < least:
+                return torch.contiguous_format
+            least = x.stride(dimension) * x.shape[dimension]
+    return torch.channels_last

@@ -5,7 +5,7 @@ import random
 
 import torch
 import torch.nn.functional as F
-from fuzz_calls import DTYPES, EPSILON, Call, Expected, growth, make_tensor
+from fuzz_calls import DTYPES, EPSILON, Call, Expected, growth, make_tensor, map_format
 from torch import Tensor
 
 
@@ -136,8 +136,7 @@ def reference(call: Call) -> list[Expected]:
     branches = range(len(call.tensors['weights']))
     found = [forward(call, branch) for branch in branches]
     x = call.tensors['x']
-    channels_last = not x.is_contiguous() and is_channels_last(x)
-    form = torch.channels_last if channels_last else torch.contiguous_format
+    form = map_format(x)
     if call.operator == 'dilated_reparam_backward':
         return backward(call, found, form)
     y, off_y = torch.zeros(x.shape).double(), torch.zeros(x.shape).double()
@@ -154,17 +153,6 @@ def reference(call: Call) -> list[Expected]:
         for name in ('mean', 'var')
     ]  # fmt: skip
     return [Expected(y, off_y, x.dtype, form), *statistics]
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether the strides rise in the order C, W, H, N."""
-    least = 1
-    for dimension in (1, 3, 2, 0):
-        if x.shape[dimension] > 1:
-            if x.stride(dimension) < least:
-                return False
-            least = x.stride(dimension) * x.shape[dimension]
-    return True
 
 
 def backward(call: Call, found: list[dict[str, Tensor]], form) -> list[Expected]:

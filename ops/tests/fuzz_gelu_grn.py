@@ -82,16 +82,8 @@ def forward(call: Call) -> dict[str, Tensor]:
     h = torch.nn.functional.gelu(z)
     off_h = (of_gelu + 2 * EPSILON) * z.abs().clamp(min=1)
     more = growth(x.shape[1], call.tensors['x']) * EPSILON
-    norm = h.square().sum(1, keepdim=True).sqrt()
-    off_norm = off_h.square().sum(1, keepdim=True).sqrt() + more * norm
-    mean = norm.mean(-1, keepdim=True) + 1e-6
-    off_mean = off_norm.mean(-1, keepdim=True) + 4 * EPSILON * mean
-    response = norm / mean
-    least = (mean - off_mean).clamp(min=1e-6)
-    off_response = (off_norm + response * off_mean) / least + 4 * EPSILON * response
-    factor = gamma * response + 1
+    norm, off_norm, factor, off_factor = grn_factor(h, off_h, gamma, more)
     output = factor * h if beta is None else factor * h + beta
-    off_factor = gamma.abs() * off_response + 2 * EPSILON * (1 + gamma.abs() * response)
     off_output = off_factor * (h.abs() + off_h) + factor.abs() * off_h
     off_output += 2 * EPSILON * ((factor * h).abs() + (0 if beta is None else beta.abs()))
     return dict(
@@ -104,6 +96,22 @@ def forward(call: Call) -> dict[str, Tensor]:
         output=output,
         off_output=off_output,
     )
+
+
+def grn_factor(h: Tensor, off_h: Tensor, gamma: Tensor, more: float) -> tuple[Tensor, ...]:
+    """GRN's norm over the positions of h [N, positions, C], its factor, and how far off each may be.
+
+    more: rounding errors of the sum of squares, in the sum.
+    """
+    norm = h.square().sum(1, keepdim=True).sqrt()
+    off_norm = off_h.square().sum(1, keepdim=True).sqrt() + more * norm
+    mean = norm.mean(-1, keepdim=True) + 1e-6
+    off_mean = off_norm.mean(-1, keepdim=True) + 4 * EPSILON * mean
+    response = norm / mean
+    least = (mean - off_mean).clamp(min=1e-6)
+    off_response = (off_norm + response * off_mean) / least + 4 * EPSILON * response
+    off_factor = gamma.abs() * off_response + 2 * EPSILON * (1 + gamma.abs() * response)
+    return norm, off_norm, gamma * response + 1, off_factor
 
 
 def reference(call: Call) -> list[Expected]:
