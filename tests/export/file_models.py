@@ -22,6 +22,7 @@ SMALL = dict(
     classifier=('cls_small.py', (3, 64, 64), ('batch', 'size')),
     segmenter=('seg_small.py', (3, 64, 96), ('batch', 'size')),
     videos=('video_small.py', (4, 3, 32, 32), ('batch',)),
+    points=('point_cloud_small.py', (64, 3), ('batch',)),
     series=('series_small.py', (24, 3), ('batch',)),
 )
 # `make test-export` runs what takes more than a few seconds.

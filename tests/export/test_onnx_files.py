@@ -16,6 +16,7 @@ OTHERS = dict(
     classifier=[(3, 3, 64, 64), (1, 3, 101, 75)],
     segmenter=[(3, 3, 64, 96), (1, 3, 101, 75)],
     videos=[(3, 4, 3, 32, 32), (1, 4, 3, 32, 32)],
+    points=[(3, 64, 3)],
     series=[(3, 24, 3), (1, 24, 3)],
 )
 
@@ -26,6 +27,8 @@ def written(request, tmp_path_factory):
     name = request.param
     if name == 'videos':
         pytest.importorskip('av', reason='no PyAV, which the configs of videos import')
+    if name == 'points':
+        pytest.importorskip('h5py', reason='no h5py, which the configs of point clouds import')
     if name == 'series':
         pytest.importorskip('pandas', reason='no pandas, which the configs of series import')
     _, shape, dynamic = SMALL[name]
@@ -39,7 +42,7 @@ def test_the_file_agrees_with_the_toolbox(written):
     shape = SMALL[name][1]
     comparison = agreement(function, load(path), [(2, *shape), *OTHERS[name]])
     assert comparison.agrees, comparison.lines()
-    assert comparison.count == 3
+    assert comparison.count == 1 + len(OTHERS[name])
     assert set(comparison.largest) == set(function.limits('fp32'))
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.models.layers import leaves_process
 
 MOST_DISTANCES = 2**24  # computed at a time, 64 MiB in float32
 
@@ -33,7 +34,8 @@ def nearest_neighbours(points: Tensor, count: int) -> Tensor:
     if not 1 <= count <= total:
         raise ArgumentError(f'{count} neighbours are asked for in clouds of {total} points')
     points = points.float()
-    rows = max(1, MOST_DISTANCES // (batch * total))
+    # A graph for other programs has no loop whose length depends on the batch.
+    rows = total if leaves_process() else max(1, MOST_DISTANCES // (batch * total))
     found = []
     for part in points.split(rows, dim=1):
         distances = (part[:, :, None, 0] - points[:, None, :, 0]).square_()

@@ -71,7 +71,7 @@ class LocalFeatures(nn.Module):
         lifted = self.lift(points)
         # W1 (f_j - f_i) + W2 f_i as W1 f_j + (W2 - W1) f_i: a product a point, not one an edge.
         values = self.of_neighbour(lifted)
-        batch = torch.arange(len(points), device=points.device)[:, None, None]
+        batch = torch.arange(points.shape[0], device=points.device)[:, None, None]
         edges = values[batch, neighbours] + (self.of_point(lifted) - values)[:, :, None]
         edges = F.leaky_relu(self.norm(edges.permute(0, 3, 1, 2)), 0.2)  # [B, C, P, k]
         return self.out(edges.amax(3).transpose(1, 2))
@@ -245,7 +245,7 @@ class ThreeViewProjection(BaseModule):
         maps = scatter(features, places, self.size, self.splat, scores).flatten(0, 1)
         images = self.to_image(self.mix(self.block(maps))).sigmoid()  # [B·V, 1 or 3, H, W]
         if self.form == 'three_planes':
-            images = images.view(len(points), 3, self.size, self.size)
+            images = images.view(points.shape[0], 3, self.size, self.size)
         return (images - self.mean) / self.std
 
     def extra_repr(self) -> str:
