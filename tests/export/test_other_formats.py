@@ -24,7 +24,7 @@ OTHERS = dict(
     series=[(3, 24, 3)],
 )
 
-pytestmark = slow
+pytestmark = [slow, pytest.mark.timeout(1800)]  # compilers take minutes on a busy machine
 
 
 @pytest.mark.parametrize(
