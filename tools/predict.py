@@ -224,8 +224,8 @@ def take_all(
                 fail(*outcome)
                 continue
             progress.write(f'{outcome.path}: {outcome.line()}', file=args.output)
-            if restriction := kind.find_restriction(outcome):
-                progress.write(f'note: {outcome.path}: {restriction}', file=sys.stderr)
+            if explanation := kind.explain(outcome):
+                progress.write(f'note: {outcome.path}: {explanation}', file=sys.stderr)
             record = dict(input=str(outcome.path), picture=None, **outcome.record())
             document['predictions'].append(record)
             if not folder and not window:

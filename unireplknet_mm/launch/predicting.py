@@ -31,7 +31,10 @@ from unireplknet_mm.modalities.inputs import InputKind
 from unireplknet_mm.modalities.predictions import (
     InstancePrediction,
     Labels,
+    Part,
     Prediction,
+    Span,
+    mean_of_parts,
     prediction_type,
 )
 from unireplknet_mm.models.whole_model import switch_to_deploy
@@ -48,11 +51,23 @@ class Failure(NamedTuple):
 
 
 class Result(NamedTuple):
-    """An input, what the test pipeline made of it, and what the model returned, on the CPU."""
+    """An input, what the test pipeline made of it, and what the model returned, on the CPU; and its parts."""
 
     path: Path
     inputs: Tensor
     sample: Any
+    parts: Sequence[Part] = ()
+
+
+class Divided(NamedTuple):
+    """Parts of one input, each predicted: where they lie, their inputs, stacked, and what else they have.
+
+    One tensor of all: of each that comes from a worker process a file remains open.
+    """
+
+    spans: Sequence[Span]
+    inputs: Tensor
+    samples: Sequence[dict[str, Any]]
 
 
 def test_pipeline(cfg: Config) -> list[dict]:
@@ -142,6 +157,8 @@ def _label_sources(cfg: Config, meta: Mapping[str, Any]) -> Iterator[Mapping[str
 class InputDataset(Dataset):
     """Samples of files by a test pipeline; of a file that cannot be read, a `Failure`.
 
+    What is longer than the network's input may be `Divided`, if its kind knows how.
+
     Raises:
         UserError: the pipeline misspells a transform or an argument.
     """
@@ -157,7 +174,7 @@ class InputDataset(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> dict[str, Any] | Failure:
+    def __getitem__(self, index: int) -> dict[str, Any] | Divided | Failure:
         path = self.paths[index]
         if not os.access(path, os.R_OK):
             problem = 'may not be read' if path.exists() else 'leads to nothing'
@@ -173,7 +190,24 @@ class InputDataset(Dataset):
             damage = str(error)
         if damage:
             return Failure(path, f'it cannot be read: {damage}')
-        for transform in self.transforms:
+        for number, transform in enumerate(self.transforms):
+            if parts := self.kind.divide(sample, transform):
+                rest = self.transforms[number:]
+                samples = [self._apply(path, part, rest) for _, part in parts]
+                failures = [sample for sample in samples if isinstance(sample, Failure)]
+                if failures:
+                    return failures[0]
+                inputs = torch.stack([sample.pop('inputs') for sample in samples])
+                return Divided([span for span, _ in parts], inputs, samples)
+            sample = self._apply(path, sample, [transform])
+            if isinstance(sample, Failure):
+                return sample
+        return sample
+
+    def _apply(
+        self, path: Path, sample: dict[str, Any], transforms: Sequence[Callable]
+    ) -> dict[str, Any] | Failure:
+        for transform in transforms:
             try:
                 sample = transform(sample)
             except UserError as error:
@@ -182,7 +216,9 @@ class InputDataset(Dataset):
                 return Failure(path, f'{type(transform).__name__} fails on it: {summarize(error)}')
             if sample is None:
                 return Failure(path, f'{type(transform).__name__} makes nothing of it')
-        if not all(part.isfinite().all() for part in _tensors(sample['inputs'])):
+        if transforms[-1] is self.transforms[-1] and not all(
+            part.isfinite().all() for part in _tensors(sample['inputs'])
+        ):
             return Failure(path, 'it holds values that are not finite (NaN or infinite)')
         return sample
 
@@ -230,10 +266,10 @@ class Predictor:
         samples = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_unchanged)
         waiting: list[tuple[Path, dict]] = []
         for path, sample in zip(dataset.paths, samples, strict=True):
-            if isinstance(sample, Failure):
+            if isinstance(sample, Failure | Divided):
                 yield from self._predict(waiting)
                 waiting = []
-                yield sample
+                yield self._predict_parts(path, sample) if isinstance(sample, Divided) else sample
                 continue
             if waiting and not self.mixes_sizes and _size(waiting[0][1]) != _size(sample):
                 yield from self._predict(waiting)
@@ -265,6 +301,25 @@ class Predictor:
             return
         for (path, sample), output in zip(batch, outputs, strict=True):
             yield Result(path, sample['inputs'], output)
+
+    def _predict_parts(self, path: Path, divided: Divided) -> Result | Failure:
+        """The parts of one input, by batches, and their mean."""
+        samples = [
+            (path, dict(sample, inputs=inputs))
+            for sample, inputs in zip(divided.samples, divided.inputs, strict=True)
+        ]
+        results: list[Result] = []
+        for start in range(0, len(samples), self.batch_size):
+            for outcome in self._predict(samples[start : start + self.batch_size]):
+                if isinstance(outcome, Failure):
+                    return outcome
+                results.append(outcome)
+        mean = mean_of_parts([result.sample for result in results], self.model.head)
+        parts = [
+            Part(span, result.inputs, result.sample)
+            for span, result in zip(divided.spans, results, strict=True)
+        ]
+        return Result(path, results[0].inputs, mean, parts)
 
 
 def _unchanged(sample: Any) -> Any:
@@ -299,7 +354,9 @@ def read_result(
     kind = prediction_type(result.sample)
     if score_thr is None:
         score_thr = DEFAULT_SCORE_THR if kind is InstancePrediction else 0.0
-    prediction = kind(result.path, result.inputs, result.sample, labels, top, score_thr)
+    prediction = kind(
+        result.path, result.inputs, result.sample, labels, top, score_thr, result.parts
+    )
     if not prediction.scores.isfinite().all():
         return Failure(result.path, "the model's scores are not finite (NaN or infinite)")
     return prediction

@@ -17,7 +17,7 @@ from torch import nn
 
 from unireplknet_mm.configuration import type_name
 from unireplknet_mm.errors import UserError
-from unireplknet_mm.modalities.predictions import Prediction
+from unireplknet_mm.modalities.predictions import Prediction, Span
 
 INPUT_KINDS = Registry('kind of input')
 MARKER = '.made_by_predict'  # in a folder of pictures of predictions
@@ -52,8 +52,15 @@ class InputKind(ABC):
             index: its number among all inputs.
         """
 
-    def find_restriction(self, prediction: Prediction) -> str | None:
-        """What of an input its prediction does not speak of, in words, where it is not the whole."""
+    def divide(self, sample: dict[str, Any], transform: Any) -> list[tuple[Span, dict[str, Any]]]:
+        """The parts of a sample that the next transform would cut, to be predicted each; none: it stays whole.
+
+        Of each part where it lies, and what the transform gets; together they cover the sample.
+        """
+        return []
+
+    def explain(self, prediction: Prediction) -> str | None:
+        """How a prediction came about, in words, where that needs words."""
         return None
 
     @abstractmethod

@@ -29,17 +29,33 @@ class Labels(NamedTuple):
         return str(self.names[label]) if self.names and label < len(self.names) else str(label)
 
 
+class Span(NamedTuple):
+    """Where a part of an input lies, in seconds from its beginning."""
+
+    start: float
+    end: float
+
+
+class Part(NamedTuple):
+    """A part of an input that was predicted for itself: where it lies, what the model got and returned."""
+
+    span: Span
+    inputs: Tensor
+    sample: Any
+
+
 @dataclass
 class Prediction(ABC):
     """What a model says about one input.
 
     Args:
         path: the file or folder.
-        inputs: what the config's test pipeline made of it, and the model got.
-        sample: what the model returned, in the toolbox's structure, on the CPU.
+        inputs: what the config's test pipeline made of it, and the model got; of parts, the first one's.
+        sample: what the model returned, in the toolbox's structure, on the CPU; of parts, their mean.
         labels: the classes.
         top: how many classes or instances are named, at most.
         score_thr: what has this score or a lower one is not named.
+        parts: of an input that was predicted in several.
     """
 
     path: Path
@@ -48,6 +64,7 @@ class Prediction(ABC):
     labels: Labels
     top: int | None = None
     score_thr: float = 0.0
+    parts: Sequence[Part] = ()
 
     field: ClassVar[str]  # of the toolbox's structure, by which these predictions are told
 
@@ -81,12 +98,29 @@ class ClassPrediction(Prediction):
 
     def record(self) -> dict[str, Any]:
         best = self._best()
-        return dict(
+        record = dict(
             predicted=self.sample.pred_label.flatten().tolist(),
             labels=[label for label, _ in best],
             classes=[self.labels.name(label) for label, _ in best],
             scores=[score for _, score in best],
         )
+        if self.parts:
+            record['parts'] = [
+                dict(
+                    start=part.span.start,
+                    end=part.span.end,
+                    score=part.sample.pred_score.max().item(),
+                )
+                | {'class': name}
+                for part, name in self.best_of_parts()
+            ]
+        return record
+
+    def best_of_parts(self) -> list[tuple[Part, str]]:
+        """The parts, and of each its best class."""
+        return [
+            (part, self.labels.name(part.sample.pred_score.argmax().item())) for part in self.parts
+        ]
 
     def lines(self) -> list[str]:
         """A class each with its score, or that there is none: at least one line."""
@@ -100,6 +134,17 @@ class ClassPrediction(Prediction):
         best = self.scores.topk(min(self.top or BEST_CLASSES, len(self.scores)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(label, score) for label, score in pairs if score > self.score_thr]
+
+
+def mean_of_parts(samples: Sequence[Any], head: Any) -> Any:
+    """The mean of the scores of a classifier's samples, and the labels that its head would decide for."""
+    scores = torch.stack([sample.pred_score for sample in samples]).mean(0)
+    threshold, count = getattr(head, 'thr', None), getattr(head, 'topk', None)  # of several labels
+    if threshold is not None:
+        labels = torch.where(scores >= threshold)[0]
+    else:
+        labels = scores.topk(count if isinstance(count, int) else 1).indices
+    return samples[0].new().set_pred_score(scores).set_pred_label(labels)
 
 
 class InstancePrediction(Prediction):

@@ -1,21 +1,24 @@
 """What `tools/predict.py` asks of audio: a file becomes a sample of the test pipeline, a result a picture."""
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 from helpers import load_config
-from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
 from tones import RATE, tone
 
+from unireplknet_mm.launch.predicting import InputDataset, Predictor, read_result
 from unireplknet_mm.modalities.audio import Recordings
 from unireplknet_mm.modalities.audio.filterbank import log_mel
 from unireplknet_mm.modalities.audio.recordings import read_recording
 from unireplknet_mm.modalities.inputs import find_inputs, find_kind
-from unireplknet_mm.modalities.predictions import ClassPrediction, Labels
+from unireplknet_mm.modalities.predictions import ClassPrediction, Labels, mean_of_parts
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -37,7 +40,7 @@ def test_recordings_are_predicted_and_drawn(recordings, tmp_path):
     assert torch.equal(sample['inputs'][:98], expected) and not sample['inputs'][98:].any()
     scores = DataSample().set_pred_score(torch.tensor([0.1, 0.7, 0.2]))
     prediction = ClassPrediction(path, sample['inputs'], scores, Labels(['a', '$b$', 'c']))
-    assert kind.find_restriction(prediction) is None
+    assert kind.explain(prediction) is None
     picture = kind.draw(prediction, transforms, {})
     assert picture.dtype == np.uint8 and picture.shape == (500, 900, 3)
     other = ClassPrediction(path, sample['inputs'].flip(0), scores, Labels(['a', '$b$', 'c']))
@@ -47,14 +50,59 @@ def test_recordings_are_predicted_and_drawn(recordings, tmp_path):
     assert np.array_equal(kind.draw(prediction, within, {}), picture)
 
 
-def test_a_recording_longer_than_the_input_is_said_to_be_cut(tmp_path):
-    soundfile.write(tmp_path / 'long.wav', tone(4.0), RATE)
+def test_a_recording_longer_than_the_input_is_predicted_in_parts(tmp_path):
+    """All of it is heard: 3.98 s in four parts of 1.28 s, whose scores are averaged."""
+    path = tmp_path / 'long.wav'
+    samples = tone(4.0)
+    samples[: 2 * RATE] *= 0.1
+    soundfile.write(path, samples, RATE)
     cfg = load_config(ROOT / 'configs/audio/unireplknet_s_speech_commands.py')
-    packed = Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])(
-        Recordings().sample(tmp_path / 'long.wav', 0)
+    dataset = InputDataset([path], Recordings(), cfg.test_dataloader.dataset.pipeline, cfg)
+    spans, inputs, rest = dataset[0]
+    assert [span.start for span in spans] == pytest.approx([0, 0.9, 1.8, 2.7])
+    assert spans[-1].end == pytest.approx(3.98) and len(rest) == 4
+    bank = dataset.transforms[1]
+    whole = (log_mel(read_recording(path, 16000), 16000) - bank.mean) / (2 * bank.std)
+    for span, part in zip(spans, inputs, strict=True):
+        start = round(100 * span.start)
+        assert torch.equal(part, whole[start : start + 128])
+
+    class Model(torch.nn.Module):
+        """Says 1 where it is loud."""
+
+        head = None
+
+        def test_step(self, data):
+            loud = [(part > 0).float().mean() for part in data['inputs']]
+            scores = [torch.stack([1 - share, share]) for share in loud]
+            return [DataSample().set_pred_score(score) for score in scores]
+
+    (result,) = Predictor(Model(), cfg, batch_size=3)(dataset)
+    of_parts = torch.stack([part.sample.pred_score for part in result.parts])
+    assert torch.allclose(result.sample.pred_score, of_parts.mean(0))
+    assert result.sample.pred_label.tolist() == [result.sample.pred_score.argmax().item()]
+    prediction = read_result(result, Labels(['soft', 'loud']), None, None)
+    record = prediction.record()
+    assert [part['start'] for part in record['parts']] == [span.start for span in spans]
+    assert of_parts[3, 1] > of_parts[0, 1]
+    kind = Recordings()
+    assert kind.explain(prediction) == (
+        'longer than the 1.28 s of an input: the mean of 4 parts over 3.98 s'
     )
-    scores = packed['data_samples'].set_pred_score(torch.tensor([0.1, 0.9]))
-    prediction = ClassPrediction(
-        tmp_path / 'long.wav', packed['inputs'], scores, Labels(['a', 'b'])
-    )
-    assert Recordings().find_restriction(prediction).startswith('judged by 1.28 of its 3.98 s')
+    picture = kind.draw(prediction, dataset.transforms, {})
+    alone = dataclasses.replace(prediction, parts=())
+    assert picture.shape == (500, 900, 3)
+    assert (kind.draw(alone, dataset.transforms, {}) != picture).any()
+
+
+def test_labels_of_parts_are_those_of_the_head():
+    scores = [torch.tensor([0.9, 0.4, 0.0]), torch.tensor([0.5, 0.4, 0.3])]
+    samples = [DataSample().set_pred_score(score) for score in scores]
+    for settings, expected in (
+        (dict(thr=0.3, topk=None), [0, 1]),
+        (dict(thr=None, topk=2), [0, 1]),
+        (dict(thr=None, topk=(1,)), [0]),  # of one label, whose `topk` is of its accuracy
+    ):
+        merged = mean_of_parts(samples, SimpleNamespace(**settings))
+        assert merged.pred_score.tolist() == pytest.approx([0.7, 0.4, 0.15])
+        assert merged.pred_label.tolist() == expected

@@ -16,6 +16,7 @@ def draw_recording(
     spectrogram: Tensor,
     prediction: Sequence[str],
     title: str = '',
+    parts: Sequence[tuple[float, str]] = (),
 ) -> np.ndarray:
     """A picture (H, W, 3), uint8, RGB.
 
@@ -24,6 +25,7 @@ def draw_recording(
         spectrogram: normalised, (T, F).
         prediction: in words, by lines.
         title: such as the file's name.
+        parts: where each part begins that was predicted for itself, in seconds, and what it is.
     """
     figure = Figure(figsize=(9, 5), dpi=100, layout='constrained')
     canvas = FigureCanvasAgg(figure)
@@ -40,6 +42,9 @@ def draw_recording(
         extent=(0, frames * STEP_SECONDS, 0, bins),
     )
     lower.set(xlabel='seconds', ylabel='mel bin')
+    for start, name in parts:
+        lower.axvline(start, color='white', linewidth=0.8)
+        lower.text(start, 0, f' {name}', color='white', va='bottom', fontsize=8, parse_math=False)
     figure.colorbar(image, ax=lower, label='normalised log-mel')
     lower.text(
         0.99,

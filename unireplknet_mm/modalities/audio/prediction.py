@@ -1,16 +1,19 @@
 """Recordings, for `tools/predict.py`: read by the config's test pipeline, drawn with their spectrogram."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from unireplknet_mm.modalities.audio.drawing import draw_recording
 from unireplknet_mm.modalities.audio.filterbank import STEP_SECONDS
 from unireplknet_mm.modalities.audio.recordings import SUFFIXES
+from unireplknet_mm.modalities.audio.spectrograms import FitFrames
 from unireplknet_mm.modalities.inputs import INPUT_KINDS, InputKind
-from unireplknet_mm.modalities.predictions import ClassPrediction, Prediction
+from unireplknet_mm.modalities.predictions import ClassPrediction, Prediction, Span
 
 
 @INPUT_KINDS.register_module()
@@ -24,27 +27,57 @@ class Recordings(InputKind):
     def sample(self, path: Path, index: int) -> dict[str, Any]:
         return dict(recording_path=str(path), sample_idx=index)
 
-    def find_restriction(self, prediction: Prediction) -> str | None:
-        heard, there_are = len(prediction.inputs), prediction.sample.get('num_frames', 0)
-        if heard >= there_are:
+    def divide(self, sample: dict[str, Any], transform: Any) -> list[tuple[Span, dict[str, Any]]]:
+        """A spectrogram longer than `FitFrames` leaves it: as few windows as cover it, evenly spread."""
+        if not isinstance(transform, FitFrames):
+            return []
+        spectrogram, size = sample['spectrogram'], transform.num_frames
+        room = len(spectrogram) - size
+        if room <= 0:
+            return []
+        starts = np.linspace(0, room, 1 + math.ceil(room / size)).round().astype(int).tolist()
+        return [
+            (
+                Span(start * STEP_SECONDS, (start + size) * STEP_SECONDS),
+                {**sample, 'spectrogram': spectrogram[start : start + size], 'num_frames': size},
+            )
+            for start in starts
+        ]
+
+    def explain(self, prediction: Prediction) -> str | None:
+        if not prediction.parts:
             return None
+        (start, end), last = prediction.parts[0].span, prediction.parts[-1].span
         return (
-            f'judged by {heard * STEP_SECONDS:.2f} of its {there_are * STEP_SECONDS:.2f} s, which the test '
-            'pipeline leaves of it; cut it into parts to hear the rest'
+            f'longer than the {end - start:.2f} s of an input: the mean of {len(prediction.parts)} parts '
+            f'over {last.end:.2f} s'
         )
 
     def draw(
         self, prediction: ClassPrediction, transforms: Sequence[Any], config: dict
     ) -> np.ndarray:
-        load = _find_loader(transforms)
-        loaded = load(self.sample(prediction.path, 0))
+        """Waveform, spectrogram and classes; of parts the whole spectrogram, with the best class of each."""
+        loaded = _find_loader(transforms)(self.sample(prediction.path, 0))
         return draw_recording(
             loaded['waveform'],
             loaded['sample_rate'],
-            prediction.inputs.cpu(),
+            _join([(part.span, part.inputs.cpu()) for part in prediction.parts])
+            if prediction.parts
+            else prediction.inputs.cpu(),
             prediction.lines(),
             prediction.path.name,
+            [(part.span.start, name) for part, name in prediction.best_of_parts()],
         )
+
+
+def _join(parts: Sequence[tuple[Span, Tensor]]) -> Tensor:
+    """The (T, F) whole of which (t, F) windows are parts; where they overlap, the later one counts."""
+    (last, inputs) = parts[-1]
+    whole = inputs.new_zeros(round(last.end / STEP_SECONDS), inputs.shape[1])
+    for span, inputs in parts:
+        start = round(span.start / STEP_SECONDS)
+        whole[start : start + len(inputs)] = inputs
+    return whole
 
 
 def _find_loader(transforms: Sequence[Any]) -> Any:
