@@ -429,7 +429,7 @@ def _import_torchcodec() -> Any:
         ) from error
     except (RuntimeError, OSError) as error:
         raise MissingPackageError(
-            "backend='torchcodec' needs the system's FFmpeg (on Debian and Ubuntu, apt-get install ffmpeg); "
-            "backend='pyav' brings its own"
+            "backend='torchcodec' needs the system's FFmpeg (on Debian and Ubuntu, apt-get install ffmpeg), "
+            "and PyPI's wheel of it CUDA's NPP (pip install nvidia-npp); backend='pyav' needs neither"
         ) from error
     return VideoDecoder
