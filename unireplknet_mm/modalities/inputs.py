@@ -53,7 +53,7 @@ class InputKind(ABC):
         """
 
     def divide(self, sample: dict[str, Any], transform: Any) -> list[tuple[Span, dict[str, Any]]]:
-        """The parts of a sample that the next transform would cut, to be predicted each; none: it stays whole.
+        """The parts of a sample that the next transform would cut, to be predicted each; none: it stays so.
 
         Of each part where it lies, and what the transform gets; together they cover the sample.
         """
