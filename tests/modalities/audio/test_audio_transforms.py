@@ -9,6 +9,7 @@ from tones import RATE, tone
 
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.modalities.audio.filterbank import LogMel, log_mel
+from unireplknet_mm.modalities.audio.levels import frame_levels
 from unireplknet_mm.modalities.audio.recordings import read_recording
 from unireplknet_mm.modalities.audio.voices import shift_formants, shift_pitch, stretch
 from unireplknet_mm.modalities.audio.waveforms import add_at_ratio, change_length
@@ -219,6 +220,102 @@ def test_gain():
     assert torch.allclose(louder['waveform'], sound * 10 ** (6 / 20))
 
 
+@pytest.mark.parametrize('around', [0.0, 1e-4, 0.01], ids=['digital', 'faint', 'noisy'])
+def test_silence_around_a_sound_is_cut_off(around):
+    """Whether it is digital silence or a steady noise 17 dB below the sound."""
+    rng = np.random.default_rng(0)
+    sound = np.concatenate([np.zeros(RATE), tone(0.5) * 0.2, np.zeros(2 * RATE)])
+    waveform = torch.from_numpy(
+        (sound + around * rng.standard_normal(len(sound))).astype(np.float32)
+    )
+    results = dict(waveform=waveform, sample_rate=RATE)
+    trimmed = apply('TrimSilence', results, margin=0.1)['waveform']
+    start = RATE - round(0.1 * RATE)
+    assert len(trimmed) == pytest.approx(0.7 * RATE, abs=0.06 * RATE)
+    assert any(
+        torch.equal(waveform[i : i + len(trimmed)], trimmed)
+        for i in range(start - 800, start + 801)
+    )
+    assert apply('TrimSilence', results, margin=5)['waveform'].shape == waveform.shape
+
+
+@pytest.mark.parametrize(
+    'waveform',
+    [torch.zeros(RATE), torch.ones(80), torch.full((1,), 0.5), torch.from_numpy(tone(0.31))],
+    ids=['silence', 'constant', 'one sample', 'all sound'],
+)
+def test_what_has_no_silence_around_it_stays(waveform):
+    results = dict(waveform=waveform, sample_rate=RATE)
+    assert torch.equal(apply('TrimSilence', results)['waveform'], waveform)
+    assert apply('NormalizeLevel', results)['waveform'].isfinite().all()
+
+
+def test_levels_become_alike():
+    quiet = torch.cat([torch.zeros(RATE), torch.from_numpy(tone(0.5))])
+    changed = [
+        apply('NormalizeLevel', dict(waveform=gain * quiet, sample_rate=RATE), level=-15)[
+            'waveform'
+        ]
+        for gain in (1e-3, 1.0, 30.0)
+    ]
+    for waveform in changed:
+        assert frame_levels(waveform, RATE).max().item() == pytest.approx(-15, abs=1e-3)
+        assert torch.allclose(waveform, changed[1], rtol=1e-4, atol=1e-7)
+    silence = dict(waveform=torch.zeros(RATE), sample_rate=RATE)
+    assert not apply('NormalizeLevel', silence)['waveform'].any()
+
+
+def test_a_floor_makes_silences_alike_and_leaves_the_sound():
+    rng = np.random.default_rng(0)
+    sound = np.concatenate([tone(0.5), np.zeros(RATE // 2, np.float32)])
+    banks = []
+    for noise in (0.0, 1e-4):
+        waveform = torch.from_numpy((sound + noise * rng.standard_normal(RATE)).astype(np.float32))
+        results = dict(waveform=waveform, sample_rate=RATE)
+        plain, floored = (
+            apply('LogMel', results, mean=0.0, std=0.5, floor=floor)['spectrogram']
+            for floor in (None, 40.0)
+        )
+        lowest = plain.max() - 4 * np.log(10)
+        assert floored.min() >= lowest and (floored.min() - lowest) < 0.1
+        loud = plain > plain.max() - 2 * np.log(10)
+        assert (floored - plain)[loud].abs().max() < 0.011
+        banks.append((plain, floored))
+    (silent, silent_floored), (noisy, noisy_floored) = banks
+    assert (noisy - silent)[60:].abs().mean() > 1
+    assert (noisy_floored - silent_floored)[60:].abs().max() < 0.1
+
+
+def test_filters_are_smooth_and_of_the_stated_size():
+    """The response of many, at octaves from 125 Hz on, taken from an impulse."""
+    np.random.seed(0)
+    impulse = torch.zeros(RATE)
+    impulse[RATE // 2] = 1
+    transform = TRANSFORMS.build(dict(type='RandomFilter', decibels=4.0, tilt=0.0, prob=1))
+    responses = torch.stack(
+        [
+            20
+            * torch.fft.rfft(transform(dict(waveform=impulse, sample_rate=RATE))['waveform'])
+            .abs()
+            .log10()
+            for _ in range(200)
+        ]
+    )
+    at_octaves = responses[:, [60 * 2**octave for octave in range(8)]]
+    assert at_octaves.std(0).mean().item() == pytest.approx(4 * (7 / 8) ** 0.5, rel=0.1)
+    assert at_octaves.mean(1).abs().mean() < 0.6  # the level stays
+    steps = responses[:, 61:7600].diff(dim=1).abs()
+    assert steps.max() < 0.5  # dB from one Hz to the next
+    tilted = TRANSFORMS.build(dict(type='RandomFilter', decibels=0.0, tilt=6.0, prob=1))
+    slopes = []
+    for _ in range(100):
+        changed = tilted(dict(waveform=impulse, sample_rate=RATE))['waveform']
+        curve = 20 * torch.fft.rfft(changed).abs().log10()[[240, 480, 960, 1920]]
+        assert curve.diff().std() < 0.01
+        slopes.append(curve.diff().mean().item())
+    assert -6 <= min(slopes) < -4 and 4 < max(slopes) <= 6
+
+
 def test_segments():
     results = dict(waveform=torch.arange(100.0), sample_rate=10)
     starts = [
@@ -311,6 +408,11 @@ def test_random_transforms_are_not_cached(kind, settings):
         ('RandomPitch', dict(prob=2)),
         ('CropSegment', dict(seconds=1, position=3)),
         ('LoadRecording', dict(sample_rate=0)),
+        ('LogMel', dict(mean=0, std=1, floor=0)),
+        ('TrimSilence', dict(decibels=5)),
+        ('TrimSilence', dict(margin=-1)),
+        ('RandomFilter', dict(octaves=0)),
+        ('RandomFilter', dict(tilt=-1)),
     ],
 )
 def test_settings_that_make_no_sense(kind, settings):

@@ -26,8 +26,10 @@ from unireplknet_mm.modalities.audio.embedding import SpectrogramMap
 from unireplknet_mm.modalities.audio.esc50 import ESC50
 from unireplknet_mm.modalities.audio.filterbank import LogMel
 from unireplknet_mm.modalities.audio.folder import RecordingFolder
+from unireplknet_mm.modalities.audio.levels import NormalizeLevel, TrimSilence
 from unireplknet_mm.modalities.audio.prediction import Recordings
 from unireplknet_mm.modalities.audio.recordings import LoadRecording, read_recording
+from unireplknet_mm.modalities.audio.replaced import ReplacedRecordings
 from unireplknet_mm.modalities.audio.sampling import BalancedSampler
 from unireplknet_mm.modalities.audio.spectrograms import (
     FitFrames,
@@ -42,6 +44,7 @@ from unireplknet_mm.modalities.audio.voices import RandomFormants, RandomPitch
 from unireplknet_mm.modalities.audio.waveforms import (
     CropSegment,
     RandomBackground,
+    RandomFilter,
     RandomGain,
     RandomNoise,
     RandomSegment,
@@ -61,8 +64,10 @@ __all__ = [
     'MaskFrames',
     'MaskFrequencies',
     'ModalityClassifier',
+    'NormalizeLevel',
     'PackRecording',
     'RandomBackground',
+    'RandomFilter',
     'RandomFormants',
     'RandomGain',
     'RandomNoise',
@@ -73,7 +78,9 @@ __all__ = [
     'RandomSpeed',
     'RecordingFolder',
     'Recordings',
+    'ReplacedRecordings',
     'SpectrogramMap',
     'SpeechCommands',
+    'TrimSilence',
     'read_recording',
 ]

@@ -5,6 +5,7 @@ the mean of the waveform removed, Hann windows of 25 ms every 10 ms, no dither, 
 normalisation divides by twice the deviation, so that most values lie within -1 and 1.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,15 @@ def log_mel(waveform: Tensor, sample_rate: int, num_bins: int = 128) -> Tensor:
     )
 
 
+def raise_floor(values: Tensor, decibels: float) -> Tensor:
+    """Natural logarithms of powers, to each of which `decibels` less than the largest is added.
+
+    What is far below it, the silence between the words of a clean recording or the noise of another, becomes
+    alike; what is above it hardly changes.
+    """
+    return torch.logaddexp(values, values.max() - decibels / 10 * math.log(10))
+
+
 @TRANSFORMS.register_module()
 class LogMel(BaseTransform):
     """Adds `spectrogram`, (T, F), (log-mel - mean) / (2 std), and `num_frames`, T, for `waveform`.
@@ -52,15 +62,21 @@ class LogMel(BaseTransform):
         mean: of the log-mel values of the data set, as `tools/audio_data.py statistics` measures it.
         std: their standard deviation.
         num_bins: F.
+        floor: None, or how many decibels below the loudest value of a recording a floor is laid under all
+            (`raise_floor`), so that how silent its silence is does not count.
     """
 
-    def __init__(self, mean: float, std: float, num_bins: int = 128):
+    def __init__(self, mean: float, std: float, num_bins: int = 128, floor: float | None = None):
         if std <= 0:
             raise ArgumentError(f'std of LogMel must be positive, got {std}')
-        self.mean, self.std, self.num_bins = mean, std, num_bins
+        if floor is not None and floor <= 0:
+            raise ArgumentError(f'floor of LogMel is a positive number of decibels, got {floor}')
+        self.mean, self.std, self.num_bins, self.floor = mean, std, num_bins, floor
 
     def transform(self, results: Mapping[str, Any]) -> dict[str, Any]:
         values = log_mel(results['waveform'], results['sample_rate'], self.num_bins)
+        if self.floor is not None:
+            values = raise_floor(values, self.floor)
         spectrogram = (values - self.mean) / (2 * self.std)
         return {**results, 'spectrogram': spectrogram, 'num_frames': len(spectrogram)}
 
@@ -69,5 +85,5 @@ class LogMel(BaseTransform):
         return torch.as_tensor(spectrogram) * (2 * self.std) + self.mean
 
     def __repr__(self) -> str:
-        settings = f'mean={self.mean}, std={self.std}, num_bins={self.num_bins}'
+        settings = f'mean={self.mean}, std={self.std}, num_bins={self.num_bins}, floor={self.floor}'
         return f'{type(self).__name__}({settings})'

@@ -17,6 +17,12 @@ from unireplknet_mm.modalities.audio.filterbank import STEP_SECONDS, LogMel
 from unireplknet_mm.modalities.audio.recordings import RecordingError
 
 Progress = Callable[[str], None]
+PLAIN = (
+    'LoadRecording',
+    'TrimSilence',
+    'NormalizeLevel',
+    'LogMel',
+)  # nothing random, nothing padded
 
 
 class Statistics(NamedTuple):
@@ -43,7 +49,7 @@ class Speed(NamedTuple):
 
 
 def plain_pipeline(cfg: Config) -> list[dict]:
-    """Loading and filterbank of a config's test pipeline, with which statistics are taken.
+    """A config's test pipeline from loading to the filterbank, with which statistics are taken.
 
     Raises:
         ArgumentError: there is none.
@@ -51,13 +57,14 @@ def plain_pipeline(cfg: Config) -> list[dict]:
     steps = [
         step
         for step in find_dicts(cfg.test_dataloader.dataset.pipeline)
-        if type_name(step) in ('LoadRecording', 'LogMel')
+        if type_name(step) in PLAIN
     ]
-    if [type_name(step) for step in steps] != ['LoadRecording', 'LogMel']:
+    names = [type_name(step) for step in steps]
+    if names[:1] != [PLAIN[0]] or names[-1:] != [PLAIN[-1]] or len(set(names)) < len(names):
         raise ArgumentError(
             f'{cfg.filename} is not of audio: its test pipeline has not LoadRecording and LogMel, one each'
         )
-    return [{**steps[0], 'skip_unusable': False, 'silence_unusable': False}, steps[1]]
+    return [{**steps[0], 'skip_unusable': False, 'silence_unusable': False}, *steps[1:]]
 
 
 def measure_statistics(

@@ -1,5 +1,6 @@
-"""What changes a waveform: gain, noise, background, speed, and which part of it is taken."""
+"""What changes a waveform: gain, filters, noise, background, speed, and which part of it is taken."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,6 +93,50 @@ class RandomGain(RandomWaveformTransform):
 
     def change(self, waveform: Tensor, sample_rate: int) -> Tensor:
         return waveform * 10 ** (np.random.uniform(*self.decibels) / 20)
+
+
+@TRANSFORMS.register_module()
+class RandomFilter(RandomWaveformTransform):
+    """Filters as other microphones and rooms do: a smooth curve over the frequencies, in decibels.
+
+    It goes through random values at points that lie evenly on the axis of octaves, with straight lines
+    between, and has no phase; its mean over the points is 0, the level being `RandomGain`'s. A second curve,
+    straight, tilts it.
+
+    Args:
+        decibels: the deviation of the values at the points, normally distributed.
+        tilt: the slope of the straight curve, in decibels an octave, is drawn from -`tilt` to `tilt`.
+        octaves: between two points.
+        lowest: the frequency of the first point in Hz; the curve is constant below it.
+        prob: of a change at all.
+    """
+
+    def __init__(
+        self,
+        decibels: float = 4.0,
+        tilt: float = 6.0,
+        octaves: float = 1.0,
+        lowest: float = 60.0,
+        prob: float = 0.5,
+    ):
+        super().__init__(prob)
+        if min(decibels, tilt) < 0 or min(octaves, lowest) <= 0:
+            raise ArgumentError(
+                f'RandomFilter takes decibels and a tilt from 0 on, positive octaves and lowest, got '
+                f'{decibels}, {tilt}, {octaves}, {lowest}'
+            )
+        self.decibels, self.tilt = decibels, tilt
+        self.octaves, self.lowest = octaves, lowest
+
+    def change(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        count = max(2, 1 + math.ceil(math.log2(sample_rate / 2 / self.lowest) / self.octaves))
+        places = np.arange(count) * self.octaves  # in octaves above the lowest
+        curve = np.random.normal(0, self.decibels, count)
+        curve += np.random.uniform(-self.tilt, self.tilt) * places
+        frequencies = np.fft.rfftfreq(len(waveform), 1 / sample_rate).clip(self.lowest)
+        gains = np.interp(np.log2(frequencies / self.lowest), places, curve - curve.mean())
+        filtered = np.fft.irfft(np.fft.rfft(waveform.numpy()) * 10 ** (gains / 20), len(waveform))
+        return torch.from_numpy(filtered.astype(np.float32))
 
 
 @TRANSFORMS.register_module()
