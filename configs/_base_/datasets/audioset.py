@@ -53,7 +53,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='AveragePrecision')
+val_evaluator = [dict(type='AveragePrecision'), dict(type='ReplacedRecordings')]
 test_evaluator = val_evaluator
 # tools/test.py --tta: the scores of several parts of a long recording, averaged
 tta_model = dict(type='AverageClsScoreTTA')

@@ -8,7 +8,7 @@ mean, std = -6.6268077, 5.358466
 
 log_mel = dict(type='LogMel', mean=mean, std=std)
 train_pipeline = [
-    dict(type='LoadRecording'),
+    dict(type='LoadRecording', skip_unusable=True),
     log_mel,
     dict(type='FitFrames', num_frames=512),
     dict(type='MaskFrequencies', largest=24),
@@ -16,7 +16,7 @@ train_pipeline = [
     dict(type='PackRecording'),
 ]
 test_pipeline = [
-    dict(type='LoadRecording'),
+    dict(type='LoadRecording', silence_unusable=True),
     log_mel,
     dict(type='FitFrames', num_frames=512),
     dict(type='PackRecording'),
@@ -45,12 +45,12 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
+val_evaluator = [dict(type='Accuracy', topk=(1, 5)), dict(type='ReplacedRecordings')]
 test_evaluator = val_evaluator
 # tools/test.py --tta: the scores of several parts of a long recording, averaged
 tta_model = dict(type='AverageClsScoreTTA')
 tta_pipeline = [
-    dict(type='LoadRecording'),
+    dict(type='LoadRecording', silence_unusable=True),
     dict(
         type='TestTimeAug',
         transforms=[

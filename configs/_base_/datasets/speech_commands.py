@@ -10,7 +10,7 @@ mean, std = -6.845978, 5.5654526
 
 log_mel = dict(type='LogMel', mean=mean, std=std)
 train_pipeline = [
-    dict(type='LoadRecording'),
+    dict(type='LoadRecording', skip_unusable=True),
     log_mel,
     dict(type='FitFrames', num_frames=128),
     dict(type='MaskFrequencies', largest=48),
@@ -20,7 +20,7 @@ train_pipeline = [
     dict(type='PackRecording'),
 ]
 test_pipeline = [
-    dict(type='LoadRecording'),
+    dict(type='LoadRecording', silence_unusable=True),
     log_mel,
     dict(type='FitFrames', num_frames=128),
     dict(type='PackRecording'),
@@ -47,12 +47,12 @@ test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(dataset, subset='test', pipeline=test_pipeline, test_mode=True),
 )
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
+val_evaluator = [dict(type='Accuracy', topk=(1, 5)), dict(type='ReplacedRecordings')]
 test_evaluator = val_evaluator
 # tools/test.py --tta: the scores of several parts of a long recording, averaged
 tta_model = dict(type='AverageClsScoreTTA')
 tta_pipeline = [
-    dict(type='LoadRecording'),
+    dict(type='LoadRecording', silence_unusable=True),
     dict(
         type='TestTimeAug',
         transforms=[

@@ -16,7 +16,7 @@ from tones import RATE
 from torch.utils.flop_counter import FlopCounterMode
 
 from unireplknet_mm.configuration import find_dicts
-from unireplknet_mm.errors import UserError
+from unireplknet_mm.errors import ArgumentError, UserError
 from unireplknet_mm.launch.folding import build_model
 from unireplknet_mm.modalities.audio import SpectrogramMap
 from unireplknet_mm.models import UniRepLKNet
@@ -157,20 +157,43 @@ def test_augmentation_is_that_of_ast(name, mixup, noise):
     assert 'position' not in steps[2]  # cut and padded at the end
 
 
-def test_a_damaged_recording_of_audioset_counts_as_silence(recordings, tmp_path):
-    cfg = load(AUDIOSET)
+TESTED_ON_ALL = [AUDIOSET, 'unireplknet_s_speech_commands', 'unireplknet_s_in1k_esc50']
+
+
+@pytest.mark.parametrize('name', TESTED_ON_ALL)
+def test_in_tests_a_damaged_recording_counts_as_silence(name, recordings, tmp_path):
+    cfg = load(name)
     path = recordings / 'unknown.wav'
+    label = [3, 5] if name == AUDIOSET else 3
     sample = dict(recording_path=str(path), sample_idx=0)
     for pipeline in (cfg.test_dataloader.dataset.pipeline, cfg.tta_pipeline):
         cached = dict(type='Cached', folder=str(tmp_path), transforms=pipeline[:1])
         for loader in (pipeline[0], cached):
             load_it = TRANSFORMS.build(loader)
-            heard = load_it({**sample, 'gt_label': [3, 5]})
+            heard = load_it({**sample, 'gt_label': label})
             assert heard['waveform'].shape == (RATE,) and not heard['waveform'].any()
             with pytest.raises(UserError, match=r'unknown\.wav'):
                 load_it(sample)  # as for predict.py
-    packed = Compose(cfg.test_dataloader.dataset.pipeline)({**sample, 'gt_label': [3, 5]})
-    assert packed['data_samples'].gt_score.sum() == 2 and packed['inputs'].isfinite().all()
+    packed = Compose(cfg.test_dataloader.dataset.pipeline)({**sample, 'gt_label': label})
+    assert packed['inputs'].isfinite().all()
+    good = dict(sample, recording_path=str(recordings / 'plain.wav'), gt_label=label)
+    heard = Compose(cfg.test_dataloader.dataset.pipeline)(good)
+    metric = METRICS.build(dict(cfg.val_evaluator[1], most=0.5))
+    samples = [packed['data_samples'].to_dict(), heard['data_samples'].to_dict()]
+    metric.process(None, samples)
+    assert metric.evaluate(2) == {'replaced/recordings': 1}
+    metric.process(None, samples[:1] * 2 + samples[1:])
+    with pytest.raises(UserError, match='2 of the 3 recordings could not be used'):
+        metric.evaluate(3)
+    with pytest.raises(ArgumentError, match='a share'):
+        METRICS.build(dict(cfg.val_evaluator[1], most=5))
+
+
+def test_labels_of_a_damaged_recording_stay(recordings):
+    cfg = load(AUDIOSET)
+    sample = dict(recording_path=str(recordings / 'unknown.wav'), gt_label=[3, 5])
+    packed = Compose(cfg.test_dataloader.dataset.pipeline)(sample)
+    assert packed['data_samples'].gt_score.sum() == 2
 
 
 def test_mixup_of_one_label_and_its_loss():
@@ -219,7 +242,7 @@ def test_mean_average_precision_is_that_of_the_definition():
         hits = ranked.cumsum(0)[ranked]
         precisions.append((hits / (ranked.nonzero()[:, 0] + 1)).mean().item())
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        metric = METRICS.build(dict(load(AUDIOSET).val_evaluator))
+        metric = METRICS.build(dict(load(AUDIOSET).val_evaluator[0]))
     samples = [
         dict(pred_score=score, gt_score=true.float())
         for score, true in zip(scores, truth, strict=True)

@@ -97,8 +97,8 @@ class LoadRecording(BaseTransform):
         skip_unusable: in a training, replace a recording that cannot be used by another one, drawn at
             random, with a warning; the first `most_skipped` of each worker, then it is an error after all.
         silence_unusable: in a test, take one second of silence for it, with a warning: it counts, by its
-            label, as what the model says of silence. One without a label, of which nothing would tell that
-            it was not heard, remains an error. The limit is the same.
+            label, as what the model says of silence, and `ReplacedRecordings` says beside the scores how many
+            there are. One without a label remains an error. The limit is the same.
         most_skipped: see there.
 
     Raises:

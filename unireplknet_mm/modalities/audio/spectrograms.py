@@ -156,7 +156,13 @@ class PackRecording(BaseTransform):
     def __init__(
         self,
         num_classes: int | None = None,
-        meta_keys: Sequence[str] = ('sample_idx', 'recording_path', 'start', 'num_frames'),
+        meta_keys: Sequence[str] = (
+            'sample_idx',
+            'recording_path',
+            'start',
+            'num_frames',
+            'is_replaced',
+        ),
     ):
         self.num_classes = num_classes
         self.meta_keys = tuple(meta_keys)
