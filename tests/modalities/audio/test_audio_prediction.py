@@ -16,9 +16,10 @@ from tones import RATE, tone
 from unireplknet_mm.launch.predicting import InputDataset, Predictor, read_result
 from unireplknet_mm.modalities.audio import Recordings
 from unireplknet_mm.modalities.audio.filterbank import log_mel
+from unireplknet_mm.modalities.audio.prediction import _join
 from unireplknet_mm.modalities.audio.recordings import read_recording
 from unireplknet_mm.modalities.inputs import find_inputs, find_kind
-from unireplknet_mm.modalities.predictions import ClassPrediction, Labels, mean_of_parts
+from unireplknet_mm.modalities.predictions import ClassPrediction, Labels, Part, mean_of_parts
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -87,12 +88,29 @@ def test_a_recording_longer_than_the_input_is_predicted_in_parts(tmp_path):
     assert of_parts[3, 1] > of_parts[0, 1]
     kind = Recordings()
     assert kind.explain(prediction) == (
-        'longer than the 1.28 s of an input: the mean of 4 parts over 3.98 s'
+        'longer than the 1.28 s of an input: the mean of 4 parts from 0.00 to 3.98 s'
     )
     picture = kind.draw(prediction, dataset.transforms, {})
     alone = dataclasses.replace(prediction, parts=())
     assert picture.shape == (500, 900, 3)
     assert (kind.draw(alone, dataset.transforms, {}) != picture).any()
+
+
+def test_parts_lie_where_they_are_in_the_recording(tmp_path):
+    """Also where the silence before them was cut off."""
+    path = tmp_path / 'late.wav'
+    soundfile.write(path, np.concatenate([np.zeros(2 * RATE), tone(2.0), np.zeros(RATE)]), RATE)
+    cfg = load_config(ROOT / 'configs/audio/unireplknet_s_speech_commands.py')
+    pipeline = list(cfg.test_dataloader.dataset.pipeline)
+    pipeline.insert(1, dict(type='TrimSilence', margin=0.1))
+    dataset = InputDataset([path], Recordings(), pipeline, cfg)
+    spans, inputs, _ = dataset[0]
+    assert len(spans) == len(inputs) == 2
+    assert spans[0].start == pytest.approx(1.9, abs=0.03)
+    assert spans[1].end == pytest.approx(4.1, abs=0.05)
+    parts = [Part(span, part, None) for span, part in zip(spans, inputs, strict=True)]
+    whole = _join([(part.span, part.inputs) for part in parts])
+    assert torch.equal(whole[:90], inputs[0][:90]) and torch.equal(whole[-128:], inputs[1])
 
 
 def test_labels_of_parts_are_those_of_the_head():

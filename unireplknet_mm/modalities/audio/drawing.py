@@ -35,11 +35,12 @@ def draw_recording(
     upper.set_ylabel('amplitude')
     upper.set_title(title, parse_math=False)
     frames, bins = spectrogram.shape
+    first = parts[0][0] if parts else 0.0
     image = lower.imshow(
         spectrogram.float().numpy().T,
         origin='lower',
         aspect='auto',
-        extent=(0, frames * STEP_SECONDS, 0, bins),
+        extent=(first, first + frames * STEP_SECONDS, 0, bins),
     )
     lower.set(xlabel='seconds', ylabel='mel bin')
     for start, name in parts:

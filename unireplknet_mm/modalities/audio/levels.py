@@ -34,6 +34,8 @@ def frame_levels(waveform: Tensor, sample_rate: int) -> Tensor:
 class TrimSilence(BaseTransform):
     """Cuts off what is silent before the first and after the last sound of `waveform`.
 
+    Adds `offset`, where in the recording what is left begins, in seconds.
+
     Sound is a frame that is 6 dB louder than the quietest tenth of all, and no more than `decibels` below
     the loudest one; within 10 dB of the loudest all is sound. A steady noise around it is silence, too.
 
@@ -62,8 +64,9 @@ class TrimSilence(BaseTransform):
         end = sounding[-1].item() * STEP_SECONDS + WINDOW_SECONDS + self.margin
         if sounding[-1].item() == len(levels) - 1:  # what is left behind the last whole frame
             end = len(waveform) / rate
-        waveform = waveform[max(0, round(start * rate)) : round(end * rate)]
-        return {**results, 'waveform': waveform}
+        first = max(0, round(start * rate))
+        waveform = waveform[first : round(end * rate)]
+        return {**results, 'waveform': waveform, 'offset': first / rate}
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.decibels}, margin={self.margin})'

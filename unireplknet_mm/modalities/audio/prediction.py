@@ -35,10 +35,11 @@ class Recordings(InputKind):
         room = len(spectrogram) - size
         if room <= 0:
             return []
+        offset = sample.get('offset', 0.0)
         starts = np.linspace(0, room, 1 + math.ceil(room / size)).round().astype(int).tolist()
         return [
             (
-                Span(start * STEP_SECONDS, (start + size) * STEP_SECONDS),
+                Span(offset + start * STEP_SECONDS, offset + (start + size) * STEP_SECONDS),
                 {**sample, 'spectrogram': spectrogram[start : start + size], 'num_frames': size},
             )
             for start in starts
@@ -50,7 +51,7 @@ class Recordings(InputKind):
         (start, end), last = prediction.parts[0].span, prediction.parts[-1].span
         return (
             f'longer than the {end - start:.2f} s of an input: the mean of {len(prediction.parts)} parts '
-            f'over {last.end:.2f} s'
+            f'from {start:.2f} to {last.end:.2f} s'
         )
 
     def draw(
@@ -58,12 +59,13 @@ class Recordings(InputKind):
     ) -> np.ndarray:
         """Waveform, spectrogram and classes; of parts the whole spectrogram, with the best class of each."""
         loaded = _find_loader(transforms)(self.sample(prediction.path, 0))
+        parts, spectrogram = prediction.parts, prediction.inputs.cpu()
+        if parts:
+            spectrogram = _join([(part.span, part.inputs.cpu()) for part in parts])
         return draw_recording(
             loaded['waveform'],
             loaded['sample_rate'],
-            _join([(part.span, part.inputs.cpu()) for part in prediction.parts])
-            if prediction.parts
-            else prediction.inputs.cpu(),
+            spectrogram,
             prediction.lines(),
             prediction.path.name,
             [(part.span.start, name) for part, name in prediction.best_of_parts()],
@@ -72,10 +74,10 @@ class Recordings(InputKind):
 
 def _join(parts: Sequence[tuple[Span, Tensor]]) -> Tensor:
     """The (T, F) whole of which (t, F) windows are parts; where they overlap, the later one counts."""
-    (last, inputs) = parts[-1]
-    whole = inputs.new_zeros(round(last.end / STEP_SECONDS), inputs.shape[1])
+    beginning, (last, inputs) = parts[0][0].start, parts[-1]
+    whole = inputs.new_zeros(round((last.end - beginning) / STEP_SECONDS), inputs.shape[1])
     for span, inputs in parts:
-        start = round(span.start / STEP_SECONDS)
+        start = round((span.start - beginning) / STEP_SECONDS)
         whole[start : start + len(inputs)] = inputs
     return whole
 
