@@ -17,6 +17,13 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_checkpoint(parser: argparse.ArgumentParser, whose: str = 'checkpoint') -> None:
+    """What may be named is `load_checkpoint`'s."""
+    parser.add_argument(
+        'checkpoint', help=f'{whose}: a file, a URL, hf://OWNER/NAME/FILE or a name'
+    )
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)'

@@ -11,7 +11,7 @@ config: a share --coverage of them lay within it, each step ahead and each varia
 import argparse
 from pathlib import Path
 
-from common_options import add_cfg_options, apply_to_environment
+from common_options import add_cfg_options, add_checkpoint, apply_to_environment
 
 
 def share(text: str) -> float:
@@ -26,9 +26,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        'checkpoint', help='checkpoint: a file, a URL, hf://OWNER/NAME/FILE or a name'
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         '--csv', metavar='FILE', help="file to forecast (default: that of the config's test data)"
     )

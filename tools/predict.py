@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from common_options import add_cfg_options
+from common_options import add_cfg_options, add_checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +37,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        'checkpoint', help='checkpoint: a file, a URL, hf://OWNER/NAME/FILE or a name'
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         'inputs',
         nargs='+',

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common_options import add_cfg_options
+from common_options import add_cfg_options, add_checkpoint
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -25,9 +25,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file that the checkpoint was trained with')
-    parser.add_argument(
-        'checkpoint', help='its checkpoint: a file, a URL, hf://OWNER/NAME/FILE or a name'
-    )
+    add_checkpoint(parser, 'its checkpoint')
     parser.add_argument('dir', help='folder to write to; new or empty')
     add_cfg_options(parser)
     parser.add_argument(

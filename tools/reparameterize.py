@@ -12,7 +12,7 @@ import argparse
 import io
 import os
 
-from common_options import add_cfg_options
+from common_options import add_cfg_options, add_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,9 +20,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file that the checkpoint was trained with')
-    parser.add_argument(
-        'checkpoint', help='checkpoint in the training structure: a file, a URL, ...'
-    )
+    add_checkpoint(parser, 'checkpoint in the training structure')
     parser.add_argument('out', help='file to write')
     add_cfg_options(parser)
     parser.add_argument(

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common_options import add_common_arguments, apply_to_environment
+from common_options import add_checkpoint, add_common_arguments, apply_to_environment
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -26,9 +26,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        'checkpoint', help='checkpoint: a file, a URL, hf://OWNER/NAME/FILE or a name'
-    )
+    add_checkpoint(parser)
     add_common_arguments(parser)
     parser.add_argument(
         '--deploy',
