@@ -44,6 +44,8 @@ def arguments(tmp_path_factory):
             f'{split}_dataloader.num_workers=1',
         ]
     settings += [
+        # a whole recording, of which predict.py then hears as much as test.py
+        'test_dataloader.dataset.pipeline.2.num_frames=100',
         'train_dataloader.batch_size=4',
         'train_cfg.max_epochs=3',
         'train_cfg.val_interval=3',

@@ -92,6 +92,7 @@ def test_parameters_and_flops():
     stem = 2 * 9 * 48 / 1e6  # two of three input channels
     head = (768 + 1) * 35 / 1e6
     assert count(model) == pytest.approx(55.69 - stem + head, abs=0.005)
+    assert count(on_meta(AUDIOSET)) == pytest.approx(56.09, abs=0.005)  # docs/audio.md
     model.backbone.switch_to_deploy()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.empty(1, 128, 128, device='meta'))

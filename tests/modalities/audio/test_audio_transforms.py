@@ -1,18 +1,24 @@
 """Filterbank, augmentations, packing: what each does, against what it is stated to do."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers import load_config
+from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 from tones import RATE, tone
 
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.modalities.audio.filterbank import LogMel, log_mel
 from unireplknet_mm.modalities.audio.levels import frame_levels
-from unireplknet_mm.modalities.audio.recordings import read_recording
+from unireplknet_mm.modalities.audio.recordings import read_recording, resample
 from unireplknet_mm.modalities.audio.voices import shift_formants, shift_pitch, stretch
 from unireplknet_mm.modalities.audio.waveforms import add_at_ratio, change_length
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def apply(kind: str, results: dict, **settings) -> dict:
@@ -284,6 +290,34 @@ def test_a_floor_makes_silences_alike_and_leaves_the_sound():
     (silent, silent_floored), (noisy, noisy_floored) = banks
     assert (noisy - silent)[60:].abs().mean() > 1
     assert (noisy_floored - silent_floored)[60:].abs().max() < 0.1
+
+
+def test_a_strangers_recorder_does_not_matter(tmp_path):
+    """To the config of the spoken digits: a level, silence around the word, another rate, stereo."""
+    sound = voice(seconds=0.5).numpy()
+    around = np.zeros(RATE, np.float32)
+    others = {
+        'plain': (sound, RATE),
+        'soft': (0.05 * sound, RATE),
+        'late': (np.concatenate([around, sound, around]), RATE),
+        'stereo': (np.stack([sound, sound], 1), RATE),
+        '48 kHz': (resample(torch.from_numpy(sound), RATE, 48000).numpy(), 48000),
+    }
+    cfg = load_config(ROOT / 'configs/custom/unireplknet_spoken_digits_stranger.py')
+    pipeline = Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
+    inputs = {}
+    for name, (samples, rate) in others.items():
+        soundfile.write(tmp_path / f'{name}.wav', samples, rate, subtype='FLOAT')
+        inputs[name] = pipeline(dict(recording_path=str(tmp_path / f'{name}.wav')))['inputs']
+    spread = inputs['plain'].std()
+    for name, limit in {'soft': 1e-3, 'late': 0.35, 'stereo': 1e-6, '48 kHz': 0.1}.items():
+        at = match(inputs[name], inputs['plain'])
+        assert at.abs().mean() < limit * spread, name
+
+
+def match(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Their difference, where the one is rolled by the frames that fit best."""
+    return min((one.roll(k, 0) - other for k in range(-12, 13)), key=lambda d: d.abs().mean())
 
 
 def test_filters_are_smooth_and_of_the_stated_size():
