@@ -177,7 +177,9 @@ class Samples:
 
         def samples() -> Iterator[Sample]:
             for path, sample in zip(paths, dataset, strict=False):
-                if not isinstance(sample, predicting.Failure):
+                if isinstance(sample, predicting.Divided):  # a long recording: its first part
+                    yield path.name, self.fit(sample.inputs[0])
+                elif not isinstance(sample, predicting.Failure):
                     yield path.name, self.fit(sample['inputs'])
 
         return len(paths), samples()
