@@ -7,6 +7,7 @@ wind speeds are tenths of degrees Celsius and metres a second.
 
 import logging
 import os
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,9 @@ def read_dates(path: str | os.PathLike, missing: str = 'error') -> 'pandas.Datet
     try:
         if texts.ndim != 1 or texts.dtype.kind in 'iufb':
             raise ValueError(f'{" × ".join(map(str, texts.shape))} {texts.dtype}')
-        dates = pandas.DatetimeIndex(pandas.to_datetime(texts))
+        with warnings.catch_warnings():  # that it reads each date by itself
+            warnings.simplefilter('ignore', UserWarning)
+            dates = pandas.DatetimeIndex(pandas.to_datetime(texts))
     except (ValueError, TypeError) as error:
         raise SeriesError(f'{path} holds no dates: {str(error).partition(chr(10))[0]}') from error
     steps = np.diff(dates.asi8)
