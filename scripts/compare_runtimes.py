@@ -15,7 +15,9 @@ import argparse
 import copy
 import gc
 import json
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,11 +150,17 @@ def write_files(args: argparse.Namespace, name: str) -> None:
         start = time.process_time()
         settings = Settings(precision, dynamic, {}, calibration)
         base = file_of(args, name, format_name, 'fp32')
-        if format_name == 'openvino' and base.exists():  # which spares the recording
-            metadata = complete_metadata(copied, example, settings)
-            format.save(openvino.Core().read_model(base), path, metadata, settings)
-        else:
-            format.write(copied, example, path, settings)
+        with tempfile.TemporaryDirectory(
+            dir=path.parent
+        ) as folder:  # a file is whole, or not there
+            new = Path(folder) / path.name
+            if format_name == 'openvino' and base.exists():  # which spares the recording
+                metadata = complete_metadata(copied, example, settings)
+                format.save(openvino.Core().read_model(base), new, metadata, settings)
+            else:
+                format.write(copied, example, new, settings)
+            for part in format.parts(new):
+                os.replace(part, path.with_name(part.name))
         report(f'wrote {path} ({time.process_time() - start:.0f} s of the processor)')
         gc.collect()
 
