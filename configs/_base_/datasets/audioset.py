@@ -6,6 +6,8 @@ remains different in docs/audio.md.
 All of AudioSet-2M: the balanced and the unbalanced list. Where to get them: docs/audio.md.
 """
 
+_base_ = './recordings.py'
+
 data_root = 'data/audioset'
 num_classes = 527
 data_preprocessor = dict(num_classes=num_classes, to_onehot=True)
@@ -29,9 +31,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=12,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='BalancedSampler'),
+    sampler=dict(_delete_=True, type='BalancedSampler'),
     dataset=dict(
         type='AudioSet',
         data_root=data_root,
@@ -41,22 +41,17 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=24,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='AudioSet',
         data_root=data_root,
         ann_file='eval_segments.csv',
         pipeline=test_pipeline,
-        test_mode=True,
     ),
 )
 test_dataloader = val_dataloader
 val_evaluator = [dict(type='AveragePrecision'), dict(type='ReplacedRecordings')]
 test_evaluator = val_evaluator
 # tools/test.py --tta: the scores of several parts of a long recording, averaged
-tta_model = dict(type='AverageClsScoreTTA')
 tta_pipeline = [
     dict(type='LoadRecording', silence_unusable=True),
     dict(

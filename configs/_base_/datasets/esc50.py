@@ -1,5 +1,7 @@
 """ESC-50: 512 frames of 128 bins, AST's normalisation and augmentation; fold 1 is tested."""
 
+_base_ = './recordings.py'
+
 data_root = 'data/esc50'
 fold = 1
 data_preprocessor = dict(num_classes=50, to_onehot=True)
@@ -23,32 +25,22 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=48,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='ESC50', data_root=data_root, subset='train', fold=fold, pipeline=train_pipeline
     ),
 )
 val_dataloader = dict(
     batch_size=48,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='ESC50',
         data_root=data_root,
         subset='test',
         fold=fold,
         pipeline=test_pipeline,
-        test_mode=True,
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = [dict(type='Accuracy', topk=(1, 5)), dict(type='ReplacedRecordings')]
-test_evaluator = val_evaluator
 # tools/test.py --tta: the scores of several parts of a long recording, averaged
-tta_model = dict(type='AverageClsScoreTTA')
 tta_pipeline = [
     dict(type='LoadRecording', silence_unusable=True),
     dict(

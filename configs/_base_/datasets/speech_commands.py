@@ -3,6 +3,8 @@
 Mixup, of 0.6 of the batches with Beta(10, 10), is in the model's settings. The data: docs/audio.md.
 """
 
+_base_ = './recordings.py'
+
 data_root = 'data/speech_commands'
 data_preprocessor = dict(num_classes=35, to_onehot=True)
 input_shape = (128, 128)  # frames, bins
@@ -28,29 +30,17 @@ test_pipeline = [
 dataset = dict(type='SpeechCommands', data_root=data_root, num_classes=35)
 train_dataloader = dict(
     batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(dataset, subset='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(dataset, subset='val', pipeline=test_pipeline, test_mode=True),
+    dataset=dict(dataset, subset='val', pipeline=test_pipeline),
 )
 test_dataloader = dict(
     batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(dataset, subset='test', pipeline=test_pipeline, test_mode=True),
+    dataset=dict(dataset, subset='test', pipeline=test_pipeline),
 )
-val_evaluator = [dict(type='Accuracy', topk=(1, 5)), dict(type='ReplacedRecordings')]
-test_evaluator = val_evaluator
 # tools/test.py --tta: the scores of several parts of a long recording, averaged
-tta_model = dict(type='AverageClsScoreTTA')
 tta_pipeline = [
     dict(type='LoadRecording', silence_unusable=True),
     dict(
