@@ -2,6 +2,9 @@
 
 import copy
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ from unireplknet_mm.export.formats import Settings
 from unireplknet_mm.export.rewriting import open_pools, write_pointwise
 from unireplknet_mm.models.whole_model import switch_to_deploy
 
-CONFIGS = Path(__file__).resolve().parents[1] / 'data' / 'configs'
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'tests' / 'data' / 'configs'
 # The task, its config, the shape of a sample, and what may be left open.
 SMALL = dict(
     classifier=('cls_small.py', (3, 64, 64), ('batch', 'size')),
@@ -85,3 +89,24 @@ def change_weights(model: nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.05)
+
+
+def blocks_of(page: str, language: str) -> list[str]:
+    text = (ROOT / 'docs' / page).read_text(encoding='utf-8')
+    return re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
+
+
+def environment_without_torch(folder: Path) -> Path:
+    """A Python that has NumPy, Pillow and ONNX Runtime, and neither torch nor OpenMMLab."""
+    subprocess.run([sys.executable, '-m', 'venv', folder], check=True, timeout=300)
+    python = folder / 'bin' / 'python'
+    subprocess.run(
+        [python, '-m', 'pip', 'install', '--quiet', 'numpy', 'pillow', 'onnxruntime'],
+        check=True,
+        timeout=400,
+    )
+    modules = 'torch', 'mmengine', 'mmdet', 'mmpretrain', 'unireplknet_mm'
+    find = f'import importlib.util as u; print([m for m in {modules} if u.find_spec(m)])'
+    found = subprocess.run([python, '-c', find], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == '[]'
+    return python

@@ -1,14 +1,20 @@
 """torch.export, AOTInductor (also from C++) and OpenVINO files of each task, and int8: `make test-export`."""
 
-import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from file_models import SMALL, agreement, function_of, slow, write
+from file_models import (
+    SMALL,
+    agreement,
+    blocks_of,
+    environment_without_torch,
+    function_of,
+    slow,
+    write,
+)
 from torch.utils import cpp_extension
 
 from unireplknet_mm.export import ExportError, load
@@ -78,11 +84,6 @@ def test_the_file_agrees_with_the_toolbox(name, format, precision, tmp_path):
             load(path)
 
 
-def blocks_of(page: str, language: str) -> list[str]:
-    text = (ROOT / 'docs' / page).read_text(encoding='utf-8')
-    return re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
-
-
 def test_a_compiled_file_runs_from_c_plus_plus(tmp_path):
     """The program of docs/deployment.md, built as it says, and its output beside PyTorch's."""
     (source,) = blocks_of('deployment.md', 'cpp')
@@ -138,19 +139,3 @@ def test_a_file_runs_where_there_is_no_torch(tmp_path):
     assert float(score) == pytest.approx(float(expected.max()), abs=1e-3)
     assert name == ['a', 'b'][expected.argmax()] if expected.argmax() < 2 else True
     assert not np.isnan(float(score))
-
-
-def environment_without_torch(folder: Path) -> Path:
-    """A Python that has NumPy, Pillow and ONNX Runtime, and neither torch nor OpenMMLab."""
-    subprocess.run([sys.executable, '-m', 'venv', folder], check=True, timeout=300)
-    python = folder / 'bin' / 'python'
-    subprocess.run(
-        [python, '-m', 'pip', 'install', '--quiet', 'numpy', 'pillow', 'onnxruntime'],
-        check=True,
-        timeout=400,
-    )
-    modules = 'torch', 'mmengine', 'mmdet', 'mmpretrain', 'unireplknet_mm'
-    find = f'import importlib.util as u; print([m for m in {modules} if u.find_spec(m)])'
-    found = subprocess.run([python, '-c', find], check=True, capture_output=True, text=True)
-    assert found.stdout.strip() == '[]'
-    return python

@@ -1,0 +1,143 @@
+"""Export published detectors with UniRepLKNet-A as ONNX, and write what came of it into the docs (PAGE).
+
+    python scripts/export_table.py                     all of them; fails where the table says something else
+    python scripts/export_table.py --write             all of them; writes the table
+    python scripts/export_table.py --only gfl --write  those with that in their names; writes their rows
+
+Each config's backbone is swapped, the model has random weights, and the file runs in ONNX Runtime on drawn
+images; it works where its detections are those of mmdet's own code, one to one.
+"""
+
+import argparse
+import gc
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TESTS = ROOT / 'tests'
+sys.path[:0] = [str(ROOT), str(ROOT / 'ops'), str(TESTS / 'swapping'), str(TESTS / 'export')]
+
+import torch  # noqa: E402
+from detectors import pictures  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
+from mmengine.registry import MODELS, DefaultScope  # noqa: E402
+from published_configs import DETECTORS  # noqa: E402
+
+from unireplknet_mm.errors import UserError  # noqa: E402
+from unireplknet_mm.export import FORMATS, deployable  # noqa: E402
+from unireplknet_mm.export.comparison import compare  # noqa: E402
+from unireplknet_mm.export.detection import DetectorFile  # noqa: E402
+from unireplknet_mm.export.formats import Settings  # noqa: E402
+from unireplknet_mm.models.whole_model import find_backbones  # noqa: E402
+from unireplknet_mm.swapping import plan_swap, read_original  # noqa: E402
+
+PAGE = ROOT / 'docs' / 'detector_files.md'
+BEGIN, END = '<!-- export_table: begin -->\n', '<!-- export_table: end -->\n'
+SIZE = (256, 320)
+IMAGES = 2
+# Of those whose swapped models are the same but for the neck's width or the schedule, one is enough; a
+# language model takes text, which no image file has.
+LEFT_OUT = (
+    'caffe_fpn_1x', 'hrnet', 'swin', 'convnext', 'pvt', 'gcb', 'dconv', 'rtmdet_l', 'grounding', 'dcnv2',
+)  # fmt: skip
+CASES = {
+    case.config.removeprefix('mmdet::'): case
+    for case in DETECTORS
+    if 'fcos' in case.config or not any(part in case.config for part in LEFT_OUT)
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--write', action='store_true', help='write the rows')
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        default=[''],
+        metavar='TEXT',
+        help='configs with one of these in their name',
+    )
+    return parser.parse_args()
+
+
+def try_export(name: str) -> str:
+    """What came of a config, as the second and third cells of its row."""
+    _, original = read_original(CASES[name].config)
+    config = plan_swap(original, 'a', **CASES[name].options).config
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        import mmdet.models  # noqa: F401  registers detectors
+
+        model = MODELS.build(config.model).eval()
+    for network in find_backbones(model).values():
+        network.switch_to_deploy()
+    try:
+        file = deployable(model)
+        return export(file)
+    except UserError as error:
+        return f'does not | {str(error).splitlines()[0]}'
+
+
+def export(file: DetectorFile) -> str:
+    images = torch.from_numpy(pictures(IMAGES, *SIZE))
+    inputs = [(str(index), image[None]) for index, image in enumerate(images)]
+    direct = compare(file, lambda batch: run_here(file, batch), inputs, 'fp32')
+    if not direct.agrees:
+        return f'does not | in PyTorch already: {"; ".join(direct.lines())}'
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'detector.onnx'
+        FORMATS['onnx'].write(file, inputs[0][1], path, Settings())
+        result = compare(file, FORMATS['onnx'].load(path, threads=1), inputs, 'fp32')
+    figures = ', '.join(f'{name} {value:.0e}' for name, value in result.record().items() if value)
+    return f'{"works" if result.agrees else "differs"} | {figures or "no difference"}'
+
+
+def run_here(file: DetectorFile, batch) -> dict:
+    with torch.no_grad():
+        outputs = file(torch.from_numpy(batch))
+    return {name: value.numpy() for name, value in zip(file.output_names, outputs, strict=True)}
+
+
+def rows_of_page() -> dict[str, str]:
+    """The lines of the page's table, by the names of configs."""
+    table = PAGE.read_text(encoding='utf-8').partition(BEGIN)[2].partition(END)[0]
+    return {line.split('`')[1]: line for line in table.splitlines() if line.startswith('| `')}
+
+
+def write(rows: dict[str, str]) -> None:
+    before, _, rest = PAGE.read_text(encoding='utf-8').partition(BEGIN)
+    lines = ['| config | as ONNX | largest difference from mmdet, or reason |', '|---|---|---|']
+    lines += [rows[name] for name in CASES if name in rows]
+    PAGE.write_text(
+        before + BEGIN + '\n'.join(lines) + '\n' + END + rest.partition(END)[2], encoding='utf-8'
+    )
+
+
+def outcome(row: str) -> str:
+    """Without the figures, which differ from machine to machine where it works."""
+    return row.partition(' works |')[0] + 'works' if ' works |' in row else row
+
+
+def main() -> None:
+    args = parse_args()
+    MMLogger.get_current_instance().setLevel('ERROR')
+    found, page = {}, rows_of_page()
+    for name in (name for name in CASES if any(part in name for part in args.only)):
+        begin = time.process_time()
+        found[name] = f'| `{name}` | {try_export(name)} |'
+        print(f'{found[name]} ({time.process_time() - begin:.0f} s)', flush=True)
+        gc.collect()
+        if args.write:  # at once: the whole takes long
+            write({**rows_of_page(), **found})
+    if not args.write and (
+        differing := [name for name in found if outcome(found[name]) != outcome(page.get(name, ''))]
+    ):
+        sys.exit(f'The page says something else of {", ".join(differing)}: write it with --write.')
+
+
+if __name__ == '__main__':
+    main()

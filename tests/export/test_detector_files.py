@@ -1,0 +1,92 @@
+"""Files of detectors in every format, and the script of docs/detector_files.md: `make test-export`."""
+
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from detectors import build, one_stage_config, pictures, query_config, region_config
+from file_models import blocks_of, environment_without_torch, slow, write
+from PIL import Image
+
+from unireplknet_mm.export import deployable, load
+from unireplknet_mm.export.comparison import compare
+
+pytestmark = slow
+
+SHAPE = (3, 64, 96)
+RETINANET = dict(
+    type='RetinaHead',
+    stacked_convs=1,
+    anchor_generator=dict(
+        type='AnchorGenerator',
+        octave_base_scale=4,
+        scales_per_octave=2,
+        ratios=[1.0],
+        strides=[4, 8, 16, 32],
+    ),
+)
+CONFIGS = {
+    'Cascade Mask R-CNN': region_config(2),
+    'RetinaNet': one_stage_config(RETINANET),
+    'YOLOX': one_stage_config(dict(type='YOLOXHead', stacked_convs=1, strides=[4, 8, 16, 32])),
+    'DETR': query_config('DETR'),
+    'DINO': query_config('DINO'),
+}
+
+
+def check(file, path, sizes):
+    inputs = [
+        (str((count, *size)), torch.from_numpy(pictures(count, *size))) for count, size in sizes
+    ]
+    comparison = compare(file, load(path, threads=1), inputs, 'fp32')
+    assert comparison.agrees, comparison.lines()
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_the_batch_may_be_open(name, tmp_path):
+    file = deployable(build(CONFIGS[name]))
+    path = write(file, tmp_path / 'detector.onnx', SHAPE, ('batch',))
+    check(file, path, [(1, (64, 96)), (3, (64, 96))])
+
+
+def test_the_size_may_be_open(tmp_path):
+    file = deployable(build(region_config(1)), pasted_masks=True)
+    path = write(file, tmp_path / 'detector.onnx', SHAPE, ('batch', 'size'))
+    check(file, path, [(1, (64, 96)), (2, (75, 118)), (1, (160, 64))])
+
+
+@pytest.mark.parametrize('suffix', ['.pt2', '.aoti.pt2', '.xml'])
+def test_other_formats_find_the_same(suffix, tmp_path):
+    file = deployable(build(region_config(1)))
+    path = write(file, tmp_path / f'detector{suffix}', SHAPE, (), batch_size=1)
+    check(file, path, [(1, (64, 96))])
+
+
+def test_a_detector_runs_where_there_is_no_torch(tmp_path):
+    """The script of docs/detector_files.md in an environment of NumPy, Pillow and ONNX Runtime."""
+    file = deployable(build(region_config(1)), letterbox=SHAPE[1:])
+    path = write(file, tmp_path / 'detector.onnx', SHAPE, ('size',), batch_size=1)
+    (image,) = pictures(1, 150, 120)
+    Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / 'picture.png')
+    script = tmp_path / 'detect.py'
+    script.write_text(*blocks_of('detector_files.md', 'python'))
+    printed = subprocess.run(
+        [
+            environment_without_torch(tmp_path / 'environment'),
+            *(script, path, tmp_path / 'picture.png', tmp_path / 'found.png'),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    ).stdout
+    found = np.array([line.split()[1:] for line in printed.splitlines()], dtype=np.float64)
+    expected = file.reference(torch.from_numpy(image[None]))
+    certain = expected['scores'][0] > 0.3
+    assert certain.sum() >= 5
+    np.testing.assert_allclose(found[:, 0], expected['scores'][0][certain], atol=2e-3)
+    np.testing.assert_allclose(found[:, 1:], expected['boxes'][0][certain], atol=0.6)
+    drawn = np.asarray(Image.open(tmp_path / 'found.png')).transpose(2, 0, 1)
+    assert drawn.shape == image.shape
+    assert (drawn != image).any()
