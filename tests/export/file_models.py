@@ -107,6 +107,7 @@ def environment_without_torch(folder: Path) -> Path:
     )
     modules = 'torch', 'mmengine', 'mmdet', 'mmpretrain', 'unireplknet_mm'
     find = f'import importlib.util as u; print([m for m in {modules} if u.find_spec(m)])'
-    found = subprocess.run([python, '-c', find], check=True, capture_output=True, text=True)
+    # -I: as PYTHONPATH is not part of the environment.
+    found = subprocess.run([python, '-I', '-c', find], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == '[]'
     return python

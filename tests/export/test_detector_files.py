@@ -74,6 +74,7 @@ def test_a_detector_runs_where_there_is_no_torch(tmp_path):
     printed = subprocess.run(
         [
             environment_without_torch(tmp_path / 'environment'),
+            '-I',
             *(script, path, tmp_path / 'picture.png', tmp_path / 'found.png'),
         ],
         check=True,

@@ -226,7 +226,10 @@ def _find_decoder(model: nn.Module) -> nn.Module:
     for decoder in DECODERS:
         if decoder.takes(model):
             return decoder(model)
-    raise ExportError(f'a {type(model).__name__} cannot be exported.')
+    raise ExportError(
+        f'a {type(model).__name__} cannot be exported: detectors of two stages, of a dense head and of '
+        'queries with boxes can.'
+    )
 
 
 def _samples(metas: dict[str, Any], count: int) -> list[Any]:

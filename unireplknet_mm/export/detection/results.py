@@ -89,17 +89,20 @@ def differences(
 
 
 def match(first: Arrays, second: Arrays) -> np.ndarray:
-    """Pairs (k, 2) of indices of an image's detections: of the same class, the greatest overlap first."""
+    """Pairs (k, 2) of indices of an image's detections: of the same class, the most alike first."""
     margin = np.array([-0.5, -0.5, 0.5, 0.5])  # in pixels: boxes without an extent overlap as well
     overlaps = box_iou(first['boxes'] + margin, second['boxes'] + margin)
     overlaps[first['labels'][:, None] != second['labels'][None]] = 0
     overlaps[first['scores'] <= 0] = 0
     overlaps[:, second['scores'] <= 0] = 0
+    # Thin boxes side by side overlap about as much as a box and its counterpart: the score tells.
+    likeness = overlaps - np.abs(first['scores'][:, None] - second['scores'][None])
+    likeness[overlaps <= 0.5] = -np.inf
     pairs = []
-    while overlaps.size and overlaps.max() > 0.5:
-        one, other = np.unravel_index(overlaps.argmax(), overlaps.shape)
+    while likeness.size and likeness.max() > -np.inf:
+        one, other = np.unravel_index(likeness.argmax(), likeness.shape)
         pairs.append((one, other))
-        overlaps[one], overlaps[:, other] = 0, 0
+        likeness[one], likeness[:, other] = -np.inf, -np.inf
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
