@@ -13,8 +13,15 @@ from mmengine.runner import CheckpointLoader
 
 from unireplknet_mm import launch
 from unireplknet_mm.configuration import find_pretrained
+from unireplknet_mm.errors import UserError
 from unireplknet_mm.weights import hub, published
-from unireplknet_mm.weights.reading import MissingCheckpointError, load_checkpoint, read_meta
+from unireplknet_mm.weights.reading import (
+    MissingCheckpointError,
+    check_address,
+    load_checkpoint,
+    open_checkpoint,
+    read_meta,
+)
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 NAME = 'unireplknet_a_in1k'
@@ -78,6 +85,39 @@ def test_a_misspelt_name_is_answered_with_those_it_resembles(tmp_path, monkeypat
         'checkpoint unireplknet_s_in22 does not exist; published are unireplknet_s_in22k, '
         'unireplknet_l_in22k, unireplknet_b_in22k'
     )
+
+
+@pytest.mark.parametrize(
+    ('source', 'answer'),
+    [
+        ('torchvision://resnet5', r"knows no 'resnet5' of torchvision://; close are .*resnet50"),
+        ('modelzoo://x', "knows no 'x' of modelzoo://. Correct the name"),
+        ('open-mmlab://resnet50_cafe', r'close are .*resnet50_caffe'),
+        ('openmmlab://x', "knows no 'x' of openmmlab://"),
+        ('mmcls://resnet5', r'close are .*resnet50'),
+        ('', "checkpoint '' names no file"),
+        ('hf-hub:owner/name', 'a file on the hub is written hf://owner/name/FILE'),
+    ],
+)
+@pytest.mark.parametrize(
+    'load', [load_checkpoint, open_checkpoint, CheckpointLoader.load_checkpoint]
+)
+def test_names_that_nothing_knows_are_answered_in_a_line(
+    tmp_path, monkeypatch, load, source, answer
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=answer) as error:
+        load(source)
+    assert '\n' not in str(error.value)
+
+
+def test_names_that_a_zoo_knows_pass():
+    for name in (
+        'torchvision://resnet50',
+        'open-mmlab://detectron2/resnet50_caffe',
+        'mmcls://vgg11',
+    ):
+        check_address(name)
 
 
 def test_every_name_in_a_config_is_published():

@@ -13,6 +13,12 @@ from urllib.request import url2pathname
 REPOSITORY = 'DingXiaoH/UniRepLKNet'  # on the Hugging Face hub
 WEIGHTS_PAGE = f'https://huggingface.co/{REPOSITORY}'
 FILE_URL = 'file://'
+# Stores of other networks, whose names MMEngine looks up in tables of its own.
+ZOOS = ('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://')
+TIMM_HUB = (
+    'hf-hub:',
+    'hf_hub:',
+)  # timm's form of a name on the hub, of a repository without a file
 
 
 class PublishedWeights(NamedTuple):
@@ -125,10 +131,13 @@ def local_path(source: str | os.PathLike) -> Path:
 
 def where_to_get(path: str | Path) -> str:
     """For a file that is not there: ': download it from URL' for one that the authors published, the name
-    that was probably meant for a misspelt one, nothing else."""
+    that was probably meant for a misspelt one, the form of an address on the hub for timm's, nothing else."""
     for name, weights in PUBLISHED.items():
         if weights.file_name == Path(path).name:
             return f': download it from {weights.url}, or write {name} in its place'
+    if str(path).startswith(TIMM_HUB):
+        repository = str(path).partition(':')[2].strip('/')
+        return f': a file on the hub is written hf://{repository}/FILE'
     if os.sep not in str(path) and not Path(path).suffix:
         close = difflib.get_close_matches(str(path), PUBLISHED, n=3)
         if close:

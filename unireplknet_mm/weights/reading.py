@@ -7,6 +7,7 @@ what a file contains.
 
 import argparse
 import contextlib
+import difflib
 import errno
 import functools
 import hashlib
@@ -43,6 +44,7 @@ from unireplknet_mm.weights.errors import (
 from unireplknet_mm.weights.published import (
     PUBLISHED,
     REPOSITORY,
+    ZOOS,
     PublishedWeights,
     find_published,
     is_remote,
@@ -81,11 +83,12 @@ def load_checkpoint_file(
         header as `meta`.
 
     Raises:
-        MissingCheckpointError, CheckpointIsFolderError: there is no such file.
+        MissingCheckpointError, CheckpointIsFolderError: there is no such file, or the name is empty.
         CheckpointError: the file is truncated or corrupt, is no checkpoint, or needs more than
             the above.
         MissingPackageError: it is a safetensors file, and that package is not installed.
     """
+    _refuse_empty(path)
     path = local_path(path)
     if path.is_dir():
         files = sorted(file.name for file in path.glob('*.pth'))
@@ -289,9 +292,12 @@ def check_address(source: str | os.PathLike) -> None:
     """See that there is a loader for what a URL or another store is addressed with; nothing is fetched.
 
     Raises:
-        CheckpointError: nothing reads this scheme, or the URL has no file name, or is a page.
+        CheckpointError: nothing reads this scheme, the URL has no file name, or is a page, or one of
+            MMEngine's zoos has no such name.
+        MissingCheckpointError: the name is empty.
         MissingPackageError: the package for this scheme is not installed.
     """
+    _refuse_empty(source)
     source = str(source)
     if '://' not in source or not is_remote(source):
         return
@@ -316,12 +322,48 @@ def check_address(source: str | os.PathLike) -> None:
             f'checkpoint {source}: nothing here reads {scheme}://. Download the file and give its path, or '
             'give a URL of http:// or https://'
         )
+    if source.startswith(ZOOS):
+        _check_zoo_name(source)
     package = BACKEND_PACKAGES.get(scheme)
     is_mmengines = loader.__module__ == CheckpointLoader.__module__
     if is_mmengines and package and importlib.util.find_spec(package) is None:
         raise MissingPackageError(
             f'checkpoint {source}: MMEngine reads {scheme}:// with the package {package}, which is not '
             'installed. Install it, or download the file and give its path'
+        )
+
+
+def _refuse_empty(source: str | os.PathLike) -> None:
+    """An empty name would be the current folder."""
+    if not str(source):
+        raise MissingCheckpointError(
+            "checkpoint '' names no file: give a path, a URL or a published name"
+        )
+
+
+def _check_zoo_name(source: str) -> None:
+    """See that one of MMEngine's tables of URLs has the name; its loaders look no further."""
+    scheme, _, name = source.partition('://')
+    if scheme in ('torchvision', 'modelzoo'):
+        if importlib.util.find_spec('torchvision') is None:
+            raise MissingPackageError(
+                f'checkpoint {source}: torchvision, which knows its URL, is not installed. Install it, or '
+                'download the file and give its path'
+            )
+        names = mmengine_checkpoint.get_torchvision_models().keys()
+    elif scheme == 'mmcls':
+        names = mmengine_checkpoint.get_mmcls_models().keys()
+    else:
+        names = (
+            mmengine_checkpoint.get_external_models().keys()
+            | mmengine_checkpoint.get_deprecated_model_names().keys()
+        )
+    if name not in names:
+        close = difflib.get_close_matches(name, sorted(names), n=3)
+        hint = f'; close are {", ".join(close)}' if close else ''
+        raise CheckpointError(
+            f'checkpoint {source}: MMEngine knows no {name!r} of {scheme}://{hint}. Correct the name, or '
+            'give the path or URL of the file'
         )
 
 
@@ -416,6 +458,23 @@ def _download_error(url: str, path: Path, error: OSError | HTTPException) -> Use
         f'cannot download {url} ({error}). Download it elsewhere and give the path of the file, or '
         f'put it at {path}'
     )
+
+
+def checking_the_name(load: Callable) -> Callable:
+    """A loader of MMEngine's for one of its zoos, which answers an unknown name with a bare KeyError."""
+
+    @functools.wraps(load)
+    def load_from_known(filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        check_address(filename)
+        return load(filename, *args, **kwargs)
+
+    return load_from_known
+
+
+for zoo in ZOOS:
+    loader = CheckpointLoader._get_checkpoint_loader(zoo)
+    if not hasattr(loader, '__wrapped__'):
+        CheckpointLoader.register_scheme(zoo, checking_the_name(loader), force=True)
 
 
 def saying_what_to_do(load: Callable) -> Callable:
