@@ -38,7 +38,7 @@ from torchvision.models.feature_extraction import (  # noqa: E402
 )
 
 import unireplknet_mm.integrations.timm as integration  # noqa: E402
-from unireplknet_mm.errors import MissingPackageError  # noqa: E402
+from unireplknet_mm.errors import ArgumentError, MissingPackageError  # noqa: E402
 from unireplknet_mm.measuring.catalogue import UniRepLKNetClassifier  # noqa: E402
 from unireplknet_mm.models import UniRepLKNet, UniRepLKNetBlock  # noqa: E402
 from unireplknet_mm.models.architecture import ARCHITECTURES  # noqa: E402
@@ -393,6 +393,19 @@ def test_other_files_load_and_foreign_ones_do_not(tmp_path):
                 pretrained=True,
                 pretrained_cfg_overlay=dict(file=str(path)),
             )
+
+
+def test_checkpoint_path_of_another_architecture_is_answered_by_name(tmp_path):
+    path = save(tmp_path / 'a.pth', to_timm_names(published_weights('a')))
+    timm.create_model('unireplknet_a', checkpoint_path=str(path))
+    with pytest.raises(CheckpointError, match=r'UniRepLKNet-A .* the model is UniRepLKNet-F'):
+        timm.create_model('unireplknet_f', checkpoint_path=str(path))
+
+
+@pytest.mark.parametrize('out_indices', [(1, 4), (-5,)])
+def test_stages_that_are_not_there_are_named(out_indices):
+    with pytest.raises(ArgumentError, match='the stages are 0 to 3, or -4 to -1'):
+        timm.create_model('unireplknet_a', features_only=True, out_indices=out_indices)
 
 
 class Classifier(nn.Module):

@@ -13,15 +13,15 @@ sides (`models/timm_names.py`). Neither mmcv nor a toolbox of OpenMMLab is neede
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unireplknet_mm.errors import MissingPackageError
+from unireplknet_mm.errors import ArgumentError, MissingPackageError
 from unireplknet_mm.models import UniRepLKNet, UniRepLKNetBlock
-from unireplknet_mm.models.architecture import ARCHITECTURES
+from unireplknet_mm.models.architecture import ARCHITECTURES, NUM_STAGES
 from unireplknet_mm.models.blocks import LayerNorm2d
 from unireplknet_mm.models.layers import is_faster_channels_last
 from unireplknet_mm.models.state_dict import (
@@ -32,7 +32,7 @@ from unireplknet_mm.models.state_dict import (
     require_prefix,
     unwrap_names,
 )
-from unireplknet_mm.models.timm_names import to_timm_names
+from unireplknet_mm.models.timm_names import from_timm_names, has_timm_names, to_timm_names
 from unireplknet_mm.weights.published import (
     IN1K,
     IN22K,
@@ -154,6 +154,7 @@ class TimmUniRepLKNet(nn.Module):
         self.apply(init_weights)
         self.to(dtype=dtype)
         self.register_load_state_dict_pre_hook(refuse_other_structure)
+        self.register_load_state_dict_pre_hook(refuse_other_architecture)
 
     @property
     def deploy(self) -> bool:
@@ -339,8 +340,34 @@ def _published_cfgs() -> dict[str, dict[str, Any]]:
 default_cfgs = generate_default_cfgs(_published_cfgs())
 
 
+def _check_indices(out_indices: int | Iterable[int] | None) -> None:
+    """See that there are these stages, whose absence timm answers with a bare IndexError."""
+    if isinstance(out_indices, Iterable):
+        out_indices = list(out_indices)
+        if not all(-NUM_STAGES <= index < NUM_STAGES for index in out_indices):
+            raise ArgumentError(
+                f'out_indices={out_indices}: the stages are 0 to {NUM_STAGES - 1}, or {-NUM_STAGES} to -1'
+            )
+
+
+def refuse_other_architecture(
+    model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
+) -> None:
+    """Refuse weights of another architecture, by its name, where torch would list all their shapes.
+
+    timm loads `checkpoint_path` without `checkpoint_filter_fn`. This is a pre-hook of `load_state_dict`.
+
+    Raises:
+        CheckpointError: they are of another architecture.
+    """
+    own = {n[len(prefix) :]: value for n, value in state_dict.items() if n.startswith(prefix)}
+    if has_timm_names(own):
+        check_architecture(from_timm_names(own), model.arch_settings)
+
+
 def _register(arch: str) -> None:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        _check_indices(kwargs.get('out_indices'))
         return build_model_with_cfg(
             TimmUniRepLKNet,
             create.__name__,
