@@ -1,9 +1,11 @@
 """Each rule on published configs: what it changes, what it reports, what it leaves alone."""
 
+import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from published_configs import REFUSED
 from torch import nn
 
@@ -69,20 +71,97 @@ def test_expand_repeats_the_new_mean(plan, reported):
     assert reported(swap, 'Expand in train_dataloader')
 
 
-def test_crops_and_normalize_repeat_the_new_numbers(plan):
-    def caffe(config):
-        config.model.data_preprocessor.update(
-            mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False
+CAFFE_NUMBERS = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def normalize_in(*loaders: str, **numbers):
+    """The form of mmdet 2: pipelines normalise and pad with the mean, the data preprocessor does neither."""
+
+    def edit(config):
+        config.model.data_preprocessor = dict(
+            type='DetDataPreprocessor', bgr_to_rgb=True, pad_size_divisor=32
         )
+        for loader in loaders:
+            pipeline = config[loader].dataset.pipeline
+            grey = dict(type='Pad', size=(9, 9), pad_val=dict(img=(103.53, 116.28, 123.675)))
+            pipeline[-1:-1] = [grey, dict(type='Normalize', **(numbers or CAFFE_NUMBERS))]
+
+    return edit
+
+
+def test_crops_repeat_the_new_numbers(plan):
+    def caffe(config):
+        numbers = {key: CAFFE_NUMBERS[key] for key in ('mean', 'std')}
+        config.model.data_preprocessor.update(numbers, bgr_to_rgb=False)
         pipeline = config.train_dataloader.dataset.pipeline
-        numbers = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
-        pipeline.insert(2, dict(type='RandomCenterCropPad', crop_size=(512, 512), **numbers))
-        pipeline.insert(3, dict(type='Normalize', mean=[0, 0, 0], std=[1, 1, 1], to_rgb=False))
+        pipeline.insert(2, dict(type='RandomCenterCropPad', crop_size=(512, 512), **CAFFE_NUMBERS))
+        nothing = dict(type='Normalize', mean=[0, 0, 0], std=[1, 1, 1], to_rgb=False)
+        pipeline.insert(3, nothing)
 
     swap = plan(RETINANET, edit=caffe)
-    for kind in ('RandomCenterCropPad', 'Normalize'):
-        (transform,) = transforms(swap.config, kind)
-        assert (transform['mean'], transform['std'], transform['to_rgb']) == (MEAN, STD, True), kind
+    (crop,) = transforms(swap.config, 'RandomCenterCropPad')
+    assert (crop['mean'], crop['std'], crop['to_rgb']) == (MEAN, STD, True)
+    (nothing,) = transforms(swap.config, 'Normalize')
+    assert (nothing['mean'], nothing['std'], nothing['to_rgb']) == ([0, 0, 0], [1, 1, 1], False)
+
+
+def test_pipelines_that_normalise_go_on_doing_it_alone(plan, reported):
+    """An image through the swapped pipeline and preprocessor is normalised and turned to RGB once."""
+    from mmcv.transforms import Normalize
+
+    swap = plan(RETINANET, edit=normalize_in(*LOADERS))
+    settings = swap.model['data_preprocessor']
+    assert settings.get('mean') is None and settings.get('std') is None
+    assert (
+        reported(swap, 'model.data_preprocessor')['model.data_preprocessor.bgr_to_rgb']
+        == 'True -> False'
+    )
+    found = transforms(swap.config['train_dataloader'], 'Normalize')
+    bgr = np.full((32, 32, 3), (10.0, 20.0, 30.0), np.float32)
+    image = Normalize(**{key: found[0][key] for key in ('mean', 'std', 'to_rgb')})(dict(img=bgr))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        preprocessor = MODELS.build(settings)
+    inputs = torch.from_numpy(image['img']).permute(2, 0, 1)
+    (seen,) = preprocessor(dict(inputs=[inputs], data_samples=[DetDataSample()]))['inputs']
+    expected = [(x - mean) / std for x, mean, std in zip((30, 20, 10), MEAN, STD, strict=True)]
+    assert seen[:, 0, 0].tolist() == pytest.approx(expected, rel=1e-5)
+    for loader in LOADERS:
+        (normalize,) = transforms(swap.config[loader], 'Normalize')
+        assert (normalize['mean'], normalize['std'], normalize['to_rgb']) == (MEAN, STD, True)
+        (pad,) = transforms(swap.config[loader], 'Pad')
+        assert pad['pad_val']['img'] == tuple(MEAN[::-1])
+
+
+@pytest.mark.parametrize(
+    ('loaders', 'numbers', 'message'),
+    [
+        (LOADERS[:1], {}, 'in train_dataloader and not in val_dataloader, test_dataloader'),
+        (LOADERS, dict(mean=[0.5] * 3, std=[0.2] * 3), 'for images from 0 to 1'),
+    ],
+)
+def test_pipelines_that_normalise_in_part_or_in_other_units_are_refused(
+    plan, loaders, numbers, message
+):
+    with pytest.raises(SwapError, match=message):
+        plan(RETINANET, edit=normalize_in(*loaders, **numbers))
+
+
+def test_images_that_are_normalised_twice_are_refused(plan):
+    def twice(config):
+        before = dict(config.model.data_preprocessor)
+        normalize_in(*LOADERS)(config)
+        config.model.data_preprocessor = before
+
+    with pytest.raises(SwapError, match=r'twice, by Normalize .* and by model.data_preprocessor'):
+        plan(RETINANET, edit=twice)
+
+
+def test_normalize_for_other_channels_stays_with_a_warning(plan):
+    numbers = dict(mean=[1.0, 2.0, 3.0, 4.0], std=[1.0] * 4, to_rgb=False)
+    swap = plan(RETINANET, edit=normalize_in(*LOADERS, **numbers))
+    assert transforms(swap.config['train_dataloader'], 'Normalize')[0]['mean'] == numbers['mean']
+    assert any('Normalize normalises 4 channels' in text for text in swap.warnings)
 
 
 def test_crops_that_paint_black_go_on_painting_black(plan, original):
@@ -319,6 +398,34 @@ def test_head_that_pools_itself_gets_maps(plan):
     assert model['head']['in_channels'] == CHANNELS[-1]
 
 
+# Purpose
+
+
+@pytest.mark.parametrize(
+    ('name', 'side'),
+    [
+        ('mmpretrain::resnet/resnet18_8xb16_cifar10.py', 32),
+        ('mmpretrain::resnet/resnet50_8xb32_in1k.py', None),
+    ],
+)
+def test_images_that_end_as_one_pixel_are_warned_about(plan, name, side):
+    warnings = [text for text in plan(name).warnings if 'last map of 1×1' in text]
+    assert len(warnings) == (side is not None)
+    assert all(f'images of {side}×{side}' in text for text in warnings)
+
+
+def test_linear_probe_is_told_that_the_whole_network_trains(plan, reported):
+    name = 'mmpretrain::mocov2/benchmarks/resnet50_8xb32-linear-steplr-100e_in1k.py'
+    swap = plan(name)
+    assert reported(swap)['model.backbone.init_cfg'] == 'Pretrained without a file dropped'
+    assert any('on a frozen ResNet' in text for text in swap.warnings)
+
+    def three_of_four(config):
+        config.model.backbone.frozen_stages = 3
+
+    assert not any('frozen' in text for text in plan(name, edit=three_of_four).warnings)
+
+
 # Optimiser
 
 
@@ -346,6 +453,25 @@ def test_learning_rate_goes_with_the_batch(plan):
     assert trained.config['optim_wrapper']['optimizer']['lr'] == pytest.approx(2.5e-5)
 
 
+@pytest.mark.parametrize(
+    ('images', 'rate', 'told'),
+    [
+        (3, 1.875e-5, ['the 3 images that train_dataloader states; on N GPUs take N times']),
+        (None, 1e-4, []),  # that of 16 images
+    ],
+)
+def test_batch_that_is_stated_for_one_gpu_alone(plan, images, rate, told):
+    def state(config):
+        config.auto_scale_lr = None
+        config.train_dataloader.batch_size = images
+
+    swap = plan(RETINANET, edit=state)
+    assert swap.config['optim_wrapper']['optimizer']['lr'] == pytest.approx(rate)
+    warnings = [text for text in swap.warnings if 'how many GPUs' in text]
+    assert len(warnings) == len(told)
+    assert all(part in text for part, text in zip(told, warnings, strict=True))
+
+
 def test_sgd_stays_on_request(plan, original):
     swap = plan(FCN, keep_optimizer=True)
     assert swap.config['optim_wrapper'] == original(FCN).optim_wrapper
@@ -359,6 +485,49 @@ def test_adamw_stays_and_loses_settings_for_parameters_that_are_gone(plan):
     assert swap.config['optim_wrapper']['optimizer']['lr'] == 1e-4
     assert not any(key.startswith('backbone.') for key in keys)
     assert {'backbone', 'query_embed'} <= set(keys)
+
+
+def test_keys_that_match_the_old_backbone_alone_are_dropped_and_named(plan, reported):
+    def scale(config):
+        config.optim_wrapper.paramwise_cfg = dict(
+            custom_keys={
+                'layer4': dict(lr_mult=0.1),  # of ResNet
+                'layer1.0.conv1': dict(lr_mult=1.0, decay_mult=0.0),
+                'conv1': dict(lr_mult=0.5),  # `pwconv1` of UniRepLKNet has it too
+                'lateral_convs': dict(lr_mult=2.0),  # of the neck
+                'bn': dict(decay_mult=0.0),  # of ResNet and the head
+                'nothing': dict(lr_mult=0.0),  # of neither
+            }
+        )
+        config.model.bbox_head.type = 'RetinaSepBNHead'
+        config.model.bbox_head.update(num_ins=5, norm_cfg=dict(type='BN'))
+
+    swap = plan(RETINANET, edit=scale)
+    keys = swap.config['optim_wrapper']['paramwise_cfg']['custom_keys']
+    assert set(keys) == {'conv1', 'lateral_convs', 'bn', 'nothing'}
+    place = 'optim_wrapper.paramwise_cfg.custom_keys'
+    assert reported(swap)[place] == 'layer4, layer1.0.conv1 dropped'
+    (warning,) = [text for text in swap.warnings if 'custom_keys' in text]
+    assert 'scaled the rates of parts of ResNet that are gone: layer4 (lr_mult=0.1).' in warning
+
+
+def test_frozen_parts_that_are_gone_are_warned_about(plan):
+    def freeze(config):
+        keys = {'stem': dict(lr_mult=0.0), 'backbone.layer1': dict(lr_mult=0.0)}
+        config.optim_wrapper.paramwise_cfg = dict(custom_keys=keys)
+
+    swap = plan(FCN, edit=freeze, keep_optimizer=True)  # ResNetV1c has a `stem`
+    assert not swap.config['optim_wrapper']['paramwise_cfg']['custom_keys']
+    (warning,) = [text for text in swap.warnings if 'custom_keys' in text]
+    assert 'froze parts of ResNetV1c that are gone: stem (lr_mult=0), backbone.layer1' in warning
+
+
+def test_slow_backbone_of_random_weights_is_warned_about(plan):
+    name = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
+    slow = 'keeps the backbone at 0.1 times the learning rate'
+    assert any(slow in text for text in plan(name).warnings)
+    trained = plan(name, arch='t', pretrained='unireplknet_t_in1k')
+    assert not any(slow in text for text in trained.warnings)
 
 
 @pytest.mark.parametrize(
@@ -507,6 +676,29 @@ def test_weights_are_put_in_and_those_of_the_model_go(plan, reported):
     )
     assert swap.config['load_from'] is None and 'load_from' in reported(swap)
     assert not any('random weights' in text for text in swap.warnings)
+
+
+def test_weights_of_neck_and_heads_go_and_their_defaults_stay(plan, reported):
+    def start(config):
+        config.model.init_cfg = dict(type='Pretrained', checkpoint='whole.pth')
+        config.model.neck.init_cfg = dict(type='Pretrained', checkpoint='neck.pth', prefix='neck.')
+        config.model.bbox_head.init_cfg = [
+            dict(type='Normal', layer='Conv2d', std=0.02),
+            dict(type='Pretrained', checkpoint='head.pth', prefix='bbox_head.'),
+        ]
+
+    swap = plan(RETINANET, edit=start)
+    assert swap.model['init_cfg'] is None and 'init_cfg' not in swap.model['neck']
+    assert swap.model['bbox_head']['init_cfg'] == [dict(type='Normal', layer='Conv2d', std=0.02)]
+    for part in ('', '.neck', '.bbox_head'):
+        name = dict(zip(('', '.neck', '.bbox_head'), ('whole', 'neck', 'head'), strict=True))[part]
+        assert reported(swap)[f'model{part}.init_cfg'] == f'{name}.pth dropped'
+
+
+@pytest.mark.parametrize('scheme', ['torchvision', 'open-mmlab', 'mmcls'])
+def test_zoos_of_other_networks_are_refused(plan, scheme):
+    with pytest.raises(SwapError, match=f'{scheme}:// has no UniRepLKNet; take unireplknet_s_in1k'):
+        plan(RETINANET, arch='s', pretrained=f'{scheme}://resnet50')
 
 
 def test_random_weights_are_warned_about_with_the_names_to_choose_from(plan):

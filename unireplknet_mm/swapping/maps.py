@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unireplknet_mm.configuration import find_dicts
 from unireplknet_mm.swapping.swap import FeatureMap, SwapError, summarise
 
+UNKNOWN = 'what {} puts out cannot be found out: {}'
 INPUT_SIZE = 128  # divisible by the strides and patches in use
 # Arguments that change neither stride nor channels; some of them need mmcv's compiled ops or a download.
 LEFT_OUT = ('init_cfg', 'pretrained', 'dcn', 'stage_with_dcn', 'plugins', 'with_cp')
@@ -25,11 +26,7 @@ def measure_backbone(config: ConfigDict, scope: str, in_channels: int = 3) -> li
     Raises:
         SwapError: it cannot be built or run, or returns something else than maps.
     """
-    config = copy.deepcopy(config)
-    for key in LEFT_OUT:
-        config.pop(key, None)
-    for norm in find_dicts(config.get('norm_cfg')):
-        norm.pop('eps', None)  # 0 in some configs, which new versions of torch refuse
+    config = _without_needs(config)
     own_size = config.get('img_size')
     try:
         image = torch.zeros(1, in_channels, INPUT_SIZE, INPUT_SIZE)
@@ -41,6 +38,26 @@ def measure_backbone(config: ConfigDict, scope: str, in_channels: int = 3) -> li
     height, width = (own_size, own_size) if isinstance(own_size, int) else own_size
     image = torch.zeros(1, in_channels, height, width)
     return _measure(config, scope, image, (height, width))
+
+
+def trained_parameters(config: ConfigDict, scope: str) -> dict[str, bool]:
+    """The names of a backbone's parameters, without `backbone.`, and whether a training changes each.
+
+    Raises:
+        SwapError: it cannot be built.
+    """
+    module = _build(_without_needs(config), scope)
+    module.train()  # where some freeze their stages
+    return {name: param.requires_grad for name, param in module.named_parameters()}
+
+
+def _without_needs(config: ConfigDict) -> ConfigDict:
+    config = copy.deepcopy(config)
+    for key in LEFT_OUT:
+        config.pop(key, None)
+    for norm in find_dicts(config.get('norm_cfg')):
+        norm.pop('eps', None)  # 0 in some configs, which new versions of torch refuse
+    return config
 
 
 def measure_neck(config: ConfigDict, scope: str, maps: list[FeatureMap]) -> list[FeatureMap]:
@@ -60,15 +77,22 @@ def _measure(
     config: ConfigDict, scope: str, inputs: Tensor | list[Tensor], size: tuple[int, int]
 ) -> list[FeatureMap]:
     name = config['type']
+    module = _build(config, scope)
+    module.eval()  # which of mmdet's ResNet returns None
     try:
-        with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng(devices=[]):
-            module: nn.Module = MODELS.build(config)
-            module.eval()  # which of mmdet's ResNet returns None
-        with torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             outputs = module(inputs)
     except Exception as error:  # whatever the code of a toolbox, or of the user, raises
-        raise SwapError(f'what {name} puts out cannot be found out: {summarise(error)}') from error
+        raise SwapError(UNKNOWN.format(name, summarise(error))) from error
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     if not outputs or not all(isinstance(x, Tensor) and x.dim() == 4 for x in outputs):
         raise SwapError(f'{name} puts out something else than maps (N, C, H, W).')
     return [FeatureMap(round(size[0] / x.shape[2]), x.shape[1]) for x in outputs]
+
+
+def _build(config: ConfigDict, scope: str) -> nn.Module:
+    try:
+        with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng(devices=[]):
+            return MODELS.build(config)
+    except Exception as error:  # whatever the code of a toolbox, or of the user, raises
+        raise SwapError(UNKNOWN.format(config['type'], summarise(error))) from error

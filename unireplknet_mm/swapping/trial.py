@@ -85,6 +85,20 @@ def try_model(config: ConfigDict) -> Trial:
     return Trial(loss)
 
 
+def parameter_names(config: ConfigDict) -> list[str]:
+    """The names of the parameters of a config's model; none where it cannot be built on this machine."""
+    config = _small(config)
+    try:
+        with (
+            DefaultScope.overwrite_default_scope(config['default_scope']),
+            torch.random.fork_rng(devices=[]),
+        ):
+            model = MODELS.build(config['model'])
+    except Exception:  # why, whoever tries the model is told
+        return []
+    return [name for name, _ in model.named_parameters()]
+
+
 def same_obstacle(original: ConfigDict, error: Exception) -> Trial | None:
     """Where the swapped model failed: whether the original fails here in the same way.
 

@@ -3,6 +3,9 @@
 They stand in the data preprocessor, and again in pipelines that paint borders or erased parts in the mean
 colour. Caffe's ResNets take BGR images with a deviation of 1, YOLOX takes images as they are: with such
 inputs pretrained weights train, but badly, and nothing says so.
+
+Configs from the days of mmdet 2 leave the preprocessor without numbers and normalise in their pipelines, by
+`Normalize`. There it is that transform which takes the new ones: images are normalised once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,32 +16,105 @@ from unireplknet_mm.swapping.swap import Swap
 
 MEAN, STD = NORMALIZATION['mean'], NORMALIZATION['std']
 ORDERS = dict(det='bgr_to_rgb', seg='bgr_to_rgb', cls='to_rgb')  # the name of the argument
+ORDER_KEYS = ('bgr_to_rgb', 'to_rgb', 'rgb_to_bgr')  # of which one turns the channels
 PREPROCESSORS = ('DataPreprocessor', 'DataPreProcessor')
 WHY = 'as the published weights were trained'
-WHY_REPEATED = "the data preprocessor's numbers, which it repeats"
+WHY_REPEATED = 'the numbers of the normalisation, which it repeats'
 # Arguments of transforms that hold one colour, in the order of the image, which is loaded as BGR.
 COLOURS = ('pad_val', 'fill_color', 'fill_val', 'img_fill_val', 'border_value')
 DEVIATIONS = ('fill_std',)  # of noise around the colour
 
 
+IN_PIPELINES = 'the pipelines normalise the images, by Normalize, and turn them to RGB'
+
+
 def adapt_normalization(swap: Swap) -> None:
-    """Set the numbers of the data preprocessor, and of every transform that repeats the original's."""
+    """Set the numbers of what normalises, and of every transform that repeats the original's.
+
+    Raises:
+        SwapError: there is no data preprocessor, some pipelines normalise and others do not, or images are
+            normalised twice.
+    """
+    normalize = _normalize_of_pipelines(swap)
+    if normalize and _has_other_channels(swap, 'Normalize', normalize['mean']):
+        return
     old_mean, old_std, is_rgb = None, None, False
     for place, preprocessor in _preprocessors(swap):
         mean, std = preprocessor.get('mean'), preprocessor.get('std')
         is_rgb = bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
-        if mean is not None and len(mean) != len(MEAN):
-            swap.warn(
-                f'{place} normalises {len(mean)} channels, and keeps its numbers: the published weights are '
-                'for 3'
-            )
+        if _has_other_channels(swap, place, mean):
             return
         old_mean, old_std = mean, std
-        _set_preprocessor(swap, place, preprocessor)
+        if normalize is None:
+            _set_preprocessor(swap, place, preprocessor)
+            continue
+        if mean is not None and not _is_neutral(preprocessor):
+            swap.refuse(
+                f'its images are normalised twice, by Normalize in the pipelines and by {place}: take one of '
+                'the two out'
+            )
+        for key in ORDER_KEYS:
+            if preprocessor.get(key):
+                swap.set(place, preprocessor, key, False, IN_PIPELINES)
+    if normalize is not None:
+        old_mean, old_std = normalize['mean'], normalize['std']
+        is_rgb = normalize.get('to_rgb', True)
     for key, value in swap.config.items():
         if key not in ('model', 'data_preprocessor'):
             for transform in find_dicts(value):
                 _adapt_transform(swap, key, transform, old_mean, old_std, is_rgb)
+
+
+def _has_other_channels(swap: Swap, place: str, mean: Sequence[float] | None) -> bool:
+    """Whether the images are not of three channels, whose numbers stay, with a warning."""
+    if mean is None or len(mean) == len(MEAN):
+        return False
+    swap.warn(
+        f'{place} normalises {len(mean)} channels, and keeps its numbers: the published weights are for 3'
+    )
+    return True
+
+
+def _normalize_of_pipelines(swap: Swap) -> dict | None:
+    """A `Normalize` of the pipelines that load images, as it is in the original; None where there is none.
+
+    One that changes nothing, with a mean of 0 and a deviation of 1, does not count.
+    """
+    config = swap.config
+    loaders = [key for key in config if key.endswith('_dataloader') and config[key]]
+    places = loaders or [key for key in config if key.endswith('_pipeline')]
+    found = {
+        place: [part for part in find_dicts(config[place]) if _normalizes(part)] for place in places
+    }
+    normalizing = [place for place, parts in found.items() if parts]
+    if not normalizing:
+        return None
+    if len(normalizing) < len(places):
+        others = ', '.join(place for place in places if place not in normalizing)
+        swap.refuse(
+            f'Normalize is in {", ".join(normalizing)} and not in {others}: put it into all of them, or let '
+            'the data preprocessor normalise, by its mean and std'
+        )
+    first = found[normalizing[0]][0]
+    if max(first['mean']) <= 1:
+        swap.refuse(
+            f'{first["type"]} in {normalizing[0]} is for images from 0 to 1: let the data preprocessor '
+            'normalise, by its mean and std in units of 0 to 255'
+        )
+    return dict(first)
+
+
+def _normalizes(part: dict) -> bool:
+    is_normalize = type_name(part).rpartition('/')[2] == 'Normalize'  # 'torchvision/Normalize' too
+    return is_normalize and not _changes_nothing(part)
+
+
+def _changes_nothing(normalize: dict) -> bool:
+    return _is_neutral(normalize) and not normalize.get('to_rgb', True)
+
+
+def _is_neutral(numbers: dict) -> bool:
+    return set(numbers['mean']) == {0} and set(numbers['std']) == {1}
 
 
 def _preprocessors(swap: Swap) -> Iterator[tuple[str, dict]]:
@@ -56,7 +132,7 @@ def _set_preprocessor(swap: Swap, place: str, preprocessor: dict) -> None:
     was_raw = preprocessor.get('mean') is None
     swap.set(place, preprocessor, 'mean', list(MEAN), WHY)
     swap.set(place, preprocessor, 'std', list(STD), WHY)
-    order = next((key for key in ('bgr_to_rgb', 'to_rgb') if key in preprocessor), None)
+    order = next((key for key in ORDER_KEYS[:2] if key in preprocessor), None)
     swap.set(place, preprocessor, order or ORDERS[swap.task], True, WHY)
     if preprocessor.get('rgb_to_bgr'):
         swap.set(place, preprocessor, 'rgb_to_bgr', False, WHY)
@@ -83,13 +159,14 @@ def _adapt_transform(
     name = type_name(transform)
     at = f'{name} in {place}' if name else place  # a variable of the file has no type
     is_normalize = name == 'Normalize'
-    if name.endswith(PREPROCESSORS):
+    if name.endswith(PREPROCESSORS) or (is_normalize and _changes_nothing(transform)):
         return
     if 'mean' in transform and (is_normalize or _equal(transform['mean'], old_mean)):
-        swap.set(at, transform, 'mean', list(MEAN), WHY_REPEATED)
+        why = WHY if is_normalize else WHY_REPEATED
+        swap.set(at, transform, 'mean', list(MEAN), why)
         if 'std' in transform and (is_normalize or _equal(transform['std'], old_std)):
-            swap.set(at, transform, 'std', list(STD), WHY_REPEATED)
-        swap.set(at, transform, 'to_rgb', True, WHY_REPEATED)
+            swap.set(at, transform, 'std', list(STD), why)
+        swap.set(at, transform, 'to_rgb', True, why)
     padding = transform.get('pad_val')  # one colour, or dict(img=..., masks=..., seg=...)
     for owner, key in (*((transform, key) for key in (*COLOURS, *DEVIATIONS)), (padding, 'img')):
         if isinstance(owner, dict):

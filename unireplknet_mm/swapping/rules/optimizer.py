@@ -7,12 +7,14 @@ UniRepLKNet.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.config import ConfigDict
 
 from unireplknet_mm.configuration import find_dicts, type_name
 from unireplknet_mm.engine.layer_decay import DECAY_MULTIPLIERS
+from unireplknet_mm.swapping.maps import trained_parameters
 from unireplknet_mm.swapping.recipes import (
     BETAS,
     WARM_UP_ITERATIONS,
@@ -21,6 +23,7 @@ from unireplknet_mm.swapping.recipes import (
     published_rates,
 )
 from unireplknet_mm.swapping.swap import Swap, describe
+from unireplknet_mm.swapping.trial import parameter_names
 
 REPLACED = ('SGD', 'RMSprop', 'LARS')
 PLACE = 'optim_wrapper'
@@ -44,6 +47,7 @@ GPUS_AND_IMAGES = re.compile(
     r'[_-](\d+)xb(\d+)(?=[_.-])'
 )  # OpenMMLab's names: fcn_r50-d8_4xb2-40k_...
 DEFAULT_BATCH_SIZE = 16
+ON_ONE_GPU = ', train_dataloader.batch_size on one GPU'
 MUCH = 2  # times the published rate
 
 
@@ -61,6 +65,7 @@ def adapt_optimizer(swap: Swap) -> None:
     elif name == 'AdamW' and swap.pretrained:
         _compare_rate(swap, wrapper['optimizer'].get('lr'))
     _drop_old_keys(swap, wrapper)
+    _warn_about_slow_backbone(swap, wrapper)
     constructor = type_name(dict(type=wrapper.get('constructor')))
     was_layerwise = constructor in LAYERWISE
     decays = name not in REPLACED and _decays(wrapper['optimizer'])
@@ -83,6 +88,11 @@ def _replace_optimizer(swap: Swap, wrapper: dict) -> None:
     old = wrapper['optimizer']
     batch_size, source = _batch_size(swap)
     rate, rule = learning_rate(swap.task, batch_size, swap.pretrained is not None)
+    if source == ON_ONE_GPU:
+        swap.warn(
+            f"the config does not say how many GPUs it is for: AdamW's rate {rate:g} is for one, with the "
+            f'{batch_size} images that train_dataloader states; on N GPUs take N times that rate'
+        )
     new = dict(type='AdamW', lr=rate, betas=BETAS, weight_decay=WEIGHT_DECAY)
     wrapper['optimizer'] = type(wrapper)(new)
     swap.report(
@@ -116,6 +126,9 @@ def _batch_size(swap: Swap) -> tuple[int, str]:
     stated = (swap.config.get('auto_scale_lr') or {}).get('base_batch_size')
     if stated:
         return stated, ''
+    images = (swap.config.get('train_dataloader') or {}).get('batch_size')
+    if images:
+        return images, ON_ONE_GPU
     return DEFAULT_BATCH_SIZE, ', which is assumed: the config states none'
 
 
@@ -168,16 +181,68 @@ def _drop_old_keys(swap: Swap, wrapper: dict) -> None:
     keys = (wrapper.get('paramwise_cfg') or {}).get('custom_keys')
     if not keys:
         return
-    old = [key for key in keys if key.startswith('backbone.')]
+    whole = keys.get('backbone', {}).get('lr_mult', 1)
+    old = {key: keys[key] for key in _keys_of_the_old_backbone(swap, keys)}
     for key in old:
         del keys[key]
     if old:
-        shown = ', '.join(old[:2]) + (f' and {len(old) - 2} more' if len(old) > 2 else '')
+        shown = ', '.join(list(old)[:2]) + (f' and {len(old) - 2} more' if len(old) > 2 else '')
         swap.report(
             f'{PLACE}.paramwise_cfg.custom_keys',
             f'{shown} dropped',
             f'they name parameters of {swap.old_type}',
         )
+    scaled = [
+        f'{key} (lr_mult={settings["lr_mult"]:g})'
+        for key, settings in old.items()
+        if settings.get('lr_mult', whole) != whole
+    ]
+    if scaled:
+        verb = (
+            'froze' if all(old[key].get('lr_mult') == 0 for key in old) else 'scaled the rates of'
+        )
+        swap.warn(
+            f'custom_keys {verb} parts of {swap.old_type} that are gone: {", ".join(scaled)}. All of the new '
+            f'backbone trains at {"one rate" if whole == 1 else f"{whole:g} times the rate"}; '
+            'frozen_stages, or keys such as backbone.stages.3, treat its parts differently'
+        )
+
+
+def _warn_about_slow_backbone(swap: Swap, wrapper: dict) -> None:
+    """A small rate of the whole backbone, as DETR's, is for pretrained weights."""
+    keys = (wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
+    factor = keys.get('backbone', {}).get('lr_mult', 1)
+    if factor < 1 and swap.pretrained is None:
+        swap.warn(
+            f'custom_keys keeps the backbone at {factor:g} times the learning rate, which is for pretrained '
+            'weights: from random ones it hardly learns; give it --pretrained, or take lr_mult out'
+        )
+
+
+def _keys_of_the_old_backbone(swap: Swap, keys: Iterable[str]) -> list[str]:
+    """Those that matched a parameter of the original backbone, as parts of its name, and match none now."""
+    inside = [key for key in keys if key.startswith('backbone.')]
+    others = [key for key in keys if key != 'backbone' and key not in inside]
+    if not others:
+        return inside
+    before = _names_in_the_model(swap.old_backbone, swap.scope)
+    matched = [key for key in others if _matches(key, before)]
+    if matched:
+        now = _names_in_the_model(swap.model['backbone'], swap.scope)
+        matched = [key for key in matched if not _matches(key, now)]
+    if matched:
+        rest = parameter_names(swap.config)
+        matched = [key for key in matched if not _matches(key, rest)]
+    return [key for key in keys if key in inside or key in matched]
+
+
+def _names_in_the_model(backbone: ConfigDict, scope: str) -> list[str]:
+    return [f'backbone.{name}' for name in trained_parameters(backbone, scope)]
+
+
+def _matches(key: str, names: Iterable[str]) -> bool:
+    """Whether a key is a part of one of the names, as MMEngine's constructors look for it."""
+    return any(key in f'.{name}' for name in names)
 
 
 def _set_constructor(swap: Swap, wrapper: dict, was_layerwise: bool) -> None:
