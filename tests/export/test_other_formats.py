@@ -128,7 +128,7 @@ def test_a_file_runs_where_there_is_no_torch(tmp_path):
         next(block for block in blocks_of('deployment.md', 'python') if 'scores' in block)
     )
     printed = subprocess.run(
-        [python, script, path, tmp_path / 'photo.png'],
+        [python, '-I', script, path, tmp_path / 'photo.png'],
         check=True,
         capture_output=True,
         text=True,
