@@ -1,5 +1,6 @@
 """Detections of a fixed number, and how two sets of them are compared."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +76,7 @@ def differences(
         pairs = match(first, second)
         worst['detections'] += _missing(first, pairs[:, 0], score_threshold, tolerance)
         worst['detections'] += _missing(second, pairs[:, 1], score_threshold, tolerance)
-        for one, other in pairs:
+        for one, other in _without_chance(first, second, pairs, score_threshold, tolerance):
             for name in ('boxes', 'scores'):
                 difference = float(np.abs(first[name][one] - second[name][other]).max())
                 worst[name] = max(worst[name], difference)
@@ -107,11 +108,28 @@ def match(first: Arrays, second: Arrays) -> np.ndarray:
 
 
 def _missing(image: Arrays, matched: np.ndarray, score_threshold: float, tolerance: float) -> int:
-    scores = image['scores'].astype(np.float64)
-    cut = max(score_threshold, scores.min() if len(scores) else 0.0)
-    alone = scores > 0
+    alone = image['scores'] > _cut(image, score_threshold) + tolerance
     alone[matched] = False
-    return int((alone & (scores > cut + tolerance)).sum())
+    return int(alone.sum())
+
+
+def _cut(image: Arrays, score_threshold: float) -> float:
+    """The score below which there are no detections."""
+    return max(score_threshold, float(image['scores'].min(initial=1.0)))
+
+
+def _without_chance(
+    first: Arrays, second: Arrays, pairs: np.ndarray, score_threshold: float, tolerance: float
+) -> Iterator[tuple[int, int]]:
+    """Pairs but for those of neighbours that were left over, since the counterparts of both were cut off."""
+    for one, other in pairs:
+        is_certain = (
+            first['scores'][one] > _cut(first, score_threshold) + tolerance
+            or second['scores'][other] > _cut(second, score_threshold) + tolerance
+        )
+        overlap = box_iou(first['boxes'][one : one + 1], second['boxes'][other : other + 1])
+        if is_certain or overlap.item() > 0.9:
+            yield one, other
 
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
