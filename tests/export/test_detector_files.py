@@ -29,9 +29,7 @@ RETINANET = dict(
 CONFIGS = {
     'Cascade Mask R-CNN': region_config(2),
     'RetinaNet': one_stage_config(RETINANET),
-    'YOLOX': one_stage_config(dict(type='YOLOXHead', stacked_convs=1, strides=[4, 8, 16, 32])),
     'DETR': query_config('DETR'),
-    'DINO': query_config('DINO'),
 }
 
 
