@@ -188,8 +188,9 @@ def test_every_name_in_the_config_is_registered(cfg):
             wanted.append((MODELS, hook.get('ema_type', 'ExponentialMovingAverage')))
     wanted += [(PARAM_SCHEDULERS, scheduler['type']) for scheduler in cfg.param_scheduler]
     wanted.append((VISUALIZERS, cfg.visualizer.type))
-    if cfg.val_evaluator is not None:
-        wanted.append((METRICS, cfg.val_evaluator.type))
+    evaluators = cfg.val_evaluator or []
+    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        wanted.append((METRICS, evaluator['type']))
     constructor = cfg.optim_wrapper.get('constructor', 'DefaultOptimWrapperConstructor')
     wanted.append((OPTIM_WRAPPER_CONSTRUCTORS, constructor))
     assert [name for registry, name in wanted if not is_registered(registry, name)] == []

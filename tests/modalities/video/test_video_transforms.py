@@ -28,7 +28,8 @@ AUGMENTS = {
     ),
     'RandomResizedCrop': dict(type='RandomResizedCrop', scale=24),
     'RandomFlip': dict(type='RandomFlip', prob=0.5),
-    'ColorJitter': dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+    # Without the hue, which mmcv 2.1 and 2.2 turn with a number that NumPy 2 refuses.
+    'ColorJitter': dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
     'RandomErasing': dict(
         type='RandomErasing', erase_prob=0.5, mode='rand', fill_color=(1, 2, 3), fill_std=(9, 9, 9)
     ),
