@@ -13,6 +13,53 @@ WIDTH = 16
 CLASSES = 3
 STRIDES = [4, 8, 16, 32]
 FOCAL = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0)
+RANGES = ((-1, 16), (16, 32), (32, 64), (64, 1e8))  # of FCOS's training
+HEADS = dict(
+    RetinaNet=dict(
+        type='RetinaHead',
+        stacked_convs=1,
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            octave_base_scale=4,
+            scales_per_octave=2,
+            ratios=[1.0],
+            strides=STRIDES,
+        ),
+    ),
+    ATSS=dict(
+        type='ATSSHead',
+        norm_cfg=dict(type='BN'),
+        stacked_convs=1,
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            ratios=[1.0],
+            octave_base_scale=8,
+            scales_per_octave=1,
+            strides=STRIDES,
+        ),
+    ),
+    FCOS=dict(
+        type='FCOSHead',
+        norm_cfg=dict(type='BN'),
+        stacked_convs=1,
+        strides=STRIDES,
+        regress_ranges=RANGES,
+    ),
+    GFL=dict(
+        type='GFLHead',
+        norm_cfg=dict(type='BN'),
+        stacked_convs=1,
+        reg_max=7,
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            ratios=[1.0],
+            octave_base_scale=8,
+            scales_per_octave=1,
+            strides=STRIDES,
+        ),
+    ),
+    YOLOX=dict(type='YOLOXHead', stacked_convs=1, strides=STRIDES),
+)
 
 
 def region_config(stages: int) -> dict:

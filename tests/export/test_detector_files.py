@@ -5,31 +5,22 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from detectors import build, one_stage_config, pictures, query_config, region_config
+from detectors import HEADS, build, one_stage_config, pictures, query_config, region_config
 from file_models import blocks_of, environment_without_torch, slow, write
 from PIL import Image
 
-from unireplknet_mm.export import deployable, load
+from unireplknet_mm.export import ExportError, deployable, load
 from unireplknet_mm.export.comparison import compare
 
 pytestmark = slow
 
 SHAPE = (3, 64, 96)
-RETINANET = dict(
-    type='RetinaHead',
-    stacked_convs=1,
-    anchor_generator=dict(
-        type='AnchorGenerator',
-        octave_base_scale=4,
-        scales_per_octave=2,
-        ratios=[1.0],
-        strides=[4, 8, 16, 32],
-    ),
-)
 CONFIGS = {
     'Cascade Mask R-CNN': region_config(2),
-    'RetinaNet': one_stage_config(RETINANET),
+    'RetinaNet': one_stage_config(HEADS['RetinaNet']),
+    'GFL': one_stage_config(HEADS['GFL']),
     'DETR': query_config('DETR'),
+    'Deformable DETR': query_config('DeformableDETR'),
 }
 
 
@@ -46,6 +37,14 @@ def test_the_batch_may_be_open(name, tmp_path):
     file = deployable(build(CONFIGS[name]))
     path = write(file, tmp_path / 'detector.onnx', SHAPE, ('batch',))
     check(file, path, [(1, (64, 96)), (3, (64, 96))])
+
+
+def test_the_batch_of_dino_is_as_it_was_recorded(tmp_path):
+    file = deployable(build(query_config('DINO')))
+    with pytest.raises(ExportError, match='neither batch nor size'):
+        file.dynamic_shapes(['batch'])
+    path = write(file, tmp_path / 'detector.onnx', SHAPE, ())
+    check(file, path, [(2, (64, 96))])
 
 
 def test_the_size_may_be_open(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from detectors import STRIDES, build, one_stage_config, pictures, query_config, region_config
+from detectors import HEADS, build, one_stage_config, pictures, query_config, region_config
 
 from unireplknet_mm.export import FORMATS, ExportError, deployable
 from unireplknet_mm.export.deployable import as_arrays
@@ -16,7 +16,6 @@ from unireplknet_mm.export.formats import Settings
 
 STAGES = {'Mask R-CNN': 1, 'Cascade Mask R-CNN': 2}
 IMAGES = pictures(2, 75, 118)
-RANGES = ((-1, 16), (16, 32), (32, 64), (64, 1e8))  # of FCOS's training
 
 
 @pytest.fixture(scope='module', params=STAGES.values(), ids=STAGES)
@@ -201,54 +200,6 @@ def test_unknown_parts_are_refused_by_name():
     config['roi_head']['bbox_roi_extractor'] = dict(extractor, type='GenericRoIExtractor')
     with pytest.raises(ExportError, match='GenericRoIExtractor'):
         deployable(build(config))
-
-
-HEADS = dict(
-    RetinaNet=dict(
-        type='RetinaHead',
-        stacked_convs=1,
-        anchor_generator=dict(
-            type='AnchorGenerator',
-            octave_base_scale=4,
-            scales_per_octave=2,
-            ratios=[1.0],
-            strides=STRIDES,
-        ),
-    ),
-    ATSS=dict(
-        type='ATSSHead',
-        norm_cfg=dict(type='BN'),
-        stacked_convs=1,
-        anchor_generator=dict(
-            type='AnchorGenerator',
-            ratios=[1.0],
-            octave_base_scale=8,
-            scales_per_octave=1,
-            strides=STRIDES,
-        ),
-    ),
-    FCOS=dict(
-        type='FCOSHead',
-        norm_cfg=dict(type='BN'),
-        stacked_convs=1,
-        strides=STRIDES,
-        regress_ranges=RANGES,
-    ),
-    GFL=dict(
-        type='GFLHead',
-        norm_cfg=dict(type='BN'),
-        stacked_convs=1,
-        reg_max=7,
-        anchor_generator=dict(
-            type='AnchorGenerator',
-            ratios=[1.0],
-            octave_base_scale=8,
-            scales_per_octave=1,
-            strides=STRIDES,
-        ),
-    ),
-    YOLOX=dict(type='YOLOXHead', stacked_convs=1, strides=STRIDES),
-)
 
 
 @pytest.mark.parametrize('head', HEADS.values(), ids=HEADS)

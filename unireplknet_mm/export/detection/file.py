@@ -68,7 +68,7 @@ class DetectorFile(Deployable):
                 f'{type(model).__name__} attends to padding unless it knows its extent, which differs from '
                 'picture to picture: export without --letterbox.'
             )
-        self.dynamic = type(self).dynamic if self.decoder.takes_padding else ('batch',)
+        self.dynamic = getattr(self.decoder, 'dynamic', type(self).dynamic)
         self.dtype = torch.float32
 
     @classmethod

@@ -132,10 +132,19 @@ def _distributions(head: nn.Module, maps: tuple[Tensor, ...]) -> list[Candidates
         scores, deltas, _priors(head, scores), head.prior_generator.strides, strict=True
     ):
         distributions = by_position(level_deltas, 4 * (head.reg_max + 1))
-        distances = head.integral(distributions).reshape(*distributions.shape[:2], 4) * stride[0]
+        distances = _means(distributions, head.reg_max) * stride[0]
         probabilities = by_position(level_scores, head.cls_out_channels).sigmoid()
         levels.append(Candidates(probabilities, distances, head.anchor_center(priors)))
     return levels
+
+
+def _means(distributions: Tensor, largest: int) -> Tensor:
+    """Logits (N, P, 4 * (largest + 1)) -> (N, P, 4) means, as mmdet's `Integral`.
+
+    That casts a buffer to the type which it has, and `torch.onnx.export` then loses the buffer's name.
+    """
+    shares = distributions.unflatten(-1, (4, largest + 1)).softmax(-1)
+    return shares @ torch.arange(largest + 1, dtype=shares.dtype, device=shares.device)
 
 
 def _objects(head: nn.Module, maps: tuple[Tensor, ...]) -> list[Candidates]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from unireplknet_mm.export.deployable import inherits
 from unireplknet_mm.export.detection.results import Detections
@@ -42,6 +43,19 @@ class MapShapes:
         return self.tensor[index] if index[0] is Ellipsis else np.array(self.sizes)[index]
 
 
+class RecordableShapes(TorchFunctionMode):
+    """`torch._shape_as_tensor`, which mmdet asks for the shapes of maps, in a form that can be recorded.
+
+    PyTorch's own writes into the memory of a tensor, of which there is none while a graph is recorded.
+    Batch and channels, which mmdet does not use, are 0: a tensor of an open batch's size would fix it.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch._shape_as_tensor:
+            return torch.tensor((0, 0, *args[0].shape[2:]))
+        return function(*args, **(kwargs or {}))
+
+
 class Queries(nn.Module):
     """Maps of the neck -> detections, of an mmdet `DetectionTransformer`.
 
@@ -65,6 +79,8 @@ class Queries(nn.Module):
             raise ExportError(
                 f'{type(self.head).__name__} cannot be exported: it ranks queries by a rule of its own.'
             )
+        # DINO's decoder compares the size of the batch with the number of queries.
+        self.dynamic = () if inherits(model, 'DINO') else ('batch',)
         self.number = int(self.head.test_cfg.get('max_per_img', model.num_queries))
 
     @staticmethod
@@ -94,11 +110,17 @@ class Queries(nn.Module):
 
         (model,) = self.model
         shapes = dict(batch_input_shape=tuple(size), img_shape=tuple(size))
-        encoder, decoder = model.pre_transformer(maps, [DetDataSample(metainfo=shapes)])
+        with RecordableShapes():
+            encoder, decoder = model.pre_transformer(maps, [DetDataSample(metainfo=shapes)])
         for inputs in (encoder, decoder):
             if 'spatial_shapes' in inputs:
                 sizes = [tuple(level.shape[-2:]) for level in maps]
                 inputs['spatial_shapes'] = MapShapes(sizes, maps[0].device)
         further, head = model.pre_decoder(**model.forward_encoder(**encoder))
+        # Halves of one tensor have strides that a matrix product compares with the size of the batch.
+        further = {
+            name: value.contiguous() if torch.is_tensor(value) else value
+            for name, value in further.items()
+        }
         head.update(model.forward_decoder(**{**decoder, **further}))
         return head

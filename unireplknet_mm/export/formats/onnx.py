@@ -55,14 +55,18 @@ class Onnx(Format):
         """The ONNX program, in memory."""
         program = record(deployable, example, settings)
         with explained(settings):
-            return torch.onnx.export(
+            program = torch.onnx.export(
                 program,
                 dynamo=True,
                 input_names=[deployable.input_name],
                 output_names=list(deployable.output_names),
                 opset_version=OPSET,
+                optimize=False,
                 verbose=False,
             )
+            _compute_once(program.model)
+            program.optimize()
+            return program
 
     def load(self, path: Path, threads: int | None = None) -> Runtime:
         self.check_packages(('onnxruntime',))
@@ -87,3 +91,18 @@ class Onnx(Format):
             return dict(zip(names, session.run(names, {input_name: inputs}), strict=True))
 
         return Runtime(decode(metadata), run)
+
+
+def _compute_once(model: Any) -> None:
+    """Make one node of those that compute the same, before the optimizer of onnxscript runs.
+
+    It names the bounds of nested clamps that it joins after what is clamped, and where that is clamped
+    twice, as by mmdet's `inverse_sigmoid`, loses one of the bounds.
+    """
+    from onnx_ir.passes import Sequential
+    from onnx_ir.passes.common import (
+        CommonSubexpressionEliminationPass,
+        DeduplicateInitializersPass,
+    )
+
+    Sequential(DeduplicateInitializersPass(), CommonSubexpressionEliminationPass())(model)
