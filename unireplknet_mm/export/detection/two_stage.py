@@ -41,7 +41,10 @@ class TwoStage(nn.Module):
 
     @staticmethod
     def takes(model: nn.Module) -> bool:
-        return inherits(model, 'TwoStageDetector')
+        is_panoptic = inherits(
+            model, 'TwoStagePanopticSegmentor'
+        )  # whose result is a map, not boxes
+        return inherits(model, 'TwoStageDetector') and not is_panoptic
 
     def forward(
         self, maps: tuple[Tensor, ...], bounds: Tensor, size: tuple[int, int]
