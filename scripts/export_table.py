@@ -30,6 +30,7 @@ from unireplknet_mm.export import FORMATS, deployable  # noqa: E402
 from unireplknet_mm.export.comparison import compare  # noqa: E402
 from unireplknet_mm.export.detection import DetectorFile  # noqa: E402
 from unireplknet_mm.export.formats import Settings  # noqa: E402
+from unireplknet_mm.export.formats.recording import first_line  # noqa: E402
 from unireplknet_mm.models.whole_model import find_backbones  # noqa: E402
 from unireplknet_mm.swapping import plan_swap, read_original  # noqa: E402
 
@@ -81,15 +82,23 @@ def try_export(name: str) -> str:
         return export(file)
     except UserError as error:
         reason = str(error).splitlines()[0].partition('. Failure message')[0]
-        return f'does not | {reason}'
+    except Exception as error:  # what nobody has foreseen is one row, and the others are tried
+        reason = f'{type(error).__name__}: {first_line(error)}'
+    return f'does not | {reason}'
 
 
 def make_certain(model: torch.nn.Module) -> None:
-    """Let box heads find something: with untrained weights all classes are alike, and below the threshold."""
+    """Let box heads find something that fits the image.
+
+    With untrained weights all classes are alike, and below the threshold; and YOLOX, whose sizes are
+    exponentials, finds boxes of 900,000 pixels, of which the error of rounding is several.
+    """
     heads = getattr(getattr(model, 'roi_head', None), 'bbox_head', [])
     for head in heads if isinstance(heads, torch.nn.ModuleList) else [heads]:
         if hasattr(head, 'fc_cls'):
             torch.nn.init.normal_(head.fc_cls.weight, std=0.3)
+    for regression in getattr(getattr(model, 'bbox_head', None), 'multi_level_conv_reg', []):
+        regression.weight.data /= 10
 
 
 def export(file: DetectorFile) -> str:
