@@ -104,14 +104,19 @@ def test_what_was_listed_is_remembered_of_unchanged_files(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ('matrix', 'turn'),
+    ('matrix', 'show'),
     [
-        ((0, 1, -1, 0), cv2.ROTATE_90_CLOCKWISE),
-        ((-1, 0, 0, -1), cv2.ROTATE_180),
-        ((0, -1, 1, 0), cv2.ROTATE_90_COUNTERCLOCKWISE),
+        ((0, 1, -1, 0), lambda frame: cv2.rotate(frame, cv2.ROTATE_90_CLOCKWISE)),
+        ((-1, 0, 0, -1), lambda frame: cv2.rotate(frame, cv2.ROTATE_180)),
+        ((0, -1, 1, 0), lambda frame: cv2.rotate(frame, cv2.ROTATE_90_COUNTERCLOCKWISE)),
+        ((-1, 0, 0, 1), lambda frame: cv2.flip(frame, 1)),
+        ((1, 0, 0, -1), lambda frame: cv2.flip(frame, 0)),
+        ((0, 1, 1, 0), cv2.transpose),
+        ((0, -1, -1, 0), lambda frame: cv2.rotate(cv2.transpose(frame), cv2.ROTATE_180)),
     ],
+    ids='90 180 270 left-right up-down transposed transversed'.split(),
 )
-def test_videos_of_a_turned_phone_stand_upright(folder, tmp_path, matrix, turn):
+def test_turned_and_mirrored_videos_are_shown_upright(folder, tmp_path, matrix, show):
     """The matrix is [a, b, c, d] of the track's header in ISO/IEC 14496-12, §8.3.2."""
 
     def in_header(a, b, c, d):
@@ -126,7 +131,48 @@ def test_videos_of_a_turned_phone_stand_upright(folder, tmp_path, matrix, turn):
     expected = decode_whole(folder / 'closed.mp4')
     with open_video(turned) as video:
         for index, frame in zip([3, 20], video.read([3, 20]), strict=True):
-            assert np.array_equal(frame, cv2.rotate(expected[index], turn))
+            assert np.array_equal(frame, show(expected[index]))
+
+
+def write_behind_a_cover(path: Path, other: str | None, marked: bool) -> None:
+    """A file that begins with a picture; behind it the video of another file, or a second of silence."""
+    av = import_av()
+    with av.open(str(path), 'w') as container:
+        cover = container.add_stream('mjpeg', rate=1)
+        cover.height = cover.width = 32
+        cover.pix_fmt = 'yuvj420p'
+        if marked:
+            cover.disposition = av.stream.Disposition.attached_pic
+        white = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 255, np.uint8), format='bgr24')
+        if other is None:
+            sound = container.add_stream('aac', rate=16000, layout='mono')
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), 'fltp', 'mono')
+            silence.sample_rate = 16000
+            packets = [*sound.encode(silence), *sound.encode()]
+            container.mux([*cover.encode(white), *cover.encode(), *packets])
+            return
+        with av.open(str(other)) as video:
+            stream = container.add_stream_from_template(video.streams.video[0])
+            container.mux([*cover.encode(white), *cover.encode()])
+            for packet in video.demux(video.streams.video[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    container.mux(packet)
+
+
+def test_a_cover_is_not_the_video(folder, tmp_path):
+    path = tmp_path / 'cover.mkv'
+    write_behind_a_cover(path, folder / 'closed.mp4', marked=False)
+    assert len(decode_whole(path)) == 1  # the first video
+    expected = decode_whole(folder / 'closed.mp4')
+    with open_video(path) as video:
+        assert len(video) == COUNT
+        assert np.array_equal(video.read([5])[0], expected[5])
+    path = tmp_path / 'song.mp4'
+    write_behind_a_cover(path, None, marked=True)
+    assert len(decode_whole(path)) == 1
+    with pytest.raises(UnreadableVideoError, match='there is no video in this file'):
+        open_video(path)
 
 
 def test_folder_of_pictures(tmp_path):

@@ -10,11 +10,14 @@ How videos that are not as they should be are read:
 - Of a file whose end is missing the frames that are there count.
 - A frame that cannot be decoded is replaced by the readable one before it, the first ones by the one after.
 - Where the resolution changes, all frames get the size of the first one that is read.
-- Frames that are marked as turned by 90, 180 or 270 degrees, as those of phones are, stand upright.
+- Frames that are marked as turned by 90, 180 or 270 degrees or as mirrored, as those of phones are, are shown
+  as players show them.
+- Of several videos in a file FFmpeg's best one counts, never a cover, which is a picture.
 - No frame at all, no video in the file, no such codec, no permission to read: `UnreadableVideoError`.
 """
 
 import bisect
+import math
 import re
 import stat
 from abc import ABC, abstractmethod
@@ -247,7 +250,7 @@ class PyAVReader(VideoReader):
             self.container = self.av.open(str(self.path))
         except (self.av.FFmpegError, OSError, ValueError) as error:
             raise UnreadableVideoError(f'{self.path} cannot be opened: {_said(error)}') from error
-        self.stream = next(iter(self.container.streams.video), None)
+        self.stream = self._choose_stream()
         if self.stream is None:
             self.close()
             raise UnreadableVideoError(f'{self.path}: there is no video in this file')
@@ -258,6 +261,15 @@ class PyAVReader(VideoReader):
             )
         # The loader's workers run side by side; threads of the decoder would only disturb them.
         self.stream.codec_context.thread_count = 1
+
+    def _choose_stream(self) -> Any | None:
+        """The video that FFmpeg takes for the best one; None if there are only covers, or nothing."""
+        cover = self.av.stream.Disposition.attached_pic
+        videos = [
+            stream for stream in self.container.streams.video if not stream.disposition & cover
+        ]
+        best = self.container.streams.best('video')
+        return best if best in videos else next(iter(videos), None)
 
     def _look_up(self) -> _Listing:
         """From memory where the file is the same as when its packets were listed."""
@@ -373,9 +385,18 @@ def _until_broken(av: Any) -> Iterator[None]:
 
 
 def _to_array(frame: Any) -> np.ndarray:
+    """A frame as players show it: mirrored and turned as it is marked, by the nearest quarter of a turn."""
     pixels = frame.to_ndarray(format='bgr24')
-    quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, as players show it
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
+    marked = frame.side_data.get('DISPLAYMATRIX')
+    if marked is None:
+        return pixels
+    # A pixel (x, y), y downwards, is shown at (a x + c y, b x + d y). `frame.rotation` takes no notice of a
+    # mirror: to it, left for right is half a turn. So the mirror comes off first; a turn is left.
+    a, b, _, c, d = (int(number) for number in np.frombuffer(bytes(marked), np.int32)[:5])
+    if a * d - b * c < 0:
+        pixels, a, b = pixels[:, ::-1], -a, -b
+    clockwise = round(math.degrees(math.atan2(b, a)) / 90)
+    return np.ascontiguousarray(np.rot90(pixels, -clockwise))
 
 
 def _said(error: Exception) -> str:
