@@ -169,7 +169,7 @@ class InputDataset(Dataset):
         self.paths = paths
         self.kind = kind
         with explain_mistakes(cfg):
-            self.transforms = Compose(pipeline).transforms
+            self.transforms = kind.unfold(Compose(pipeline).transforms)
 
     def __len__(self) -> int:
         return len(self.paths)

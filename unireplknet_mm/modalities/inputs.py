@@ -52,6 +52,10 @@ class InputKind(ABC):
             index: its number among all inputs.
         """
 
+    def unfold(self, transforms: Sequence[Any]) -> list[Any]:
+        """The transforms of the test pipeline, built, with what `divide` has to see taken out of others."""
+        return list(transforms)
+
     def divide(self, sample: dict[str, Any], transform: Any) -> list[tuple[Span, dict[str, Any]]]:
         """The parts of a sample that the next transform would cut, to be predicted each; none: it stays so.
 

@@ -96,6 +96,27 @@ def test_a_recording_longer_than_the_input_is_predicted_in_parts(tmp_path):
     assert (kind.draw(alone, dataset.transforms, {}) != picture).any()
 
 
+@pytest.mark.parametrize('held', [2, 3], ids=['in front of FitFrames', 'with FitFrames'])
+def test_a_cache_does_not_change_the_parts(tmp_path, held):
+    path = tmp_path / 'long.wav'
+    soundfile.write(path, np.concatenate([np.zeros(RATE), tone(4.0)]), RATE)
+    cfg = load_config(ROOT / 'configs/audio/unireplknet_s_speech_commands.py')
+    pipeline = list(cfg.test_dataloader.dataset.pipeline)
+    assert [step['type'] for step in pipeline[:3]] == ['LoadRecording', 'LogMel', 'FitFrames']
+    pipeline.insert(1, dict(type='TrimSilence'))
+    inner = dict(type='Cached', folder=str(tmp_path / 'cache'), transforms=pipeline[: held + 1])
+    outer = dict(type='Cached', folder=str(tmp_path / 'cache'), transforms=[inner])
+    expected = InputDataset([path], Recordings(), pipeline, cfg)[0]
+    assert len(expected[0]) == 4
+    for cached in (inner, outer):
+        within = InputDataset([path], Recordings(), [cached, *pipeline[held + 1 :]], cfg)
+        for _ in range(2):  # the second time from the cache, where there is one
+            spans, inputs, _rest = within[0]
+            assert spans == expected[0] and torch.equal(inputs, expected[1])
+    # Only what is in front of FitFrames can be kept: by the inner cache, and by the outer one.
+    assert len(list(tmp_path.rglob('*.npz'))) == (2 if held == 2 else 0)
+
+
 def test_parts_lie_where_they_are_in_the_recording(tmp_path):
     """Also where the silence before them was cut off."""
     path = tmp_path / 'late.wav'

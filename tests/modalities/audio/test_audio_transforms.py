@@ -12,6 +12,7 @@ from mmengine.registry import TRANSFORMS
 from tones import RATE, tone
 
 from unireplknet_mm.errors import UserError
+from unireplknet_mm.modalities.audio import caching
 from unireplknet_mm.modalities.audio.filterbank import LogMel, log_mel
 from unireplknet_mm.modalities.audio.levels import frame_levels
 from unireplknet_mm.modalities.audio.recordings import read_recording, resample
@@ -409,6 +410,28 @@ def test_cache(recordings, tmp_path, monkeypatch):
     apply('Cached', results, **settings)
     assert len(read) == 5
     assert len(list((tmp_path / 'cache').rglob('*.npz'))) == 4
+
+
+def test_cache_keeps_where_the_sound_begins(tmp_path, monkeypatch):
+    path = tmp_path / 'late.wav'
+    soundfile.write(path, np.concatenate([np.zeros(RATE), tone(1.0)]), RATE)
+    settings = dict(
+        folder=str(tmp_path / 'cache'),
+        transforms=[
+            dict(type='LoadRecording'),
+            dict(type='TrimSilence', margin=0.1),
+            dict(type='LogMel', mean=-6.8, std=5.5),
+        ],
+    )
+    results = dict(recording_path=str(path))
+    with monkeypatch.context() as before:  # files as they were when nobody kept it
+        before.setattr(caching, 'KEPT', ('spectrogram', 'sample_rate', 'num_frames'))
+        before.setattr(caching, 'VERSION', caching.VERSION - 1)
+        apply('Cached', results, **settings)
+    for _ in range(2):
+        kept = apply('Cached', results, **settings)
+        assert kept['offset'] == pytest.approx(0.9, abs=0.03)
+    assert len(list((tmp_path / 'cache').rglob('*.npz'))) == 2
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ from mmengine.registry import TRANSFORMS
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.files import replacing
 
-KEPT = ('waveform', 'spectrogram', 'sample_rate', 'num_frames')
+KEPT = ('waveform', 'spectrogram', 'sample_rate', 'num_frames', 'offset')
+# Of what files hold, and part of their key. A change of `KEPT`, or of what a transform computes with the same
+# settings, counts it up, so that what was kept before is computed anew.
+VERSION = 2
 
 
 @TRANSFORMS.register_module()
@@ -75,7 +78,7 @@ class Cached(BaseTransform):
             return None
         of_file = (os.path.abspath(results['recording_path']), status.st_size, status.st_mtime_ns)
         part = (results.get('start'), results.get('duration'))
-        key = repr((of_file, part, [repr(t) for t in self.pipeline.transforms]))
+        key = repr((VERSION, of_file, part, [repr(t) for t in self.pipeline.transforms]))
         name = hashlib.sha256(key.encode()).hexdigest()
         return self.folder / name[:2] / f'{name[2:32]}.npz'
 

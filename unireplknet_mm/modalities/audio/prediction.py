@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from unireplknet_mm.modalities.audio.caching import Cached
 from unireplknet_mm.modalities.audio.drawing import draw_recording
 from unireplknet_mm.modalities.audio.filterbank import STEP_SECONDS
 from unireplknet_mm.modalities.audio.recordings import SUFFIXES
@@ -26,6 +27,18 @@ class Recordings(InputKind):
 
     def sample(self, path: Path, index: int) -> dict[str, Any]:
         return dict(recording_path=str(path), sample_idx=index)
+
+    def unfold(self, transforms: Sequence[Any]) -> list[Any]:
+        """`Cached` with `FitFrames` in it as what it holds: the cache has only what `FitFrames` left.
+
+        Other caches stay what they are, and are used.
+        """
+        unfolded = []
+        for transform in transforms:
+            held = self.unfold(transform.pipeline.transforms) if isinstance(transform, Cached) else []
+            cuts = any(isinstance(part, FitFrames) for part in held)
+            unfolded += held if cuts else [transform]
+        return unfolded
 
     def divide(self, sample: dict[str, Any], transform: Any) -> list[tuple[Span, dict[str, Any]]]:
         """A spectrogram longer than `FitFrames` leaves it: as few windows as cover it, evenly spread."""
