@@ -114,7 +114,7 @@ def test_what_was_listed_is_remembered_of_unchanged_files(tmp_path, monkeypatch)
         ((0, 1, 1, 0), cv2.transpose),
         ((0, -1, -1, 0), lambda frame: cv2.rotate(cv2.transpose(frame), cv2.ROTATE_180)),
     ],
-    ids='90 180 270 left-right up-down transposed transversed'.split(),
+    ids=['90', '180', '270', 'left-right', 'up-down', 'transposed', 'transversed'],
 )
 def test_turned_and_mirrored_videos_are_shown_upright(folder, tmp_path, matrix, show):
     """The matrix is [a, b, c, d] of the track's header in ISO/IEC 14496-12, §8.3.2."""

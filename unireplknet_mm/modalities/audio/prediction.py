@@ -35,7 +35,9 @@ class Recordings(InputKind):
         """
         unfolded = []
         for transform in transforms:
-            held = self.unfold(transform.pipeline.transforms) if isinstance(transform, Cached) else []
+            held = (
+                self.unfold(transform.pipeline.transforms) if isinstance(transform, Cached) else []
+            )
             cuts = any(isinstance(part, FitFrames) for part in held)
             unfolded += held if cuts else [transform]
         return unfolded
