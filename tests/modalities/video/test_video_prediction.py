@@ -32,6 +32,14 @@ def test_the_picture_is_the_grid(layout):
     assert not np.array_equal(text, draw_clip(clip, ['a', 'b'])[240:])
 
 
+def test_letters_of_other_languages_are_drawn():
+    """Each as itself: not as question marks, nor as the box of a letter that the font lacks."""
+    clip = clip_of(sliding_frames(4, (160, 120)))
+    letters = ['?', '??', '\uffff', 'e', 'é', 'è', 'ß', 'ř', 'ж', 'λ']
+    strips = [draw_clip(clip, [letter])[240:].tobytes() for letter in letters]
+    assert len(set(strips)) == len(letters)
+
+
 def test_small_grids_are_enlarged_and_primes_padded():
     clip = clip_of(sliding_frames(7, (20, 16)))
     picture = draw_clip(clip)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from matplotlib.font_manager import FontProperties, findfont
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from unireplknet_mm.modalities.inputs import INPUT_KINDS, InputKind
@@ -16,11 +17,12 @@ from unireplknet_mm.modalities.video.frame_grid import FrameGrid
 SMALLEST_WIDTH = 320  # in pixels, of a picture that classes are written under
 LINES = 3  # of classes and their scores
 LINE_HEIGHT = 20
+TEXT_SIZE = 13  # in pixels
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def draw_clip(clip: Tensor, lines: Sequence[str] = (), layout: str = 'grid') -> np.ndarray:
-    """The frames as one image, and lines of text below it.
+    """The frames as one image, and lines of text below it, in the font that matplotlib is set to.
 
     Args:
         clip: (N_F, 3, H, W) uint8 in BGR.
@@ -33,11 +35,11 @@ def draw_clip(clip: Tensor, lines: Sequence[str] = (), layout: str = 'grid') -> 
     picture = grid.byte().flip(0).permute(1, 2, 0).cpu().numpy()
     factor = -(-SMALLEST_WIDTH // picture.shape[1])
     picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
-    strip = np.full((LINE_HEIGHT * len(lines), picture.shape[1], 3), WHITE, np.uint8)
+    strip = Image.new('RGB', (picture.shape[1], LINE_HEIGHT * len(lines)), WHITE)
+    pen, font = ImageDraw.Draw(strip), ImageFont.truetype(findfont(FontProperties()), TEXT_SIZE)
     for number, line in enumerate(lines, start=1):
-        bottom = (6, LINE_HEIGHT * number - 6)
-        cv2.putText(strip, line, bottom, cv2.FONT_HERSHEY_SIMPLEX, 0.45, BLACK, 1, cv2.LINE_AA)
-    return np.concatenate([picture, strip])
+        pen.text((6, LINE_HEIGHT * number - 6), line, BLACK, font, anchor='ls')
+    return np.concatenate([picture, np.asarray(strip)])
 
 
 @INPUT_KINDS.register_module()
