@@ -59,6 +59,30 @@ def test_a_shifted_copy_is_found():
     assert torch.allclose(moved, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(('kind', 'share'), [(AutoCorrelation, 1), (CrossCorrelation, 0.5)])
+def test_a_shorter_source_is_padded_with_zeros_whatever_the_biases(kind, share):
+    """Values that are 1 by their bias: 5 rows of them in the 8 of the queries.
+
+    Keys of zeros correlate alike at every delay: the weights of the auto-correlation sum to 1, that of the
+    cross-correlation is the sigmoid of 0.
+    """
+    torch.manual_seed(0)
+    module = kind(4, 2, 8).eval() if kind is CrossCorrelation else kind(4, 2)
+    for layer, weight, bias in (
+        (module.key, 0, 0),
+        (module.value, 0, 1),
+        (module.out, torch.eye(4), 0),
+    ):
+        layer.weight.data.copy_(torch.as_tensor(weight))
+        layer.bias.data.fill_(bias)
+    if kind is CrossCorrelation:
+        for convolution in module.causal.convolutions:  # only its residual is left
+            convolution.parametrizations.weight.original0.data.zero_()
+            convolution.bias.data.zero_()
+    out = module(torch.randn(2, 3, 8, 4), torch.randn(2, 3, 5, 4))
+    assert torch.allclose(out.sum(dim=-2), torch.tensor(5.0 * share))
+
+
 def test_convolutions_over_nodes_are_causal():
     torch.manual_seed(0)
     block = CausalBlock(6).eval()

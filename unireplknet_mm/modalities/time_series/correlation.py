@@ -54,6 +54,13 @@ class Projections(nn.Module):
         """(..., L, C) -> (..., heads, E, L)."""
         return x.unflatten(-1, (self.heads, -1)).movedim(-3, -1)
 
+    def keys_and_values(self, source: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """(..., S, C) -> (..., heads, E, length) each: cut, or zeros behind."""
+        # Behind the layers, for their biases are no zeros.
+        return tuple(
+            self.split(fit_length(layer(source), length)) for layer in (self.key, self.value)
+        )
+
     def merge(self, x: Tensor) -> Tensor:
         """(..., heads, E, L) -> (..., L, C), through the output layer."""
         return self.out(x.movedim(-1, -3).flatten(-2))
@@ -73,11 +80,8 @@ class AutoCorrelation(Projections):
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(N, L, C), (N, S, C) -> (N, L, C)."""
         length = x.shape[-2]
-        source = fit_length(source, length)
-        queries, keys, values = (
-            self.split(layer(part))
-            for layer, part in ((self.query, x), (self.key, source), (self.value, source))
-        )
+        queries = self.split(self.query(x))
+        keys, values = self.keys_and_values(source, length)
         number = max(1, int(self.factor * math.log(length)))
         best, delays = correlate(queries, keys).topk(number, dim=-1)  # [N, heads, number]
         weights = best.softmax(dim=-1).to(values.dtype)
@@ -121,9 +125,8 @@ class CrossCorrelation(Projections):
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(B, nodes, L, C), (B, nodes, S, C) -> (B, nodes, L, C)."""
-        source = fit_length(source, self.length)
         queries = self.split(self.query(x)).mean(dim=1, keepdim=True)  # the pivot
-        keys, values = self.split(self.key(source)), self.split(self.value(source))
+        keys, values = self.keys_and_values(source, self.length)
         weight, delay = correlate(queries.expand_as(keys), keys).max(dim=-1)  # [B, nodes, heads]
         aligned = advance(values, -delay) * weight.sigmoid().to(values.dtype)[..., None, None]
         order = (self.length - delay).argsort(dim=1, stable=True)
