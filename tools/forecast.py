@@ -65,7 +65,7 @@ def forecast(args: argparse.Namespace) -> None:
     from unireplknet_mm import launch
     from unireplknet_mm.files import check_replaceable, replacing
     from unireplknet_mm.launch import predicting
-    from unireplknet_mm.modalities.time_series import SeriesModel, read_series
+    from unireplknet_mm.modalities.time_series import SeriesModel, StationDataset, read_series
     from unireplknet_mm.modalities.time_series.drawing import draw_forecast
     from unireplknet_mm.modalities.time_series.forecasting import (
         forecast_series,
@@ -75,6 +75,13 @@ def forecast(args: argparse.Namespace) -> None:
 
     cfg = launch.load_config(args.config, args.cfg_options)
     launch.check_complete(cfg, 'test')
+    dataset = cfg.test_dataloader.dataset
+    if dataset.type in ('StationDataset', StationDataset):
+        raise launch.UserError(
+            f'{args.config} forecasts weather stations, whose files are no CSV.\n'
+            'Their forecasts are drawn by '
+            f'python tools/test.py {args.config} {args.checkpoint} --show-dir DIR'
+        )
     launch.check_checkpoint(args.checkpoint)
     launch.prepare_device(cfg, 'none', args.device)
     table, picture = (Path(args.out) / name for name in ('forecast.csv', 'forecast.png'))
@@ -91,10 +98,11 @@ def forecast(args: argparse.Namespace) -> None:
             f'{args.config} has a {type(model).__name__}, which forecasts no series.'
         )
     stated = standardisation_of(meta, args.checkpoint)
-    dataset = cfg.test_dataloader.dataset
     path = args.csv or Path(dataset.get('data_root') or '') / dataset.ann_file
     settings = {
-        key: dataset[key] for key in ('date_column', 'frequency', 'missing') if key in dataset
+        key: dataset[key]
+        for key in ('date_column', 'frequency', 'missing', 'date_format')
+        if key in dataset
     }
     series = read_series(path, columns=list(stated['columns']), **settings)
     residuals = None

@@ -53,6 +53,12 @@ def trained(globe, workplace, call):
     return workplace
 
 
+def test_stations_are_no_csv_to_forecast(call):
+    message = call('forecast', CONFIG, 'best.pth', '--csv', 'x.csv', status=1)
+    assert 'forecasts weather stations' in message
+    assert f'python tools/test.py {CONFIG} best.pth --show-dir DIR' in message
+
+
 def test_a_resumed_training_goes_on_as_if_never_stopped(call, globe, trained, tmp_path):
     options = settings(globe, 'train_cfg.max_epochs=2')
     call('train', CONFIG, '--work-dir', tmp_path, '--resume', trained / 'epoch_1.pth', *options)

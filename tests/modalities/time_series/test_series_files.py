@@ -172,11 +172,73 @@ def test_dates_without_a_calendar(write):
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
-    [(dict(frequency='fortnight'), 'fortnight'), (dict(missing='drop'), "not 'drop'")],
+    [
+        (dict(frequency='fortnight'), 'fortnight'),
+        (dict(frequency='0h'), "frequency='0h' is no step forward"),
+        (dict(missing='drop'), "not 'drop'"),
+        (dict(columns=['date', 'a']), "'date' is the column of dates"),
+        (dict(columns=['a', 'a']), "'a' comes twice"),
+    ],
 )
 def test_unknown_arguments(write, arguments, message):
     with pytest.raises(ArgumentError, match=message):
         read_series(write(hourly()), **arguments)
+
+
+def dated(dates):
+    return pandas.DataFrame(dict(date=dates, a=range(len(dates))))
+
+
+def test_time_zones_become_utc_though_clocks_change(write):
+    dates = pandas.date_range('2020-03-28', periods=60, freq='h', tz='Europe/Berlin')
+    found = read_series(write(dated([date.isoformat() for date in dates])))
+    assert found.dates.equals(dates.tz_convert('UTC').tz_localize(None))
+    assert found.frequency == 'h'
+    with pytest.raises(SeriesError, match=r'row 3: .* the time zone of one is not known'):
+        read_series(write(dated(['2020-01-01 00:00Z', '2020-01-01 01:00Z', '2020-01-01 02:00'])))
+
+
+def test_times_of_day_are_no_dates(write):
+    for texts in (['00:00', '01:00'], ['1:00 am', '2:00 am']):
+        with pytest.raises(SeriesError, match=r'row 1: .* is no date'):
+            read_series(write(dated(texts)))
+
+
+@pytest.mark.parametrize('pattern', ['%d/%m/%Y', '%d.%m.%Y 00:00'])
+def test_day_or_month(write, pattern):
+    dates = pandas.date_range('2020-01-01', periods=12)
+    path = write(dated(dates.strftime(pattern)))
+    with pytest.raises(SeriesError, match=r"'02.01.2020.* month and day.\nSet date_format"):
+        read_series(path)
+    found = read_series(path, date_format=pattern)
+    assert found.dates.equals(dates) and found.frequency == 'D'
+    # The 13th of January tells.
+    monthly = dated(pandas.date_range('2020-01-01', periods=13).strftime('%m/%d/%Y'))
+    assert read_series(write(monthly)).frequency == 'D'
+
+
+def test_another_date_format(write):
+    with pytest.raises(SeriesError, match=r'holds no dates: .*\nMend it, or set date_format'):
+        read_series(write(hourly()), date_format='%d/%m/%Y')
+
+
+def test_row_numbers_are_left_out(tmp_path, log):
+    path = tmp_path / 'series.csv'
+    hourly().to_csv(path)
+    assert read_series(path).columns == ('a', 'b')
+    assert any('the first column has no name and is left out' in line for line in log)
+    assert read_series(path, columns=['Unnamed: 0', 'a']).columns == ('Unnamed: 0', 'a')
+
+
+def test_a_header_alone(write):
+    with pytest.raises(SeriesError, match='has 0 rows of 2 variables'):
+        read_series(write(hourly(0)))
+
+
+def test_future_dates_behind_a_row_off_the_calendar(write):
+    months = pandas.date_range('2020-01-01', periods=12, freq='MS') + pandas.Timedelta(days=14)
+    found = read_series(write(dated(months)), frequency='MS', missing='ignore')
+    assert [str(date.date()) for date in found.future_dates(2)] == ['2021-01-01', '2021-02-01']
 
 
 def test_calendar_features():

@@ -1,12 +1,21 @@
 """Forecasts of a file: which rows go in, which dates come out, in which units, within which band."""
 
+import runpy
+import sys
+
 import numpy as np
 import pandas
 import pytest
 from mmengine.registry import DATASETS
 
 from unireplknet_mm.errors import UserError
-from unireplknet_mm.modalities.time_series import SeasonalNaive, SeriesError, read_series
+from unireplknet_mm.modalities.time_series import (
+    SeasonalNaive,
+    SeriesError,
+    forecasting,
+    read_series,
+    series,
+)
 from unireplknet_mm.modalities.time_series.drawing import draw_forecast, to_image
 from unireplknet_mm.modalities.time_series.forecasting import (
     forecast_series,
@@ -30,6 +39,13 @@ def path(tmp_path):
 @pytest.fixture
 def naive():
     return SeasonalNaive(season=3, look_back=6, horizon=4, variables=2)
+
+
+def test_it_is_read_series_that_asks_for_pandas(monkeypatch):
+    """With the name of the extra, before which nothing fails."""
+    monkeypatch.setitem(sys.modules, 'pandas', None)
+    monkeypatch.setattr(series, 'pandas', None)
+    assert runpy.run_path(forecasting.__file__)['forecast_series']
 
 
 def test_beyond_the_end(path, naive):

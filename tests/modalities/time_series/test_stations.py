@@ -242,7 +242,8 @@ def test_the_calendar_of_past_and_future(root):
     ('arguments', 'message'),
     [
         (dict(tree=(4,)), '6 stations cannot be split into the 4 nodes'),
-        (dict(tree=(0,)), 'cannot be split into the 0 nodes'),
+        (dict(tree=(0,)), r'tree=\(0,\) must have a level, and 1 branch or more'),
+        (dict(tree=()), r'tree=\(\) must have a level'),
         (dict(label=9), 'label=9 must be from 1 to the look-back of 8'),
         (dict(channels=16), 'has 8 channels, the decoder 16'),
         (dict(heads=3), 'heads=3 do not divide channels=8'),

@@ -50,7 +50,7 @@ class SeriesDataset(BaseDataset):
         parts: the sizes of the three, as fractions of the rows or as numbers of rows; 0 leaves one out that
             is not used. Fractions are rounded down for training and test, what is left are the rows of val.
             Rows beyond are unused.
-        columns, date_column, frequency, missing: as in `read_series`.
+        columns, date_column, frequency, missing, date_format: as in `read_series`.
         **kwargs: of MMEngine's BaseDataset: `data_root`, `pipeline`, `indices`, ...
 
     Raises:
@@ -69,6 +69,7 @@ class SeriesDataset(BaseDataset):
         date_column: str = 'date',
         frequency: str | None = None,
         missing: str = 'error',
+        date_format: str | None = None,
         **kwargs: Any,
     ):
         if part not in PARTS:
@@ -79,7 +80,11 @@ class SeriesDataset(BaseDataset):
         self.look_back, self.horizon = look_back, horizon
         self.part, self.parts = part, parts
         self.reading = dict(
-            columns=columns, date_column=date_column, frequency=frequency, missing=missing
+            columns=columns,
+            date_column=date_column,
+            frequency=frequency,
+            missing=missing,
+            date_format=date_format,
         )
         super().__init__(ann_file=ann_file, **kwargs)
 
@@ -153,16 +158,19 @@ def rows_of_parts(parts: Sequence[float], rows: int, path: str | os.PathLike) ->
     """The numbers of rows for training, choices and test.
 
     Raises:
-        ArgumentError: `parts` are not three positive sizes, or fractions of more than the whole.
+        ArgumentError: `parts` are not three sizes, the first above 0, or fractions of more than the whole.
         SeriesError: the file has fewer rows.
     """
-    is_count = [isinstance(size, int) for size in parts]
-    if len(parts) != 3 or parts[0] <= 0 or min(parts) < 0 or len(set(is_count)) > 1:
+    are_whole = all(float(size).is_integer() for size in parts)
+    # (1.0, 0, 0) is the whole file, (8640.0, 2880.0, 2880.0) are rows.
+    are_counts = are_whole and (max(parts) > 1 or all(isinstance(size, int) for size in parts))
+    is_mixed = max(parts) > 1 and not are_counts
+    if len(parts) != 3 or parts[0] <= 0 or min(parts) < 0 or is_mixed:
         raise ArgumentError(
             'parts must be three fractions or three numbers of rows, the first above 0, none below, not '
             f'{tuple(parts)}'
         )
-    if not is_count[0]:
+    if not are_counts:
         if sum(parts) > 1 + 1e-9:
             raise ArgumentError(f'parts {tuple(parts)} are fractions of more than the whole')
         # Rounded before, for 0.7 * 10 is below 7.
@@ -174,7 +182,7 @@ def rows_of_parts(parts: Sequence[float], rows: int, path: str | os.PathLike) ->
             f'{path} has {rows} rows, the parts of the data set {" + ".join(map(str, parts))}: set '
             'smaller ones'
         )
-    return list(parts)
+    return [int(size) for size in parts]
 
 
 def standardisation(

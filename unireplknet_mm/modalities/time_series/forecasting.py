@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas
 import torch
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
@@ -15,7 +14,12 @@ from torch.utils.data import DataLoader
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.modalities.time_series.base import SeriesModel
 from unireplknet_mm.modalities.time_series.dataset import SeriesDataset
-from unireplknet_mm.modalities.time_series.series import Series, SeriesError, calendar_features
+from unireplknet_mm.modalities.time_series.series import (
+    Series,
+    SeriesError,
+    calendar_features,
+    pandas,
+)
 
 
 @dataclass(frozen=True)

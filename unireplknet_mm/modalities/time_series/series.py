@@ -54,7 +54,10 @@ class Series:
 
     def future_dates(self, steps: int) -> pandas.DatetimeIndex:
         """The dates of the `steps` rows that would follow."""
-        return pandas.date_range(self.dates[-1], periods=steps + 1, freq=self.frequency)[1:]
+        last = self.dates[-1]
+        # The last date is among them only where it lies on the calendar, which missing='ignore' leaves open.
+        dates = pandas.date_range(last, periods=steps + 1, freq=self.frequency)
+        return dates[dates > last][:steps]
 
 
 def read_series(
@@ -63,22 +66,28 @@ def read_series(
     date_column: str = 'date',
     frequency: str | None = None,
     missing: str = 'error',
+    date_format: str | None = None,
 ) -> Series:
     """Read a CSV file with a date column.
 
     Args:
-        columns: the variables, in this order; by default all columns but the dates.
+        columns: the variables, in this order; by default all columns but the dates and, with a notice, a
+            nameless first one, the row numbers that pandas writes.
         frequency: the step of the calendar as pandas names it: 'h', '15min', 'D', '7D', 'MS'. By default the
             commonest distance of two dates, or the rule that pandas infers.
         missing: what to do where the calendar has gaps or values are missing. 'error' raises; 'interpolate'
             fills both linearly, and says how many; 'ignore' takes the rows as if they followed each other,
             as benchmarks do, and refuses missing values all the same.
+        date_format: how the dates are written, for `strptime`, such as '%d/%m/%Y'. By default pandas finds
+            out, and what could be day and month as well as month and day in every row is an error. Dates
+            with a time zone become UTC.
 
     Raises:
         MissingFileError: there is no such file.
-        SeriesError: it cannot be read; columns are missing or hold no numbers; dates cannot be read, fall,
-            come twice or do not lie on the calendar; with `missing='error'`, there are gaps.
-        ArgumentError: `missing` or `frequency` is unknown.
+        SeriesError: it cannot be read; columns are missing or hold no numbers; dates cannot be read, can be
+            read in two ways, fall, come twice or do not lie on the calendar; with `missing='error'`, there
+            are gaps.
+        ArgumentError: `missing` or `frequency` is unknown, `columns` name one twice or the dates.
         MissingPackageError: pandas is not installed.
     """
     if pandas is None:
@@ -88,8 +97,12 @@ def read_series(
         )
     if missing not in MISSING:
         raise ArgumentError(f'missing must be {", ".join(map(repr, MISSING))}, not {missing!r}')
+    for name in columns or ():
+        if name == date_column or columns.count(name) > 1:
+            problem = 'is the column of dates' if name == date_column else 'comes twice'
+            raise ArgumentError(f'columns={columns} are the variables, but {name!r} {problem}')
     frame = _read_table(Path(path), date_column, columns)
-    dates = _read_dates(frame.pop(date_column), path, date_column)
+    dates = _read_dates(frame.pop(date_column), path, date_column, date_format)
     frame = frame.set_axis(dates)
     _check_order(dates, path)
     offset = _offset(frequency) if frequency else _infer_offset(dates, path)
@@ -130,7 +143,12 @@ def _read_table(path: Path, date_column: str, columns: list[str] | None) -> pand
             f'{path} has no column {", ".join(absent)}; it has {_listed(frame.columns)}.\n'
             'Set date_column and columns of the data set.'
         )
-    frame = frame[wanted] if columns else frame
+    frame = frame[wanted] if columns else _without_row_numbers(frame, date_column, path)
+    if frame.shape[1] < 2 or len(frame) < 2:
+        raise SeriesError(
+            f'{path} has {len(frame)} rows of {frame.shape[1] - 1} variables: a series needs two rows and '
+            'a variable at least'
+        )
     texts = [
         name
         for name in frame.columns
@@ -141,30 +159,69 @@ def _read_table(path: Path, date_column: str, columns: list[str] | None) -> pand
             f'{path}: the columns {_listed(texts)} hold something else than numbers.\n'
             'Name the columns to use with columns=[...] of the data set.'
         )
-    if frame.shape[1] < 2 or len(frame) < 2:
-        raise SeriesError(
-            f'{path} has {len(frame)} rows of {frame.shape[1] - 1} variables: a series needs two rows and '
-            'a variable at least'
-        )
     return frame
 
 
-def _read_dates(texts: pandas.Series, path: str, name: str) -> pandas.DatetimeIndex:
-    # pandas would take a bare row number for a day of this month, or for nanoseconds.
-    is_number = texts.str.fullmatch(r'\d{1,7}', na=False)
-    if texts.isna().any() or is_number.any():
-        row = int((texts.isna() | is_number).argmax())
-        raise SeriesError(f'{path}, row {row + 1}: {texts[row]!r} in column {name} is no date')
+def _without_row_numbers(frame: pandas.DataFrame, date_column: str, path: Path) -> pandas.DataFrame:
+    first = frame.columns[0]
+    if first != 'Unnamed: 0' or first == date_column:  # pandas' word for a column without a name
+        return frame
+    print_log(
+        f'{path}: the first column has no name and is left out, as row numbers; columns=[{first!r}, ...] of '
+        'the data set would take it.',
+        logger='current',
+        level=logging.WARNING,
+    )
+    return frame.drop(columns=first)
+
+
+def _read_dates(
+    texts: pandas.Series, path: str, name: str, date_format: str | None
+) -> pandas.DatetimeIndex:
+    is_none = texts.isna()
+    if date_format is None:
+        # pandas would take a bare row number for a day of this month, or for nanoseconds, and give a time
+        # of day the date of today.
+        is_none |= texts.str.fullmatch(r'\d{1,7}|\s*\d{1,2}:[\d:.]+\s*([aApP][mM])?\s*', na=False)
+    if is_none.any():
+        row = int(is_none.argmax())
+        raise SeriesError(f'{path}, row {row + 1}: {texts.iloc[row]!r} in column {name} is no date')
+    if date_format is None:
+        _check_day_and_month(texts, path, name)
+    has_zone = texts.str.contains(r':\d\d(?:\.\d+)?\s*(?:Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)\s*$')
+    if has_zone.any() and not has_zone.all():
+        row = int((has_zone != has_zone.iloc[0]).argmax())
+        raise SeriesError(
+            f'{path}, row {row + 1}: {texts.iloc[row]!r} in column {name} beside {texts.iloc[0]!r}: the time '
+            'zone of one is not known'
+        )
     try:
         with (
             warnings.catch_warnings()
         ):  # that it reads each date by itself, which the error says better
             warnings.simplefilter('ignore', UserWarning)
-            dates = pandas.DatetimeIndex(pandas.to_datetime(texts))
+            # As UTC, for where clocks change the offsets differ within a file; dates without a zone stay.
+            dates = pandas.DatetimeIndex(pandas.to_datetime(texts, utc=True, format=date_format))
     except (ValueError, TypeError) as error:
-        summary = str(error).strip().partition('\n')[0]
-        raise SeriesError(f'{path}: column {name} holds no dates: {summary}') from error
-    return dates if dates.tz is None else dates.tz_convert('UTC').tz_localize(None)
+        summary = (
+            str(error).replace('You might want to try:', '').strip().partition('\n')[0].rstrip('. ')
+        )
+        raise SeriesError(
+            f'{path}: column {name} holds no dates: {summary}.\n'
+            "Mend it, or set date_format of the data set, such as '%d/%m/%Y %H:%M'."
+        ) from error
+    return dates.tz_localize(None)
+
+
+def _check_day_and_month(texts: pandas.Series, path: str, name: str) -> None:
+    """An error where no row tells the two apart: 1/2/2020 and no 13/2/2020."""
+    first_two = texts.str.extract(r'^\s*(\d{1,2})[./-](\d{1,2})[./-]\d').astype(float)
+    differs = first_two[0] != first_two[1]
+    if first_two.notna().all(axis=None) and first_two.le(12).all(axis=None) and differs.any():
+        raise SeriesError(
+            f'{path}: {texts.iloc[int(differs.argmax())]!r} may, like every row of column {name}, be day and '
+            "month or month and day.\nSet date_format of the data set, such as '%d/%m/%Y'."
+        )
 
 
 def _check_order(dates: pandas.DatetimeIndex, path: str) -> None:
@@ -180,11 +237,15 @@ def _check_order(dates: pandas.DatetimeIndex, path: str) -> None:
 def _offset(frequency: str) -> pandas.offsets.BaseOffset:
     try:
         # A bare 'W' would stand for Sundays; here it is a step of seven days from the first date.
-        return pandas.tseries.frequencies.to_offset('7D' if frequency == 'W' else frequency)
+        offset = pandas.tseries.frequencies.to_offset('7D' if frequency == 'W' else frequency)
     except ValueError as error:
         raise ArgumentError(
             f"frequency={frequency!r} is none that pandas knows: use 'h', '15min', 'D', '7D', 'MS', ..."
         ) from error
+    start = pandas.Timestamp(2000, 1, 1)
+    if start + offset <= start:
+        raise ArgumentError(f'frequency={frequency!r} is no step forward')
+    return offset
 
 
 def _infer_offset(dates: pandas.DatetimeIndex, path: str) -> pandas.offsets.BaseOffset:

@@ -134,7 +134,11 @@ class WeatherForecaster(SeriesModel):
     ):
         super().__init__(**kwargs)
         self.nodes = prod(tree)
-        if min(tree) < 1 or self.variables % self.nodes:
+        if not tree or min(tree) < 1:
+            raise ArgumentError(
+                f'tree={tuple(tree)} must have a level, and 1 branch or more in each'
+            )
+        if self.variables % self.nodes:
             raise ArgumentError(
                 f'{self.variables} stations cannot be split into the {self.nodes} nodes of tree={tuple(tree)}'
             )
