@@ -164,3 +164,25 @@ def test_a_config_that_a_full_disk_keeps_from_being_read(monkeypatch):
     with pytest.raises(NoSpaceError) as info:
         launch.load_config(DET)
     assert str(info.value).startswith(f'{tempfile.gettempdir()} cannot be written: ')
+
+
+@pytest.mark.parametrize(
+    ('body', 'message'),
+    [
+        (
+            'from unireplknet_mm.errors import MissingPackageError as M\n'
+            'try:\n    import no_such_package\n'
+            'except ImportError as error:\n    raise M("pip install it") from error',
+            'pip install it',
+        ),
+        ('import no_such_package', "ModuleNotFoundError: No module named 'no_such_package'"),
+    ],
+)
+def test_a_module_of_custom_imports_that_lacks_a_package(body, message, monkeypatch, tmp_path):
+    (tmp_path / 'imported_by_config.py').write_text(body)
+    path = tmp_path / 'config.py'
+    path.write_text("custom_imports = dict(imports=['imported_by_config'])")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(launch.UserError) as info:
+        launch.load_config(path)
+    assert str(info.value) == f'config {path} cannot be read: {message}'

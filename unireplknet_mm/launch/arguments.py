@@ -44,7 +44,9 @@ def load_config(path: str | Path, options: dict | list[str] | None = None) -> Co
     except UserError:
         raise
     except Exception as error:  # a config is a program of the user's, and so is what it raises
-        reason = error.__cause__ or error
+        reason = _reason(error)
+        if isinstance(reason, UserError):  # such as a package that is missing, with the way out
+            raise UserError(f'config {path} cannot be read: {reason}') from error
         if isinstance(reason, OSError) and reason.errno in NO_SPACE:  # MMEngine reads a copy of it
             raise no_space_error(reason, tempfile.gettempdir()) from error
         summary = str(reason).strip().partition('\n')[0]
@@ -53,6 +55,15 @@ def load_config(path: str | Path, options: dict | list[str] | None = None) -> Co
         ) from error
     override(cfg, options)
     return cfg
+
+
+def _reason(error: Exception) -> BaseException:
+    """The error that led to this one, where a report of it says less."""
+    reason = error.__cause__ or error
+    # MMEngine's report of a module of `custom_imports` that raises an ImportError has no cause.
+    if isinstance(reason, ImportError) and str(reason).startswith('Failed to import '):
+        return reason.__context__ or reason
+    return reason
 
 
 def override(cfg: Config, options: dict | list[str] | None) -> None:
