@@ -19,7 +19,6 @@ from unireplknet_mm.errors import ArgumentError, MissingFileError
 from unireplknet_mm.modalities.video import (
     RepeatedSampler,
     ReportUnreadableHook,
-    SameClassesHook,
     TooManyUnreadableError,
     UnreadableVideoError,
     VideoFolder,
@@ -258,26 +257,31 @@ def test_hidden_files_and_folders_are_left_out(tmp_path):
         assert len(video) == 1
 
 
-def test_other_classes_in_validation_are_refused(root, tmp_path):
-    write_sliding(tmp_path / 'walk' / '1.mp4', 3)
+def test_videos_in_nested_folders_count_and_empty_classes_are_named(root, tmp_path, log):
+    for path in ('run/a/b/v.mp4', 'run/w.mp4', 'walk/.cache/v.mp4'):
+        write_sliding(tmp_path / path, 3)
+    (tmp_path / 'run' / 'a' / 'pictures').mkdir()
+    cv2.imwrite(str(tmp_path / 'run' / 'a' / 'pictures' / '0.png'), sliding_frames(1)[0])
+    dataset = VideoFolder(data_prefix=str(tmp_path), pipeline=PIPELINE)
+    names = [dataset.get_data_info(i)['video_path'] for i in range(len(dataset))]
+    assert names == [str(tmp_path / 'run' / name) for name in ('a/b/v.mp4', 'a/pictures', 'w.mp4')]
+    assert dataset.get_gt_labels().tolist() == [0] * 3
+    assert [line for line in log if 'have no video there: walk' in line]
+    log.clear()
+    VideoFolder(data_root=str(root), data_prefix='train', pipeline=PIPELINE)
+    assert not [line for line in log if 'have no video' in line]
 
-    def runner(*datasets):
-        loaders = [SimpleNamespace(dataset=SeededDataset(dataset)) for dataset in datasets]
-        train, val = [*loaders, None][:2]
-        return SimpleNamespace(train_dataloader=train, val_dataloader=val, val_loop=val)
 
-    train = VideoFolder(data_prefix=str(root / 'train'))
-    check = SameClassesHook().before_train
+def test_encodings_of_lists(root, tmp_path):
+    (tmp_path / 'list.txt').write_text('\nçé.mp4 0\n', encoding='utf-8-sig')
+    dataset = video_list(tmp_path, 'list.txt')
+    assert dataset.get_data_info(0)['video_path'] == str(tmp_path / 'train' / 'çé.mp4')
+    assert dataset.place_of(0) == f'{tmp_path}/list.txt, line 2'
+    (tmp_path / 'list.txt').write_text('çé.mp4 0\n', encoding='latin-1')
     with pytest.raises(
-        ArgumentError, match=r'differ from those of training \(a jump\): state classes'
+        ArgumentError, match=r'list.txt, the list of videos, is not in UTF-8 \(byte 0'
     ):
-        check(runner(train, VideoFolder(data_prefix=str(tmp_path))))
-    swapped = VideoFolder(data_prefix=str(tmp_path), classes=('walk', 'a jump'))
-    with pytest.raises(ArgumentError, match='differ from those of training, in their order: state'):
-        check(runner(train, swapped))
-    check(runner(train, VideoFolder(data_prefix=str(tmp_path), classes=['a jump', 'walk'])))
-    check(runner(train, video_list(root)))  # classes of a list without names are not known
-    check(runner(train))
+        video_list(tmp_path, 'list.txt')
 
 
 def test_a_one_frame_video_is_a_still_clip(root, tmp_path):

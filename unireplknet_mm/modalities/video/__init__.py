@@ -3,7 +3,6 @@
 from unireplknet_mm.modalities.video.classifier import VideoClassifier
 from unireplknet_mm.modalities.video.datasets import (
     ReportUnreadableHook,
-    SameClassesHook,
     TooManyUnreadableError,
     VideoFolder,
     VideoList,
@@ -28,7 +27,6 @@ __all__ = [
     'PackClips',
     'RepeatedSampler',
     'ReportUnreadableHook',
-    'SameClassesHook',
     'SpatialCrops',
     'TooManyUnreadableError',
     'UnreadableVideoError',

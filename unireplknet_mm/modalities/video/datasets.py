@@ -147,22 +147,32 @@ class VideoList(VideoDataset):
 
     Raises:
         MissingFileError: there is no such list.
-        ArgumentError: there is nothing in it, or a line is not of this form; the message has its number.
+        ArgumentError: there is nothing in it, it is not in UTF-8, or a line is not of this form; the message
+            has its number.
     """
 
     def load_data_list(self) -> list[dict]:
         path = Path(self.ann_file)
         if not path.is_file():
             raise MissingFileError(f'{path}, the list of videos, does not exist')
-        lines = path.read_text(encoding='utf-8').splitlines()
+        try:
+            lines = path.read_text(encoding='utf-8-sig').splitlines()  # Windows marks the beginning
+        except UnicodeDecodeError as error:
+            raise ArgumentError(
+                f'{path}, the list of videos, is not in UTF-8 (byte {error.start}): save it as UTF-8'
+            ) from None
         samples = [
-            self._parse(line.strip(), f'{path}, line {number}')
+            dict(self._parse(line.strip(), f'{path}, line {number}'), line=number)
             for number, line in enumerate(lines, start=1)
             if line.strip()
         ]
         if not samples:
             raise ArgumentError(f'{path}: there is no video in this list')
         return samples
+
+    def place_of(self, index: int) -> str:
+        """Where in the list a sample is, for messages."""
+        return f'{self.ann_file}, line {self.get_data_info(index)["line"]}'
 
     def _parse(self, line: str, where: str) -> dict:
         name, _, label = line.rpartition(' ')
@@ -185,10 +195,11 @@ class VideoList(VideoDataset):
 
 @DATASETS.register_module()
 class VideoFolder(VideoDataset):
-    """Videos in a folder a class: files, or folders of pictures. The classes are sorted by name.
+    """Videos in a folder a class, at any depth: files, or folders of pictures.
 
-    Where `classes` are given, their order counts, and every folder must be one of them. Without them the
-    folder of validation must have the same classes as that of training (`SameClassesHook` looks after it).
+    The classes are sorted by name. Where `classes` are given, their order counts, and every folder must be
+    one of them. Without them the folders of validation and test must have the same classes as that of
+    training (`SameClassesHook` looks after it). A class without a video is a warning.
     Names that begin with a dot are left out, of folders, videos and pictures.
 
     Raises:
@@ -217,15 +228,28 @@ class VideoFolder(VideoDataset):
             raise ArgumentError(
                 f'{root}: there is no CLASS/video{{{",".join(VIDEOS)}}} in this folder'
             )
+        filled = {sample['gt_label'] for sample in samples}
+        empty = [name for label, name in enumerate(classes) if label not in filled]
+        if empty:
+            print_log(
+                f'{root}: {len(empty)} of {len(classes)} classes have no video there: '
+                f'{", ".join(empty[:NAMED])}{", ..." if len(empty) > NAMED else ""}',
+                logger='current',
+                level=logging.WARNING,
+            )
         return samples
 
 
 def _videos_in(folder: Path) -> Iterator[Path]:
-    """The videos in the folder of a class, sorted; folders count that have pictures in them."""
+    """The videos below the folder of a class, sorted; a folder that has pictures in it is one."""
     for path in sorted(_not_hidden(folder)) if folder.is_dir() else ():
-        is_file = path.suffix.lower() in VIDEOS and path.is_file()
-        if is_file or (path.is_dir() and is_frame_folder(path)):
+        if not path.is_dir():
+            if path.suffix.lower() in VIDEOS and path.is_file():
+                yield path
+        elif is_frame_folder(path):
             yield path
+        else:
+            yield from _videos_in(path)
 
 
 def _not_hidden(folder: Path) -> Iterator[Path]:
@@ -237,30 +261,6 @@ def is_frame_folder(folder: Path) -> bool:
     """Whether a folder holds pictures, which then are the frames of a video, and no video file."""
     suffixes = {path.suffix.lower() for path in _not_hidden(folder)}
     return not suffixes.isdisjoint(PICTURES) and suffixes.isdisjoint(VIDEOS)
-
-
-@HOOKS.register_module()
-class SameClassesHook(Hook):
-    """Before a training it compares the classes of validation with those of training, where both are known.
-
-    Raises:
-        ArgumentError: they are others, or in another order, so that labels would mean different classes.
-    """
-
-    def before_train(self, runner: Runner) -> None:
-        if runner.val_loop is None:
-            return
-        loaders = runner.train_dataloader, runner.val_dataloader
-        trained, validated = (
-            getattr(loader.dataset, 'metainfo', {}).get('classes') for loader in loaders
-        )
-        if trained and validated and tuple(trained) != tuple(validated):
-            differing = sorted(set(trained) ^ set(validated))
-            difference = f' ({", ".join(differing[:NAMED])})' if differing else ', in their order'
-            raise ArgumentError(
-                f'the classes of validation differ from those of training{difference}: state classes=(...) '
-                'in the data sets, with the same value'
-            )
 
 
 @HOOKS.register_module()
