@@ -227,6 +227,64 @@ def test_pickles_run_no_code(tmp_path, protocol):
     assert not (tmp_path / 'sprung').exists()
 
 
+class Call:
+    """A pickle of it calls `function` and sets `state`."""
+
+    def __init__(self, function, *args, state=None):
+        self.parts = (function, args) if state is None else (function, args, state)
+
+    def __reduce__(self):
+        return self.parts
+
+
+RECONSTRUCT, EMPTY = POINTS.__reduce__()[:2]
+OBJECTS, PARTS = np.dtype('O'), np.dtype([('a', 'O')])
+NO_OBJECTS = Call(np.dtype, 'O8', False, True, state=(3, '|', None, None, None, -1, -1, 0))
+UNSAFE = {
+    'objects over bytes': Call(np.ndarray, (1,), OBJECTS, b'A' * 8),
+    'any class': Call(RECONSTRUCT, list, (0,), b'b'),
+    'a size': Call(RECONSTRUCT, np.ndarray, (9,), b'b'),
+    'objects as bytes': Call(RECONSTRUCT, *EMPTY, state=(1, (1,), OBJECTS, False, b'A' * 8)),
+    'denied objects': Call(RECONSTRUCT, *EMPTY, state=(1, (1,), NO_OBJECTS, False, b'A' * 8)),
+    'fewer objects': Call(RECONSTRUCT, *EMPTY, state=(1, (9,), OBJECTS, False, [1])),
+    'fewer bytes': Call(RECONSTRUCT, *EMPTY, state=(1, (9,), np.dtype('f4'), False, b'A' * 8)),
+    'a negative size': Call(
+        RECONSTRUCT, *EMPTY, state=(1, (-1, -8), np.dtype('i1'), False, b'A' * 8)
+    ),
+    'fields': Call(RECONSTRUCT, *EMPTY, state=(1, (1,), PARTS, False, [(1,)])),
+    'a number of objects': Call(
+        type(np.float32(0)).__reduce__(np.float32(0))[0], OBJECTS, b'A' * 8
+    ),
+}
+
+
+@pytest.mark.parametrize('name', UNSAFE)
+def test_pickles_cannot_reach_into_memory(tmp_path, name):
+    (tmp_path / 'a.dat').write_bytes(pickle.dumps([UNSAFE[name]], 4))
+    with pytest.raises(PointCloudError, match=r'a\.dat is no readable pickle of arrays'):
+        read_arrays(tmp_path / 'a.dat')
+
+
+def test_pickles_cannot_change_the_reader(tmp_path):
+    content = b'cnumpy.core.multiarray\nscalar\n}Vx\nI1\nsb.'  # sets an attribute of the function
+    (tmp_path / 'a.dat').write_bytes(content)
+    with pytest.raises(PointCloudError, match='it changes a function'):
+        read_arrays(tmp_path / 'a.dat')
+
+
+def test_pickles_of_objects_dates_and_other_byte_orders(tmp_path):
+    arrays = [
+        np.array([1, 'a', None, (2.5,)], object),
+        np.array(['2020-01-01T05', 'NaT'], 'M8[h]'),
+        np.arange(3, dtype='>i4'),
+        np.array(['ab', 'c']),
+    ]
+    (tmp_path / 'a.dat').write_bytes(pickle.dumps(arrays, 4))
+    for found, expected in zip(read_arrays(tmp_path / 'a.dat'), arrays, strict=True):
+        assert found.dtype == expected.dtype.newbyteorder('=') and found.shape == expected.shape
+        assert found.tolist() == expected.tolist()
+
+
 def test_damaged_pickles(tmp_path):
     path = tmp_path / 'a.dat'
     whole = pickle.dumps([POINTS, [1]])
