@@ -38,6 +38,9 @@ def scope():
         ([[CLOUD], [-1]], 'has the label -1 of 40 classes'),
         ([[CLOUD], ['chair']], "has the label 'chair', which is no whole number"),
         ([[CLOUD], [1.5]], 'has the label 1.5, which is no whole number'),
+        ([1, [1]], 'has no list of clouds, but 1'),
+        ([[CLOUD], 1], 'has no list of labels, but 1'),
+        ([[[[1.0], [1.0, 2.0]]], [1]], 'holds a list that is no array'),
         ([[CLOUD, CLOUD[:, :2]], [1, 2]], r'cloud 1 is of shape \(30, 2\)'),
     ],
 )
@@ -54,10 +57,11 @@ def test_modelnet_of_the_dat_release_with_normals_is_turned(tmp_path):
     (tmp_path / DAT).write_bytes(pickle.dumps([[cloud], [np.array([7])]]))
     dataset = ModelNet(str(tmp_path), pipeline=[dict(type='LoadPointCloud')])
     sample = dataset[0]
-    assert np.array_equal(sample['points'], CLOUD[:, [2, 0, 1]] * [-1, -1, 1])
+    turned = (CLOUD - CLOUD.mean(0))[:, [2, 0, 1]] * [-1, -1, 1]
+    np.testing.assert_allclose(sample['points'], turned, atol=1e-6)
     assert sample['gt_label'] == 7 and dataset.metainfo['classes'][7] == 'car'
     sample['points'][:] = 0  # a transform may write into what it gets
-    assert np.array_equal(dataset[0]['points'], CLOUD[:, [2, 0, 1]] * [-1, -1, 1])
+    np.testing.assert_allclose(dataset[0]['points'], turned, atol=1e-6)
 
 
 def test_names_of_no_class(tmp_path):
@@ -115,6 +119,25 @@ def test_other_hdf5_files(tmp_path):
         file['label'] = np.array([15])
     with pytest.raises(PointCloudError, match='has the label 15 of 15 classes'):
         ScanObjectNN(str(tmp_path))
+    for name, message in dict(label='no list of labels', data='no list of clouds').items():
+        with h5py.File(path, 'a') as file:
+            del file[name]
+            file[name] = np.float32(3)
+        with pytest.raises(PointCloudError, match=message):
+            ScanObjectNN(str(tmp_path))
+
+
+def test_hdf5_of_whole_numbers(tmp_path):
+    path = tmp_path / H5
+    path.parent.mkdir()
+    with h5py.File(path, 'w') as file:
+        file['data'], file['label'] = np.arange(12, dtype=np.uint8).reshape(1, 4, 3), [3]
+    assert ScanObjectNN(str(tmp_path))[0]['points'][0].tolist() == [-2, 0, 1]
+
+
+def test_a_list_of_modelnet_with_a_byte_order_mark(tmp_path):
+    (tmp_path / 'modelnet40_train.txt').write_text('chair_0001\r\n', 'utf-8-sig')
+    assert ModelNet(str(tmp_path), release='txt')[0]['gt_label'] == 8
 
 
 def write(path, points=CLOUD):

@@ -10,6 +10,7 @@ import pytest
 from unireplknet_mm.datasets.solids import SOLIDS
 from unireplknet_mm.datasets.surfaces import revolve
 from unireplknet_mm.modalities.point_cloud import PointCloudError, read_arrays, read_cloud
+from unireplknet_mm.modalities.point_cloud.files import read_coordinates
 
 POINTS = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
 # A unit square in the plane z = 2, as one face of four corners.
@@ -17,7 +18,7 @@ SQUARE = [(0, 0, 2), (1, 0, 2), (1, 1, 2), (0, 1, 2)]
 
 
 def read(path, count: int = 400):
-    return read_cloud(path, count, np.random.default_rng(0))
+    return read_coordinates(path, count, np.random.default_rng(0)).astype(np.float32)
 
 
 def ply(encoding: str, faces: bool) -> bytes:
@@ -117,6 +118,45 @@ def test_arrays(tmp_path):
     assert read(tmp_path / 'b.npy').tolist() == [[0, 1, 2], [6, 7, 8]]
 
 
+def test_far_from_the_origin_points_stay_apart(tmp_path):
+    """On a map single precision would have steps of 0.5 there."""
+    far = POINTS + np.array([4.5e5, 5.4e6, 100.0])
+    np.save(tmp_path / 'a.npy', far)
+    np.savetxt(tmp_path / 'a.xyz', far, '%.9f')
+    for name in ('a.npy', 'a.xyz'):
+        points = read_cloud(tmp_path / name, 1, np.random.default_rng(0))
+        assert points.dtype == np.float32
+        np.testing.assert_allclose(points, POINTS - POINTS.mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize('beginning', ['\ufeff', '# x, y, z\n', '\n# by a tool\n3\n'])
+def test_what_precedes_lines_of_numbers(tmp_path, beginning):
+    for delimiter in ' ,':
+        lines = '\n'.join(delimiter.join('012') for _ in range(3))
+        (tmp_path / 'a.txt').write_text(beginning + lines, 'utf-8')
+        assert read(tmp_path / 'a.txt').tolist() == [[0, 1, 2]] * 3
+
+
+@pytest.mark.parametrize(('kind', 'more'), [('C', ' 9 9 9 1'), ('N', ' 0 0 1'), ('STCN', ' 7' * 9)])
+def test_off_with_colours_or_normals(tmp_path, kind, more):
+    vertices = '\n'.join(' '.join(map(str, corner)) + more for corner in SQUARE)
+    (tmp_path / 'a.off').write_text(f'{kind}OFF\n4 1 0\n{vertices}\n4 0 1 2 3\n')
+    check_square(read(tmp_path / 'a.off'))
+
+
+def test_comments_of_ply_are_of_any_encoding(tmp_path):
+    content = ply('ascii', False).replace(b'ply\n', b'ply\ncomment Caf\xc3\xa9 \xff\n', 1)
+    (tmp_path / 'a.ply').write_bytes(content)
+    assert np.array_equal(read(tmp_path / 'a.ply'), POINTS)
+
+
+def test_archives_are_no_arrays(tmp_path):
+    np.savez(tmp_path / 'a.npz', points=POINTS)
+    (tmp_path / 'a.npz').rename(tmp_path / 'a.npy')
+    with pytest.raises(PointCloudError, match=r'a\.npy is no readable \.npy file'):
+        read(tmp_path / 'a.npy')
+
+
 def test_points_are_even_over_a_solid(tmp_path):
     """Of a box of 1 × 1 × 8 only 2 in 34 are on its ends."""
     mesh = revolve(*SOLIDS['box'])
@@ -132,6 +172,9 @@ def test_points_are_even_over_a_solid(tmp_path):
 
 
 BAD = {
+    'short_face.off': (b'OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n4 0 1 2\n', 'a face of 4 corners has 3'),
+    'large.xyz': (b'0 0 0\n1e39 0 0\n', '2 of 2 points are not finite'),
+    'empty.txt': (b'# x y z\n', 'it has no points'),
     'words.txt': (b'no,numbers,here\n' * 3, 'is no readable .txt file'),
     'two.xyz': (b'1 2\n3 4\n', r'holds no points.*\(2, 2\)'),
     'nan.txt': (b'1,2,3\nnan,2,3\n', '1 of 2 points are not finite'),
@@ -162,7 +205,7 @@ def test_what_is_no_cloud_is_named(tmp_path, name):
     content, message = BAD[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(PointCloudError, match=message) as error:
-        read(tmp_path / name)
+        read_cloud(tmp_path / name, 400, np.random.default_rng(0))
     assert str(tmp_path / name) in str(error.value)
     assert len(str(error.value).splitlines()) <= 4
 

@@ -138,7 +138,10 @@ def test_packing():
 def test_loading_copies_and_checks_points_of_the_data_set():
     load = TRANSFORMS.build(dict(type='LoadPointCloud'))
     loaded = load(dict(points=POINTS, cloud_path='set[3]'))
-    assert np.array_equal(loaded['points'], POINTS) and loaded['points'] is not POINTS
+    np.testing.assert_allclose(loaded['points'], POINTS - POINTS.mean(0), atol=1e-6)
+    assert not np.shares_memory(loaded['points'], POINTS)
+    far = POINTS.astype(np.float64) + 5.4e6  # where single precision would have steps of 0.5
+    np.testing.assert_allclose(load(dict(points=far))['points'], loaded['points'], atol=1e-6)
     assert loaded['num_points'] == 200
     broken = POINTS.copy()
     broken[3, 1] = np.nan

@@ -1,5 +1,6 @@
 """Data sets of labelled point clouds: ModelNet-40, ScanObjectNN, and a folder a class of one's own files."""
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ class PointCloudDataset(BaseDataset):
 
     def _from_arrays(self, path: Path, clouds: Any, labels: Any) -> list[dict[str, Any]]:
         """Checks what a file holds, keeps its clouds, z up, and lists them."""
+        for what, values in dict(clouds=clouds, labels=labels).items():
+            if not isinstance(values, list | tuple | np.ndarray) or getattr(values, 'ndim', 1) == 0:
+                raise PointCloudError(f'{path} has no list of {what}, but {reprlib.repr(values)}')
         labels = [_as_label(label, path) for label in labels]
         if not labels or len(clouds) != len(labels):
             raise PointCloudError(f'{path} has {len(clouds)} clouds and {len(labels)} labels')
@@ -61,8 +65,8 @@ class PointCloudDataset(BaseDataset):
             raise PointCloudError(f'{path} has the label {outside[0]} of {classes} classes')
         kept = []
         for index, cloud in enumerate(clouds):
-            cloud = np.asarray(cloud)
-            if cloud.ndim != 2 or cloud.shape[1] < 3 or cloud.dtype.kind != 'f':
+            cloud = _as_array(cloud, path)
+            if cloud.ndim != 2 or cloud.shape[1] < 3 or cloud.dtype.kind not in 'fiu':
                 raise PointCloudError(
                     f'{path}: cloud {index} is of shape {cloud.shape}, {cloud.dtype}; rows of 3 or more '
                     'numbers are wanted'
@@ -75,10 +79,19 @@ class PointCloudDataset(BaseDataset):
         ]
 
 
+def _as_array(value: Any, path: Path) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise PointCloudError(f'{path} holds a list that is no array: {error}') from None
+
+
 def _as_label(label: Any, path: Path) -> int:
-    value = np.asarray(label).reshape(-1)
+    value = _as_array(label, path).reshape(-1)
     if value.size != 1 or value.dtype.kind not in 'iu':
-        raise PointCloudError(f'{path} has the label {label!r}, which is no whole number')
+        raise PointCloudError(
+            f'{path} has the label {reprlib.repr(label)}, which is no whole number'
+        )
     return int(value[0])
 
 
@@ -130,7 +143,9 @@ class ModelNet(PointCloudDataset):
                 raise PointCloudError(f'{path} holds no pair of clouds and labels')
             return self._from_arrays(path, *content)
         names = root / f'modelnet40_{self.subset}.txt'
-        lines = _require(names, "a file of ModelNet-40's .txt release").read_text('utf-8').split()
+        lines = (
+            _require(names, "a file of ModelNet-40's .txt release").read_text('utf-8-sig').split()
+        )
         samples = []
         for name in lines:
             label = name.rpartition('_')[0]

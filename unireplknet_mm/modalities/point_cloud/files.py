@@ -3,9 +3,11 @@
 Of a mesh, points are drawn from its surface; a file without faces is a cloud, of which the first three
 columns count. Nothing in a file is executed. The readers are small, so that a folder of clouds needs no
 package: of `.ply`, vertices and faces in all three encodings, other elements and properties being passed
-over; of `.off`, also with the counts in its first line, as ModelNet has some.
+over; of `.off`, also with the counts in its first line, as ModelNet has some, and those with colours or
+normals (COFF, NOFF).
 """
 
+import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +24,8 @@ PLY_TYPES = {
     **dict(float32='f4', float64='f8'),
 }
 PLY_ENCODINGS = dict(ascii='', binary_little_endian='<', binary_big_endian='>')
+# With texture coordinates, colours and normals, which follow a vertex's coordinates and are left out.
+OFF_HEADER = re.compile('(ST)?C?N?OFF')
 FACE_LISTS = ('vertex_indices', 'vertex_index')
 
 
@@ -34,15 +38,27 @@ class PointCloudError(UserError):
 
 
 def read_cloud(path: Path, mesh_points: int, rng: np.random.Generator) -> np.ndarray:
-    """The points of a file, (n, 3) float32.
+    """The points of a file, (n, 3) float32, moved so that their mean is 0.
+
+    Args:
+        path, mesh_points, rng: as of `read_coordinates`.
+
+    Raises:
+        PointCloudError: as of `read_coordinates`, or there are less than two different points, or one that is
+            not finite.
+    """
+    return centre(read_coordinates(path, mesh_points, rng), path)
+
+
+def read_coordinates(path: Path, mesh_points: int, rng: np.random.Generator) -> np.ndarray:
+    """The points of a file as they stand there, (n, 3), of the file's precision.
 
     Args:
         path: by its suffix one of `SUFFIXES`.
         mesh_points: how many are drawn from a mesh, with `rng`.
 
     Raises:
-        PointCloudError: the file cannot be read, is of another format, holds less than two different points
-            or one that is not finite, or a mesh without area.
+        PointCloudError: the file cannot be read, is of another format, or holds a mesh without area.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -68,14 +84,29 @@ def read_cloud(path: Path, mesh_points: int, rng: np.random.Generator) -> np.nda
             f'{path} holds no points: rows of at least 3 numbers are wanted, it has an array of shape '
             f'{content.shape}, {content.dtype}'
         )
-    points = np.ascontiguousarray(content[:, :3], np.float32)
-    check_points(points, path)
+    return content[:, :3]
+
+
+def centre(points: np.ndarray, name: Any) -> np.ndarray:
+    """Points (n, 3 or more), moved so that their mean is 0 -> (n, 3) float32; further columns are left out.
+
+    That is done in float64: coordinates such as 5,400,000 of a map have half a metre of single precision.
+
+    Raises:
+        PointCloudError: they are no cloud, as of `check_points`.
+    """
+    points = points[:, :3].astype(np.float64)
+    check_points(points, name)
+    with np.errstate(over='ignore', invalid='ignore'):  # what is too large is told below
+        points = (points - points.mean(0)).astype(np.float32)
+    check_points(points, name)
     return points
 
 
 def turn_z_up(points: np.ndarray) -> np.ndarray:
-    """Points with y up, (n, 3 or more) -> (n, 3) float32 with z up; further columns are left out."""
-    return points[:, Z_UP_AXES].astype(np.float32) * np.float32(Z_UP_SIGNS)
+    """Points with y up, (n, 3 or more) -> (n, 3) with z up, no less precise; further columns are left out."""
+    dtype = points.dtype if points.dtype.kind == 'f' else np.float64
+    return points[:, Z_UP_AXES].astype(dtype) * np.array(Z_UP_SIGNS, dtype)
 
 
 def check_points(points: np.ndarray, name: Any) -> None:
@@ -96,24 +127,36 @@ def check_points(points: np.ndarray, name: Any) -> None:
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    return np.load(path, allow_pickle=False)
+    with path.open('rb') as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _read_lines(path: Path) -> np.ndarray:
     """Numbers by lines, between commas or blanks; `.pts` may begin with the number of points."""
-    with path.open(encoding='utf-8') as file:
-        first = file.readline()
-        skipped = 1 if len(first.split()) == 1 and ',' not in first else 0
-    delimiter = ',' if ',' in first else None
-    return np.loadtxt(path, delimiter=delimiter, dtype=np.float32, ndmin=2, skiprows=skipped)
+    skipped = 0
+    with path.open(encoding='utf-8-sig') as file:
+        for number, line in enumerate(file, start=1):
+            line = line.partition('#')[0].strip()
+            if len(line.split()) == 1 and ',' not in line and not skipped:
+                skipped = number
+            elif line:
+                break
+        else:
+            raise ValueError('it has no points')
+    delimiter = ',' if ',' in line else None
+    return np.loadtxt(
+        path, delimiter=delimiter, ndmin=2, skiprows=skipped, encoding='utf-8-sig', comments='#'
+    )
 
 
 def _read_off(path: Path) -> Mesh | np.ndarray:
-    lines = (line.partition('#')[0].strip() for line in path.read_text('utf-8').splitlines())
+    text = path.read_text('utf-8-sig', 'replace')  # what is not UTF-8 stands in comments
+    lines = (line.partition('#')[0].strip() for line in text.splitlines())
     lines = [line for line in lines if line]
-    if not lines or not lines[0].startswith('OFF'):
+    header = OFF_HEADER.match(lines[0]) if lines else None
+    if header is None:
         raise ValueError('it does not begin with OFF')
-    counts = lines[0][3:].split()
+    counts = lines[0][header.end() :].split()
     lines = lines[1:]
     if not counts:
         counts, lines = lines[0].split(), lines[1:]
@@ -125,8 +168,10 @@ def _read_off(path: Path) -> Mesh | np.ndarray:
     points = np.array([line.split()[:3] for line in lines[:vertices]], dtype=np.float64)
     polygons = []
     for line in lines[vertices : vertices + faces]:
-        numbers = line.split()
-        polygons.append([int(number) for number in numbers[1 : 1 + int(numbers[0])]])
+        corners, *numbers = line.split()
+        polygons.append([int(number) for number in numbers[: int(corners)]])
+        if len(polygons[-1]) != int(corners):
+            raise ValueError(f'a face of {corners} corners has {len(polygons[-1])}: {line!r:.60}')
     return _as_mesh(points, polygons)
 
 
@@ -183,7 +228,7 @@ def _read_ply_header(file: BinaryIO) -> tuple[str, list]:
     encoding, elements = None, []
     while True:
         line = file.readline()
-        words = line.decode('ascii').split()
+        words = line.decode('latin-1').split()  # comments may be of any encoding
         if not line or words == ['end_header']:
             break
         if words[:1] == ['format']:

@@ -15,7 +15,7 @@ from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets import PackInputs
 
 from unireplknet_mm.errors import ArgumentError
-from unireplknet_mm.modalities.point_cloud.files import check_points, read_cloud, turn_z_up
+from unireplknet_mm.modalities.point_cloud.files import centre, read_cloud, turn_z_up
 from unireplknet_mm.modalities.point_cloud.neighbours import farthest_points
 
 
@@ -23,7 +23,8 @@ from unireplknet_mm.modalities.point_cloud.neighbours import farthest_points
 class LoadPointCloud(BaseTransform):
     """Adds `points`: those that the data set gives, or read from the file at `cloud_path`, with z up.
 
-    The coordinates of a file are taken as they are, unless the data set says `y_is_up`.
+    A cloud is moved so that its mean is 0, in float64, for coordinates such as those of a map; but for
+    that they are taken as they are, unless the data set says `y_is_up`.
 
     Args:
         mesh_points: how many are drawn from the surface of a mesh, evenly over its area.
@@ -41,8 +42,8 @@ class LoadPointCloud(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         if 'points' in results:
-            points = np.array(results['points'], dtype=np.float32)  # a copy: what follows may write
-            check_points(points, results.get('cloud_path', 'a cloud of the data set'))
+            name = results.get('cloud_path', 'a cloud of the data set')
+            points = centre(np.asarray(results['points']), name)  # a copy: what follows may write
         else:
             rng = np.random.default_rng(np.random.randint(2**31) if self.random else 0)
             points = read_cloud(Path(results['cloud_path']), self.mesh_points, rng)
