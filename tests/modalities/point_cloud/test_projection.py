@@ -191,6 +191,27 @@ def test_the_order_of_the_points_does_not_matter(form, reduce, splat):
     assert relative_error(model(cloud(seed=9)), model(points)) > 1e-2
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('distance', [0.1, 1.0])
+def test_the_order_does_not_matter_among_equal_distances(distance):
+    model = bridge().eval()
+    axis = torch.arange(6.0) * distance
+    points = torch.cartesian_prod(axis, axis, axis)[None]
+    shuffled = points[:, torch.randperm(216, generator=torch.Generator().manual_seed(4))]
+    assert relative_error(model(shuffled), model(points)) < 1e-5
+
+
+def test_no_clouds():
+    assert bridge()(torch.zeros(0, 60, 3)).shape[:2] == (0, 3)
+
+
+def test_scores_count_among_the_points_of_a_pixel_alone():
+    places = torch.tensor([[[[2.0, 2.0], [9.0, 9.0]]]])
+    scores = torch.tensor([[0.0, 500.0]])
+    maps = scatter(torch.tensor([[[3.0], [5.0]]]), places, 12, 'smooth', scores)[0, 0, 0]
+    torch.testing.assert_close(maps[[2, 9, 5], [2, 9, 5]], torch.tensor([3.0, 5.0, 0.0]))
+
+
 def test_the_same_bits_every_time():
     """Forward and gradient, with two threads."""
     threads = torch.get_num_threads()

@@ -22,7 +22,9 @@ def nearest_neighbours(points: Tensor, count: int) -> Tensor:
 
     Args:
         points: (B, P, 3).
-        count: k; of points at the same distance any may be taken.
+        count: k; of points at the same distance those are taken that come first by their coordinates, or by
+            a rule of `topk` that sees the same order, so that the order of the points does not matter. Not so
+            in a file that leaves this process.
 
     Returns:
         (B, P, k) int64, in no order.
@@ -34,15 +36,29 @@ def nearest_neighbours(points: Tensor, count: int) -> Tensor:
     if not 1 <= count <= total:
         raise ArgumentError(f'{count} neighbours are asked for in clouds of {total} points')
     points = points.float()
+    # Formats of files lack a stable sort, so in them ties fall by the order of the points.
+    order = None if leaves_process() else _by_coordinates(points)
+    others = points if order is None else points.gather(1, order[..., None].expand_as(points))
     # A graph for other programs has no loop whose length depends on the batch.
-    rows = total if leaves_process() else max(1, MOST_DISTANCES // (batch * total))
+    rows = total if leaves_process() else max(1, MOST_DISTANCES // max(1, batch * total))
     found = []
     for part in points.split(rows, dim=1):
-        distances = (part[:, :, None, 0] - points[:, None, :, 0]).square_()
+        distances = (part[:, :, None, 0] - others[:, None, :, 0]).square_()
         for axis in (1, 2):
-            distances += (part[:, :, None, axis] - points[:, None, :, axis]).square_()
+            distances += (part[:, :, None, axis] - others[:, None, :, axis]).square_()
         found.append(distances.topk(count, dim=2, largest=False, sorted=False).indices)
-    return torch.cat(found, dim=1)
+    found = torch.cat(found, dim=1)
+    if order is None:
+        return found
+    return order[:, None].expand(-1, total, -1).gather(2, found)
+
+
+def _by_coordinates(points: Tensor) -> Tensor:
+    """(B, P): the numbers of points (B, P, 3), sorted by x, of equal x by y, of equal y by z."""
+    order = points[..., 2].argsort(dim=1, stable=True)
+    for axis in (1, 0):
+        order = order.gather(1, points[..., axis].gather(1, order).argsort(dim=1, stable=True))
+    return order
 
 
 @torch.no_grad()

@@ -139,7 +139,8 @@ def scatter(
         places: (B, V, P, 2), rows and columns, as of `place_on_views`.
         size: of an image, in pixels.
         splat: 'smooth' or 'box', the weights of the nine.
-        scores: (B, P), of which the soft-max weights the points that meet in a pixel; None adds them up.
+        scores: (B, P), of which the soft-max weights the points that meet in a pixel, those of a pixel among
+            each other; None adds them up.
 
     Returns:
         (B, V, C, size, size), of the type of the places; 0 where no point is.
@@ -147,9 +148,7 @@ def scatter(
     batch, views, _, _ = places.shape
     features = features.to(places.dtype)
     if scores is not None:  # the sum of the weights is one channel more
-        scores = scores.to(places.dtype)
-        weights = (scores - scores.amax(1, keepdim=True)).exp()[..., None]
-        features = torch.cat([features * weights, weights], -1)
+        features = torch.cat([features, torch.ones_like(features[..., :1])], -1)
     channels = features.shape[-1]
     # A coordinate that is NaN has no place; its weights are NaN and tell.
     nearest = places.detach().round().long().clamp(1, size - 2)
@@ -157,18 +156,33 @@ def scatter(
     first = (image + nearest[..., 0] * size + nearest[..., 1]).flatten()
     rows, columns = (spline_weights(d) for d in (places - nearest).unbind(-1))
     features = features[:, None]  # [B, 1, P, C]
+    if scores is not None:
+        scores = scores.to(places.dtype)[:, None].expand(-1, views, -1)  # [B, V, P]
+        largest = _largest_in_pixels(
+            scores.detach().flatten(), first, batch * views * size**2, size
+        )
     canvas = features.new_zeros(batch * views * size**2, channels)
     for down, right in OFFSETS:  # one after the other, which needs a ninth of the memory
+        pixels = first + (down * size + right)
+        values = features.expand(-1, views, -1, -1)
         if splat == 'smooth':
-            values = features * (rows[down + 1] * columns[right + 1])[..., None]
-        else:
-            values = features.expand(-1, views, -1, -1)
-        canvas.index_add_(0, first + (down * size + right), values.reshape(-1, channels))
+            values = values * (rows[down + 1] * columns[right + 1])[..., None]
+        if scores is not None:
+            values = values * (scores - largest[pixels].view_as(scores)).exp()[..., None]
+        canvas.index_add_(0, pixels, values.reshape(-1, channels))
     maps = canvas.view(batch, views, size, size, channels)
     if scores is not None:
         total = maps[..., -1:]
         maps = maps[..., :-1] / torch.where(total == 0, 1, total)
     return maps.permute(0, 1, 4, 2, 3)
+
+
+def _largest_in_pixels(scores: Tensor, first: Tensor, pixels: int, size: int) -> Tensor:
+    """(pixels,): of scores (n,), the largest that falls on each pixel from the 3×3 around `first` (n,)."""
+    largest = scores.new_full((pixels,), -torch.inf)
+    for down, right in OFFSETS:
+        largest.scatter_reduce_(0, first + (down * size + right), scores, 'amax')
+    return largest
 
 
 @MODELS.register_module()
