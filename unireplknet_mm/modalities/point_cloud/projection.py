@@ -236,7 +236,8 @@ class ThreeViewProjection(BaseModule):
         self.reduce = reduce
         self.features = LocalFeatures(num_neighbours, point_channels, channels)
         if reduce == 'softmax':
-            self.score = nn.Linear(channels, 1)
+            # Without a bias, which a soft-max does not see.
+            self.score = nn.Linear(channels, 1, bias=False)
         self.block = ResidualBlock(channels)
         self.mix = nn.Conv2d(channels, channels, 1)
         self.to_image = nn.Conv2d(channels, 1 if form == 'three_planes' else 3, 1)
