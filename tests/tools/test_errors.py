@@ -102,7 +102,7 @@ def test_config_unlike_any(raises, nothing_left):
         ('model = nothing\n', "NameError: name 'nothing' is not defined"),
         (
             "custom_imports = dict(imports=['nope'])\n",
-            'ImportError: Failed to import nope',
+            "ModuleNotFoundError: No module named 'nope'",
         ),
         (
             '_base_ = "base.py"\nmodel = dict(head=dict(x=1))\n',
