@@ -20,6 +20,7 @@ from unireplknet_mm.errors import ArgumentError, MissingPackageError, UserError
 from unireplknet_mm.launch import check_data
 from unireplknet_mm.modalities.point_cloud import ModelNet, PointCloudFolder, ScanObjectNN
 from unireplknet_mm.modalities.point_cloud.datasets import MODELNET_CLASSES, SCAN_CLASSES
+from unireplknet_mm.modalities.point_cloud.files import centre
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZES = dict(images=20, val_images=5, points=60)
@@ -55,7 +56,7 @@ def open_split(name: str, root: Path, split: str, **settings):
 @pytest.mark.parametrize('name', FOLDERS)
 @pytest.mark.parametrize('split', SPLITS)
 def test_files_are_the_drawn_clouds(written, name, split):
-    """Labels, coordinates and their directions; in the order of the drawing, or of the classes."""
+    """Labels, coordinates, centred, and their directions; in the order of the drawing, or of the classes."""
     dataset = open_split(name, written[name], split)
     count = SIZES['images' if split == 'train' else 'val_images']
     assert len(dataset) == count
@@ -67,7 +68,7 @@ def test_files_are_the_drawn_clouds(written, name, split):
     expected = {}
     for index in range(count):
         rng = np.random.default_rng([0, SPLITS.index(split), index])
-        points = draw_cloud(rng, split, CLOUD_NAMES[index % classes], 60).points
+        points = centre(draw_cloud(rng, split, CLOUD_NAMES[index % classes], 60).points, 'drawn')
         label = index % classes
         if name == 'point_cloud_folder':  # whose classes are sorted by name
             label = sorted(CLOUD_NAMES).index(CLOUD_NAMES[label])
@@ -75,7 +76,8 @@ def test_files_are_the_drawn_clouds(written, name, split):
     if name == 'modelnet_txt':  # written with six digits, which may round to the other side
         assert sorted(found.values()) == sorted(expected.values())
         first = draw_cloud(np.random.default_rng([0, SPLITS.index(split), 0]), split, 'zero', 60)
-        np.testing.assert_allclose(dataset[0]['points'], first.points, atol=1e-6)
+        drawn = centre(first.points, 'drawn')
+        np.testing.assert_allclose(dataset[0]['points'], drawn, atol=1e-6)
     else:
         assert found == expected
 
