@@ -1,6 +1,5 @@
 """Time series: one CSV file with a date column and a column a variable."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,15 +10,15 @@ import numpy as np
 from mmengine.config import Config
 
 from unireplknet_mm.configuration import innermost_datasets
-from unireplknet_mm.datasets.layouts.base import MANIFEST, SPLITS, Layout, Progress
-from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.datasets.layouts.base import MANIFEST, SPLITS, Progress
+from unireplknet_mm.datasets.layouts.windows import HELP_OF_WINDOWS, WindowLayout
 
 FILE = 'series.csv'
 START = datetime(2020, 1, 1)
 HOURS_OF_PERIODS = (24, 168)  # a day and a week
 
 
-class SeriesLayout(Layout):
+class SeriesLayout(WindowLayout):
     """A sample is a window: `look_back` rows and the `horizon` rows that follow.
 
     The demo data are one file of hourly rows, just as many as the windows need: daily and weekly cycles of
@@ -29,9 +28,11 @@ class SeriesLayout(Layout):
 
     name = 'series'
     dataset_types = ('SeriesDataset',)
-    samples = 'windows'
     files = ('NAME.csv',)
     defaults = dict(seed=0, variables=7, look_back=96, horizon=96)
+    numbers = (
+        dict(seed='of the random numbers', variables='columns besides the dates') | HELP_OF_WINDOWS
+    )
 
     def where_to_get(self, root: str) -> list[str]:
         return [
@@ -40,27 +41,6 @@ class SeriesLayout(Layout):
             f'https://github.com/thuml/Autoformer; expected are {root}/NAME.csv',
             f'A copy elsewhere can be linked: ln -s /path/to/it {root}',
         ]
-
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        helps = dict(
-            seed='of the random numbers',
-            variables='columns besides the dates',
-            look_back='rows that a window begins with',
-            horizon='rows of a window to forecast',
-        )
-        for name, text in helps.items():
-            option = f'--{name.replace("_", "-")}'
-            default = f'{text} (default: {self.defaults[name]})'
-            parser.add_argument(option, type=int, metavar='N', help=default)
-
-    def check(self, parameters: dict[str, Any]) -> None:
-        for name in self.defaults:
-            least = 0 if name == 'seed' else 1
-            if parameters[name] < least:
-                raise ArgumentError(f'{name} must be at least {least}, not {parameters[name]}')
-
-    def check_sources(self) -> None:
-        """The demo data are made of nothing but random numbers."""
 
     def write_demo(self, root: Path, parameters: dict[str, Any], progress: Progress) -> dict:
         horizon = parameters['horizon']
@@ -78,15 +58,8 @@ class SeriesLayout(Layout):
         return {split: dict(rows=rows[split]) for split in SPLITS}
 
     def parameters_for(self, model: Any, datasets: Sequence[dict]) -> dict[str, Any]:
-        sizes = {(dataset['look_back'], dataset['horizon']) for dataset in datasets}
-        if len(sizes) > 1:
-            raise ArgumentError(
-                'the data sets of the config differ in look_back or horizon; the demo data of all of them '
-                'are the same'
-            )
-        look_back, horizon = sizes.pop()
         variables = (model or {}).get('variables', self.defaults['variables'])
-        return dict(variables=variables, look_back=look_back, horizon=horizon)
+        return dict(variables=variables, **self.window_of(datasets))
 
     def dataset_settings(self, split: str, parameters: dict[str, Any]) -> dict[str, Any]:
         return dict(ann_file=FILE, part=split, columns=None, date_column='date', frequency='h')

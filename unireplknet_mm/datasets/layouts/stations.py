@@ -14,7 +14,8 @@ from unireplknet_mm.datasets.globe import (
     places_on_a_sphere,
     synthesise_weather,
 )
-from unireplknet_mm.datasets.layouts.base import SPLITS, Layout, Progress
+from unireplknet_mm.datasets.layouts.base import SPLITS, Progress
+from unireplknet_mm.datasets.layouts.windows import HELP_OF_WINDOWS, WindowLayout
 from unireplknet_mm.errors import ArgumentError
 
 START = np.datetime64('2019-01-01T00', 'h')
@@ -23,7 +24,7 @@ PLACES_FILE = 'stations_sorted.npy'
 HOURS_BETWEEN_PARTS = 24 * 7
 
 
-class StationLayout(Layout):
+class StationLayout(WindowLayout):
     """A sample is a window: `look_back` rows and the `horizon` rows that follow.
 
     The demo data are a synthetic globe (`datasets/globe.py`): stations on a sphere, ordered by the nodes of a
@@ -34,7 +35,6 @@ class StationLayout(Layout):
 
     name = 'stations'
     dataset_types = ('StationDataset',)
-    samples = 'windows'
     files = (
         '{temp,wind}_global_hourly_{train,val,test}.npy',
         'data_time_{train,val,test}.npy',
@@ -43,6 +43,7 @@ class StationLayout(Layout):
     defaults = dict(
         seed=0, stations=96, tree=[4, 6], look_back=48, horizon=24, quantity=QUANTITIES[0]
     )
+    numbers = dict(seed='of the random numbers', stations='number of stations') | HELP_OF_WINDOWS
 
     def where_to_get(self, root: str) -> list[str]:
         return [
@@ -52,16 +53,7 @@ class StationLayout(Layout):
         ]
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        helps = dict(
-            seed='of the random numbers',
-            stations='number of stations',
-            look_back='rows that a window begins with',
-            horizon='rows of a window to forecast',
-        )
-        for name, text in helps.items():
-            option = f'--{name.replace("_", "-")}'
-            default = f'{text} (default: {self.defaults[name]})'
-            parser.add_argument(option, type=int, metavar='N', help=default)
+        super().add_options(parser)
         parser.add_argument(
             '--tree',
             type=int,
@@ -72,10 +64,7 @@ class StationLayout(Layout):
         parser.add_argument('--quantity', choices=QUANTITIES, help='default: temp')
 
     def check(self, parameters: dict[str, Any]) -> None:
-        for name in ('seed', 'stations', 'look_back', 'horizon'):
-            least = 0 if name == 'seed' else 1
-            if parameters[name] < least:
-                raise ArgumentError(f'{name} must be at least {least}, not {parameters[name]}')
+        super().check(parameters)
         tree = parameters['tree']
         if min(tree) < 1 or parameters['stations'] % math.prod(tree):
             raise ArgumentError(
@@ -85,9 +74,6 @@ class StationLayout(Layout):
             raise ArgumentError(
                 f'quantity must be {" or ".join(QUANTITIES)}, not {parameters["quantity"]!r}'
             )
-
-    def check_sources(self) -> None:
-        """The demo data are made of nothing but random numbers."""
 
     def write_demo(self, root: Path, parameters: dict[str, Any], progress: Progress) -> dict:
         places = places_on_a_sphere(parameters['stations'])
@@ -109,14 +95,7 @@ class StationLayout(Layout):
         return {split: dict(rows=rows[split]) for split in SPLITS}
 
     def parameters_for(self, model: Any, datasets: Sequence[dict]) -> dict[str, Any]:
-        sizes = {(dataset['look_back'], dataset['horizon']) for dataset in datasets}
-        if len(sizes) > 1:
-            raise ArgumentError(
-                'the data sets of the config differ in look_back or horizon; the demo data of all of them '
-                'are the same'
-            )
-        look_back, horizon = sizes.pop()
-        found = dict(look_back=look_back, horizon=horizon)
+        found: dict[str, Any] = self.window_of(datasets)
         is_wind = QUANTITIES[1] in Path(datasets[0]['ann_file']).name
         found['quantity'] = QUANTITIES[is_wind]
         if (model or {}).get('variables'):
