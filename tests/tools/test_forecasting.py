@@ -1,6 +1,9 @@
-"""Forecasting end to end with the tools: training, going on, testing in every form, counting."""
+"""Forecasting end to end with the tools: a CSV file by the `Forecaster`, stations by the paper's model."""
 
 import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -13,137 +16,210 @@ from tool_runs import CONFIGS, ROOT, read_losses, read_scores, run_forked
 
 from unireplknet_mm.datasets import make_demo_data
 
-CONFIG = CONFIGS / 'series_small.py'
+
+@dataclass(frozen=True)
+class Kind:
+    """A model and its data: four batches of training in an epoch, windows of 6 rows of validation.
+
+    Attributes:
+        layout, windows, sizes: of its demo data.
+        dataset: root -> what the data set of training, and those of validation and test, are told.
+        truth: root -> what the first window of the test is to forecast, as the data set scales it.
+        messages: of a training on demo data, and of one without data.
+    """
+
+    config: Path
+    layout: str
+    windows: tuple[int, int]
+    sizes: dict[str, object]
+    batch_size: int
+    dataset: Callable[[Path, str], dict[str, object]]
+    truth: Callable[[Path], np.ndarray]
+    messages: dict[str, str]
+
+
+def dataset_of_series(root, part):
+    """40 windows for training and 8 for validation, which are the test as well."""
+    part = part.replace('test', 'val')
+    return dict(data_root=root, ann_file='series.csv', parts='(69,13,0)', part=part)
+
+
+def truth_of_series(root):
+    values = pandas.read_csv(root / 'series.csv', index_col='date').to_numpy()
+    return ((values - values[:69].mean(axis=0)) / values[:69].std(axis=0))[69:75]
+
+
+def truth_of_stations(root):
+    return np.load(root / 'temp_global_hourly_test.npy')[16:22, :, 0] / 10
+
+
+SERIES = Kind(
+    config=CONFIGS / 'series_small.py',
+    layout='series',
+    windows=(40, 8),
+    sizes=dict(variables=3, look_back=24, horizon=6),
+    batch_size=10,
+    dataset=dataset_of_series,
+    truth=truth_of_series,
+    messages=dict(
+        demo='4 training and 2 validation windows in data/demo/series-',
+        folder='data/time_series, which train_dataloader reads',
+        source='https://github.com/zhouhaoyi/ETDataset',
+    ),
+)
+STATIONS = Kind(
+    config=CONFIGS / 'stations_small.py',
+    layout='stations',
+    windows=(8, 4),
+    sizes=dict(stations=12, tree=(2, 3), look_back=16, horizon=6),
+    batch_size=2,
+    dataset=lambda root, part: dict(data_root=f'{root}/'),
+    truth=truth_of_stations,
+    messages=dict(
+        demo='data/demo/stations-16look_back-6horizon-12stations-2x3tree-',
+        folder='data/globe, which train_dataloader reads',
+        source='https://github.com/thuml/Corrformer',
+    ),
+)
+
+
+@pytest.fixture(scope='module', params=[SERIES, STATIONS], ids=lambda kind: kind.layout)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope='module')
+def make(tmp_path_factory):
+    """The demo data of a kind, and the work dir of a training on them: once for all tests."""
+    made = {}
+
+    def make(kind):
+        if kind.layout not in made:
+            root = tmp_path_factory.mktemp(kind.layout)
+            data = make_demo_data(kind.layout, root / 'data', *kind.windows, **kind.sizes)
+            made[kind.layout] = data, root / 'work'
+        return made[kind.layout]
+
+    return make
 
 
 @pytest.fixture
-def series(tmp_path):
-    return make_demo_data(
-        'series', tmp_path / 'series', 40, 8, variables=3, look_back=24, horizon=6
-    )
+def train(make, call):
+    """A training of two epochs, which the first test that wants it runs: its data and its work dir."""
+
+    def train(kind):
+        data, work_dir = make(kind)
+        if not (work_dir / 'last_checkpoint').exists():
+            call('train', kind.config, '--work-dir', work_dir, *settings(kind, data))
+        return data, work_dir
+
+    return train
 
 
-def settings(root, *more, epochs=2):
-    """Data sets of a file with 40 windows for training and 8 for validation."""
-    options = [f'train_cfg.max_epochs={epochs}', 'default_hooks.logger.interval=1']
-    options += ['log_processor.window_size=1', *more]
+def settings(kind, root, *more):
+    options = ['default_hooks.logger.interval=1', 'log_processor.window_size=1']
+    options += ['train_cfg.max_epochs=2', 'default_hooks.checkpoint.max_keep_ckpts=2']
+    options += [f'train_dataloader.batch_size={kind.batch_size}']
     for part in ('train', 'val', 'test'):
-        dataset = f'{part}_dataloader.dataset'
-        options += [f'{dataset}.data_root={root}', f'{dataset}.ann_file=series.csv']
-        options += [f'{dataset}.parts=(69,13,0)', f'{dataset}.part={part.replace("test", "val")}']
-    return ['--cfg-options', *options, 'train_dataloader.batch_size=10']
+        told = kind.dataset(root, part)
+        options += [f'{part}_dataloader.dataset.{key}={value}' for key, value in told.items()]
+    return ['--cfg-options', *options, *more]
 
 
-def last_weights(work_dir):
-    path = (work_dir / 'last_checkpoint').read_text()
-    return torch.load(path, weights_only=False)['state_dict']
+def last_checkpoint(work_dir):
+    return torch.load((work_dir / 'last_checkpoint').read_text(), weights_only=False)
 
 
-def test_a_resumed_training_goes_on_as_if_never_stopped(call, series, tmp_path):
-    whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
-    options = settings(series, 'default_hooks.checkpoint.max_keep_ckpts=2')
-    call('train', CONFIG, '--work-dir', whole, *options)
-    call('train', CONFIG, '--work-dir', resumed, '--resume', whole / 'epoch_1.pth', *options)
-    (expected,), (after,) = read_losses(whole), read_losses(resumed)
+@pytest.fixture
+def decide(train):
+    """The last checkpoint of a kind's training, with a backbone for which a wrong folding shows."""
+
+    def decide(kind):
+        _, work_dir = train(kind)
+        path = work_dir / 'decided.pth'
+        if not path.exists():
+            checkpoint = last_checkpoint(work_dir)
+            backbone = randomise(MODELS.build(Config.fromfile(kind.config).model).backbone)
+            checkpoint['state_dict'].update(
+                {f'backbone.{name}': value for name, value in backbone.state_dict().items()}
+            )
+            torch.save(checkpoint, path)
+        return path
+
+    return decide
+
+
+def test_a_resumed_training_goes_on_as_if_never_stopped(call, kind, train, tmp_path):
+    data, whole = train(kind)
+    first = whole / 'epoch_1.pth'
+    call('train', kind.config, '--work-dir', tmp_path, '--resume', first, *settings(kind, data))
+    (expected,), (after,) = read_losses(whole), read_losses(tmp_path)
     assert list(expected) == list(range(1, 9)) and len(set(expected.values())) == 8
     assert after == {step: expected[step] for step in range(5, 9)}
-    states = [last_weights(folder) for folder in (whole, resumed)]
+    states = [last_checkpoint(folder)['state_dict'] for folder in (whole, tmp_path)]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    best = list(whole.glob('best_forecast_mse_epoch_*.pth'))
-    assert len(best) == 1
+    assert len(list(whole.glob('best_forecast_mse_epoch_*.pth'))) == 1
 
 
-def test_mixed_precision_on_two_processes(tmp_path):
+def test_mixed_precision_on_two_processes(kind, tmp_path):
     work_dir = tmp_path / 'work'
     arguments = ('--demo-data', '--amp', '--work-dir', work_dir)
-    log = run_forked('train.py', CONFIG, *arguments, cwd=tmp_path, ranks=2)
+    log = run_forked('train.py', kind.config, *arguments, cwd=tmp_path, ranks=2)
     assert 'CpuAmpOptimWrapper' in log and 'GPU number: 2' in log
-    assert '4 training and 2 validation windows in data/demo/series-' in log
+    assert kind.messages['demo'] in log
     (losses,) = read_losses(work_dir)
     assert losses and all(loss > 0 for loss in losses.values())
     assert 'forecast/mse' in log
 
 
-@pytest.fixture
-def decided(tmp_path, series, call):
-    """A checkpoint of a training, with weights for which a wrong folding shows."""
-    work_dir = tmp_path / 'work'
-    call('train', CONFIG, '--work-dir', work_dir, *settings(series, epochs=1))
-    path = (work_dir / 'last_checkpoint').read_text()
-    checkpoint = torch.load(path, weights_only=False)
-    model = randomise(MODELS.build(Config.fromfile(CONFIG).model))
-    checkpoint['state_dict'] = model.state_dict()
-    torch.save(checkpoint, work_dir / 'decided.pth')
-    return work_dir / 'decided.pth'
-
-
-def test_every_form_forecasts_the_same(call, series, decided, tmp_path):
-    deploy = tmp_path / 'deploy.pth'
-    text = call('reparameterize', CONFIG, decided, deploy)
-    assert 'Wrote' in text
+def test_every_form_forecasts_the_same(call, kind, make, decide, tmp_path):
+    data, _ = make(kind)
+    decided, deploy = decide(kind), tmp_path / 'deploy.pth'
+    assert 'Wrote' in call('reparameterize', kind.config, decided, deploy)
     scores, forecasts = [], []
     for checkpoint, *options in ((decided,), (decided, '--deploy'), (deploy,)):
         work_dir, out = tmp_path / f'test {len(scores)}', tmp_path / 'predictions.pkl'
-        options += ['--work-dir', work_dir, '--out', out, *settings(series)]
-        call('test', CONFIG, checkpoint, *options)
+        options += ['--work-dir', work_dir, '--out', out, *settings(kind, data)]
+        call('test', kind.config, checkpoint, *options)
         scores.append(read_scores(work_dir))
         predictions = pickle.loads(out.read_bytes())
         forecasts.append(torch.stack([sample['forecast'] for sample in predictions]))
     truth = torch.stack([sample['future'] for sample in predictions])
-    assert truth.shape == (8, 6, 3)
+    assert len(truth) == kind.windows[1]
+    assert truth[0].numpy() == pytest.approx(kind.truth(data), abs=1e-5)
     assert scores[0]['forecast/mse'] == pytest.approx(
         (forecasts[0] - truth).square().mean().item(), rel=1e-5
     )
+    scale = truth.std().item()  # degrees, or standardised
     for score, forecast in zip(scores[1:], forecasts[1:], strict=True):
-        assert torch.allclose(forecast, forecasts[0], atol=1e-4)
+        assert torch.allclose(forecast, forecasts[0], atol=1e-4 * max(scale, 1))
         assert score['forecast/mae'] == pytest.approx(scores[0]['forecast/mae'], rel=1e-4)
 
 
-def test_pictures(call, series, decided, tmp_path):
+def test_pictures(call, kind, make, decide, tmp_path):
+    data, _ = make(kind)
     pictures = tmp_path / 'pictures'
-    options = ('--work-dir', tmp_path / 'test', '--show-dir', pictures, *settings(series))
-    call('test', CONFIG, decided, *options)
-    (picture,) = pictures.rglob('forecast_*.png')  # of the one batch
+    options = ('--work-dir', tmp_path / 'test', '--show-dir', pictures, *settings(kind, data))
+    call('test', kind.config, decide(kind), *options)
+    (picture,) = pictures.rglob('forecast_0.png')
     from PIL import Image
 
     assert len(np.unique(np.asarray(Image.open(picture)))) > 50
 
 
-def test_a_nan_in_the_model_ends_the_training(call, series, tmp_path):
-    """The data cannot hold one: a learning rate that is too large can."""
-    options = settings(series, 'optim_wrapper.optimizer.lr=1e30', epochs=3)
-    message = call('train', CONFIG, '--work-dir', tmp_path / 'work', *options, status=1)
-    assert 'the loss is ' in message and 'sample_idx' in message
-
-
-def test_a_nan_in_the_data_is_found_before_the_training(call, series, tmp_path):
-    path = series / 'series.csv'
-    frame = pandas.read_csv(path)
-    frame.loc[17, 'v2'] = np.nan
-    frame.to_csv(path, index=False)
-    message = call('train', CONFIG, '--work-dir', tmp_path / 'work', *settings(series), status=1)
-    assert '2020-01-01 17:00:00: v2 is nan, the first of 1 values' in message
-
-
-def test_missing_data(call, tmp_path, monkeypatch):
+def test_missing_data(call, kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    message = call('train', CONFIG, status=1)
-    assert 'data/time_series, which train_dataloader reads' in message
-    assert 'https://github.com/zhouhaoyi/ETDataset' in message
+    message = call('train', kind.config, status=1)
+    assert kind.messages['folder'] in message and kind.messages['source'] in message
 
 
-def test_a_model_and_data_that_do_not_fit(call, series, tmp_path):
-    options = settings(series, 'model.horizon=7')
-    message = call('train', CONFIG, '--work-dir', tmp_path / 'work', *options, status=1)
-    assert 'Forecaster forecasts 7 rows, but the windows have 6' in message
-
-
-def test_flops(call):
-    text = call('get_flops', CONFIG)
+def test_flops(call, kind):
+    text = call('get_flops', kind.config)
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
-    assert {'embedding', 'backbone', 'head', 'whole'} <= {*lines}
-    assert 'for one sample (24, 3)' in text
-    model = MODELS.build(Config.fromfile(CONFIG).model)
+    assert {'backbone', 'whole'} <= {*lines}
+    cfg = Config.fromfile(kind.config)
+    assert f'for one sample {tuple(cfg.input_shape)}' in text
+    model = MODELS.build(cfg.model)
     model.backbone.switch_to_deploy()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert float(lines['whole'][1]) == pytest.approx(parameters / 1e6, abs=0.01)
@@ -158,11 +234,48 @@ def test_flops_of_another_backbone(call):
     assert float(line.split()[1]) == pytest.approx(expected, abs=0.01)
 
 
-def test_forecasts_of_files(call, series, decided, tmp_path, monkeypatch):
+def test_the_checkpoint_says_where_the_stations_are(train):
+    data, work_dir = train(STATIONS)
+    places = np.load(data / 'stations_sorted.npy')
+    expected = (places - places.mean(axis=0)) / places.std(axis=0)
+    stored = last_checkpoint(work_dir)['state_dict']['places']
+    assert np.allclose(stored.reshape(12, 3), expected, atol=1e-5)
+
+
+def test_stations_are_no_csv_to_forecast(call):
+    message = call('forecast', STATIONS.config, 'best.pth', '--csv', 'x.csv', status=1)
+    assert 'forecasts weather stations' in message
+    assert f'python tools/test.py {STATIONS.config} best.pth --show-dir DIR' in message
+
+
+def test_a_nan_in_the_model_ends_the_training(call, make, tmp_path):
+    """The data cannot hold one: a learning rate that is too large can."""
+    options = settings(SERIES, make(SERIES)[0], 'optim_wrapper.optimizer.lr=1e30')
+    message = call('train', SERIES.config, '--work-dir', tmp_path, *options, status=1)
+    assert 'the loss is ' in message and 'sample_idx' in message
+
+
+def test_a_nan_in_the_data_is_found_before_the_training(call, make, tmp_path):
+    frame = pandas.read_csv(make(SERIES)[0] / 'series.csv')
+    frame.loc[17, 'v2'] = np.nan
+    frame.to_csv(tmp_path / 'series.csv', index=False)
+    options = settings(SERIES, tmp_path)
+    message = call('train', SERIES.config, '--work-dir', tmp_path / 'work', *options, status=1)
+    assert '2020-01-01 17:00:00: v2 is nan, the first of 1 values' in message
+
+
+def test_a_model_and_data_that_do_not_fit(call, make, tmp_path):
+    options = settings(SERIES, make(SERIES)[0], 'model.horizon=7')
+    message = call('train', SERIES.config, '--work-dir', tmp_path, *options, status=1)
+    assert 'Forecaster forecasts 7 rows, but the windows have 6' in message
+
+
+def test_forecasts_of_files(call, make, decide, tmp_path, monkeypatch):
     """Of the config's file from a date on; of another file, in the units of which it comes."""
-    out = tmp_path / 'out'
-    options = settings(series)
-    text = call('forecast', CONFIG, decided, '--start', '2020-01-03', '--out', out, *options)
+    (data, _), decided, out = make(SERIES), decide(SERIES), tmp_path / 'out'
+    options = settings(SERIES, data)
+    arguments = (decided, '--start', '2020-01-03', '--out', out)
+    text = call('forecast', SERIES.config, *arguments, *options)
     assert (
         'Forecast of 6 rows from 2020-01-03 00:00:00 to 2020-01-03 05:00:00, with a band of 80%'
         in text
@@ -174,18 +287,18 @@ def test_forecasts_of_files(call, series, decided, tmp_path, monkeypatch):
     assert (table['v1 lower'] <= table['v1 upper']).all()
     assert (out / 'forecast.png').stat().st_size > 10_000
 
-    other = pandas.read_csv(series / 'series.csv')[40:]
+    other = pandas.read_csv(data / 'series.csv')[40:]
     other.to_csv(tmp_path / 'other.csv', index=False)
     arguments = ('--csv', tmp_path / 'other.csv', '--no-band', '--out', out)
     monkeypatch.chdir(tmp_path)  # where there are no data
-    text = call('forecast', CONFIG, decided, *arguments)
+    text = call('forecast', SERIES.config, decided, *arguments)
     assert 'with no band' in text
     again = pandas.read_csv(out / 'forecast.csv')
     assert list(again.columns) == ['date', 'v1', 'v2', 'v3']
     assert pandas.Timestamp(again['date'][0]) == pandas.Timestamp(
         other['date'].iloc[-1]
     ) + pandas.Timedelta('1h')
-    message = call('forecast', CONFIG, decided, '--csv', 'none.csv', '--no-band', status=1)
+    message = call('forecast', SERIES.config, decided, '--csv', 'none.csv', '--no-band', status=1)
     assert 'none.csv does not exist' in message
     assert not (tmp_path / 'forecast').exists()
 
