@@ -229,3 +229,14 @@ def test_futures_of_another_length():
         sample.future = sample.future[:9]
     with pytest.raises(ArgumentError, match='forecasts 10 rows, but the windows have 9'):
         model(**model.data_preprocessor(data), mode='loss')
+
+
+def test_a_window_left_alone_for_the_last_batch():
+    """Of a series of one variable: its last map may be one point, of which BatchNorm has no deviation."""
+    backbone = dict(BACKBONE, norm_cfg=dict(type='BN'))
+    model = build(look_back=16, variables=1, nodes=1, channels=1, backbone=backbone).train()
+    data = model.data_preprocessor(batch(model, size=1))
+    with pytest.raises(ArgumentError, match=r'one window of one node .*\nSet another batch_size'):
+        model(**data, mode='loss')
+    assert model(**model.data_preprocessor(batch(model, size=2)), mode='loss')['loss'] > 0
+    assert model.eval()(**data).isfinite().all()

@@ -117,9 +117,23 @@ class Forecaster(SeriesModel):
         self.skip = nn.Linear(self.look_back, self.horizon) if skip else None
 
     def extract_feat(self, inputs: Tensor, calendar: Tensor | None = None) -> Sequence[Tensor]:
-        """Normalised (B, look_back, D) -> the backbone's maps, each (B·n, C, h, w)."""
+        """Normalised (B, look_back, D) -> the backbone's maps, each (B·n, C, h, w).
+
+        Raises:
+            ArgumentError: in training, the batch is a single map, too few for the backbone's BatchNorms.
+        """
         past = None if calendar is None else calendar[:, : self.look_back]
-        return self.backbone(self.embedding(inputs, past))
+        maps = self.embedding(inputs, past)
+        try:
+            return self.backbone(maps)
+        except ValueError as error:
+            if not self.training or len(maps) > 1:
+                raise
+            raise ArgumentError(
+                f'a batch of one window of one node is too little to train on: {error}.\nSet another '
+                'batch_size of train_dataloader, so that no window is left for a last batch of its own, or '
+                'drop_last=True.'
+            ) from error
 
     def forecast(self, inputs: Tensor, calendar: Tensor | None = None) -> Tensor:
         x, level, scale = self.statistics(inputs)
