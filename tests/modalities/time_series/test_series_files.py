@@ -90,7 +90,20 @@ def test_a_file_that_is_not_there(tmp_path):
         (b'\x89PNG\r\n\x1a\n\x00\xff', 'is no table of comma-separated values'),
         (b'date,a\n2021-01-01,1\n2021-01-02,1,2,3\n', 'is no table of comma-separated values'),
         (b'time,a\n2021-01-01,1\n2021-01-02,2\n', 'has no column date; it has time, a'),
-        (b'date,a\n2021-01-01,x\n2021-01-02,2\n', 'the columns a hold something else than numbers'),
+        (
+            b'date,a\n2021-01-01,1\n2021-01-02,\n2021-01-03,"1,5"\n',
+            "the columns a hold something else than numbers, such as '1,5' in row 3 of a",
+        ),
+        (b'date,a\n7,2021-01-01,1\n7,2021-01-02,2\n', 'more values than the first line has names'),
+        (
+            b'date;a\n2021-01-01;1,5\n2021-01-02;2,5\n',
+            "one column, 'date;a': it is separated by ';'",
+        ),
+        (b'date\ta\n2021-01-01\t1\n', r"it is separated by '\t'"),
+        (
+            b'date,a\n2021,1\n2022,2\n',
+            "'2021' in column date is no date.\nMend it, or set date_format",
+        ),
         (b'date,a\n2021-01-01,1\n', 'has 1 rows of 1 variables'),
         (b'date\n2021-01-01\n2021-01-02\n', 'has 2 rows of 0 variables'),
         (b'date,a\n0,1\n1,2\n', "row 1: '0' in column date is no date"),
@@ -129,6 +142,23 @@ def test_gaps(write, log):
     log.clear()
     assert len(read_series(path, missing='ignore')) == 45
     assert any('3 rows are missing' in line and 'taken as they are' in line for line in log)
+
+
+def test_a_date_that_comes_twice(write, log):
+    """As 2020-05-12 06:00 does in the file of Weather that the field uses, which has gaps as well."""
+    frame = hourly().drop(index=[30, 31])
+    path = write(pandas.concat([frame[:21], frame[20:]]))
+    for missing in ('error', 'interpolate'):
+        with pytest.raises(SeriesError, match='row 22: 2021-03-01 20:00:00 comes twice') as error:
+            read_series(path, missing=missing)
+        assert "missing='ignore'" in str(error.value)
+    series = read_series(path, missing='ignore')
+    assert len(series) == 47 and series.frequency == 'h'
+    assert series.values[19:23, 0].tolist() == [19, 20, 20, 21]
+    assert any('1 rows have the date of the row before, the first of them row 22' in x for x in log)
+    assert any('2 rows are missing for the frequency h' in line for line in log)
+    with pytest.raises(SeriesError, match=r'comes after 2021-03-01 20:00:00.\nSort the file'):
+        read_series(write(pandas.concat([frame[:21], frame[19:]])), missing='ignore')
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])

@@ -74,6 +74,15 @@ def test_a_constant_column_is_only_shifted(path, log):
     assert any('constant in the training rows, so not scaled: noise' in line for line in log)
 
 
+@pytest.mark.parametrize('row', [3, 90])
+def test_values_that_single_precision_does_not_hold(path, row):
+    frame = pandas.read_csv(path / 'series.csv')
+    frame.loc[row, 'noise'] = 1e200
+    frame.to_csv(path / 'series.csv', index=False)
+    with pytest.raises(SeriesError, match=r'noise has values of up to 1e\+200, which single'):
+        build(path)
+
+
 @pytest.mark.parametrize(
     ('parts', 'rows', 'expected'),
     [

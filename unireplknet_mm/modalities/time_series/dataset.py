@@ -100,7 +100,16 @@ class SeriesDataset(BaseDataset):
             frequency=series.frequency,
         )
         self.dates = series.dates
-        self.values = ((series.values - mean) / deviation).astype(np.float32)
+        with np.errstate(over='ignore', invalid='ignore'):  # which the next lines say better
+            self.values = ((series.values - mean) / deviation).astype(np.float32)
+        is_lost = ~(np.isfinite(self.values).all(axis=0) & np.isfinite(deviation))
+        if is_lost.any():
+            name = series.columns[int(is_lost.argmax())]
+            raise SeriesError(
+                f'{self.ann_file}: {name} has values of up to {np.abs(series.values[:, is_lost]).max():.3g}, '
+                'which single precision does not hold when they are standardised by the training rows.\n'
+                'Mend them, or leave the column out with columns=[...] of the data set.'
+            )
         self.calendar = calendar_features(series.dates)
         return [dict(row=row) for row in range(first, last)]
 
@@ -189,7 +198,8 @@ def standardisation(
     values: np.ndarray, columns: Sequence[str], path: str | os.PathLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each variable, (D,) each; 1 in the place of the deviation of a constant one."""
-    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    with np.errstate(over='ignore', invalid='ignore'):  # said where the values are standardised
+        mean, deviation = values.mean(axis=0), values.std(axis=0)
     # Rounding gives a constant column a tiny deviation.
     is_constant = deviation <= 1e-10 * np.maximum(1, np.abs(mean))
     if is_constant.any():

@@ -38,7 +38,7 @@ class Series:
     """Rows of numbers, each with its date.
 
     Attributes:
-        dates: a `pandas.DatetimeIndex` of T dates, rising.
+        dates: a `pandas.DatetimeIndex` of T dates, rising; of one that comes twice, both, if so read.
         values: (T, D), float64, finite.
         columns: names of the D variables.
         frequency: the step of the calendar as pandas names it, such as 'h' or '15min'.
@@ -77,7 +77,7 @@ def read_series(
             commonest distance of two dates, or the rule that pandas infers.
         missing: what to do where the calendar has gaps or values are missing. 'error' raises; 'interpolate'
             fills both linearly, and says how many; 'ignore' takes the rows as if they followed each other,
-            as benchmarks do, and refuses missing values all the same.
+            as benchmarks do, also two of one date, and refuses missing values all the same.
         date_format: how the dates are written, for `strptime`, such as '%d/%m/%Y'. By default pandas finds
             out, and what could be day and month as well as month and day in every row is an error. Dates
             with a time zone become UTC.
@@ -104,7 +104,7 @@ def read_series(
     frame = _read_table(Path(path), date_column, columns)
     dates = _read_dates(frame.pop(date_column), path, date_column, date_format)
     frame = frame.set_axis(dates)
-    _check_order(dates, path)
+    _check_order(dates, path, missing)
     offset = _offset(frequency) if frequency else _infer_offset(dates, path)
     frame = _match_calendar(frame, offset, bool(frequency), path, missing)
     values = frame.to_numpy(np.float64)
@@ -137,6 +137,14 @@ def _read_table(path: Path, date_column: str, columns: list[str] | None) -> pand
         summary = str(error).strip().partition('\n')[0]
         raise SeriesError(f'{path} is no table of comma-separated values: {summary}') from error
     wanted = [date_column, *(columns or [])]
+    separator = next((mark for mark in ';\t|' if mark in str(frame.columns[0])), None)
+    if separator and frame.shape[1] == 1:
+        raise SeriesError(
+            f'{path} has one column, {frame.columns[0]!r}: it is separated by {separator!r}.\n'
+            'Save it with commas between the columns and points in the numbers.'
+        )
+    if not isinstance(frame.index, pandas.RangeIndex):  # of the first values, which have no name
+        raise SeriesError(f'{path}: the rows have more values than the first line has names')
     absent = [name for name in wanted if name not in frame.columns]
     if absent:
         raise SeriesError(
@@ -155,9 +163,13 @@ def _read_table(path: Path, date_column: str, columns: list[str] | None) -> pand
         if name != date_column and not pandas.api.types.is_numeric_dtype(frame[name])
     ]
     if texts:
+        values = frame[texts[0]]
+        is_text = pandas.to_numeric(values, errors='coerce').isna() & values.notna()
+        row = int(is_text.argmax())
         raise SeriesError(
-            f'{path}: the columns {_listed(texts)} hold something else than numbers.\n'
-            'Name the columns to use with columns=[...] of the data set.'
+            f'{path}: the columns {_listed(texts)} hold something else than numbers, such as '
+            f'{values.iloc[row]!r} in row {row + 1} of {texts[0]}.\n'
+            'Mend the file, or name the columns to use with columns=[...] of the data set.'
         )
     return frame
 
@@ -185,7 +197,10 @@ def _read_dates(
         is_none |= texts.str.fullmatch(r'\d{1,7}|\s*\d{1,2}:[\d:.]+\s*([aApP][mM])?\s*', na=False)
     if is_none.any():
         row = int(is_none.argmax())
-        raise SeriesError(f'{path}, row {row + 1}: {texts.iloc[row]!r} in column {name} is no date')
+        raise SeriesError(
+            f'{path}, row {row + 1}: {texts.iloc[row]!r} in column {name} is no date.\n'
+            "Mend it, or set date_format of the data set, such as '%Y' for years."
+        )
     if date_format is None:
         _check_day_and_month(texts, path, name)
     has_zone = texts.str.contains(r':\d\d(?:\.\d+)?\s*(?:Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)\s*$')
@@ -224,14 +239,28 @@ def _check_day_and_month(texts: pandas.Series, path: str, name: str) -> None:
         )
 
 
-def _check_order(dates: pandas.DatetimeIndex, path: str) -> None:
+def _check_order(dates: pandas.DatetimeIndex, path: str, missing: str) -> None:
     steps = np.diff(dates.asi8)
-    if (steps <= 0).any():
-        row = int((steps <= 0).argmax()) + 1
-        doubled = steps[row - 1] == 0
-        problem = 'comes twice' if doubled else f'comes after {dates[row - 1]}'
-        way_out = 'Remove one of the two rows.' if doubled else 'Sort the file by date.'
-        raise SeriesError(f'{path}, row {row + 1}: {dates[row]} {problem}.\n{way_out}')
+    is_doubled = steps == 0
+    if (steps < 0).any():
+        row = int((steps < 0).argmax()) + 1
+        raise SeriesError(
+            f'{path}, row {row + 1}: {dates[row]} comes after {dates[row - 1]}.\nSort the file by date.'
+        )
+    if not is_doubled.any():
+        return
+    row = int(is_doubled.argmax()) + 1
+    if missing != 'ignore':
+        raise SeriesError(
+            f'{path}, row {row + 1}: {dates[row]} comes twice.\n'
+            "Remove one of the two rows, or take both with missing='ignore' of the data set."
+        )
+    print_log(
+        f'{path}: {int(is_doubled.sum())} rows have the date of the row before, the first of them row '
+        f'{row + 1}, {dates[row]}. They are taken as they are.',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 def _offset(frequency: str) -> pandas.offsets.BaseOffset:
@@ -276,7 +305,8 @@ def _match_calendar(
     dates = frame.index
     calendar = pandas.date_range(dates[0], dates[-1], freq=offset)
     is_on = dates.isin(calendar)
-    number = len(calendar) - int(is_on.sum())
+    is_there = calendar.isin(dates)
+    number = int((~is_there).sum())
     if is_on.all() and number == 0:
         return _interpolate(frame, 0, path) if missing == 'interpolate' else frame
     stated = f'the frequency {offset.freqstr}{"" if is_given else ", that of most rows"}'
@@ -290,7 +320,7 @@ def _match_calendar(
             "Set frequency of the data set, or take the rows as they are with missing='ignore'."
         )
     else:
-        first = calendar[~calendar.isin(dates)][0]
+        first = calendar[~is_there][0]
         problem = f'{path}: {number} rows are missing for {stated}, the first at {first}'
         way_out = "Fill them, or set missing='interpolate' or missing='ignore' of the data set."
     if missing == 'ignore':
