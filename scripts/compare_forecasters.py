@@ -2,10 +2,12 @@
 
     python scripts/compare_forecasters.py ETTh1.csv --models unireplknet dlinear --horizons 96 720
 
-Each model is trained as its config in configs/time_series says, but for the window, the file, --epochs and
---set; its checkpoint is chosen on the validation part, whatever the test says, and tested once. The seasonal
-naive forecast is tested without training. Every result is a line of JSON in --out at once, so that a later
-call goes on.
+Each model is trained as its config in configs/time_series says, that of the look-back if there is one, but
+for the window, the file, --epochs and --set; its checkpoint is chosen on the validation part, whatever the
+test says, and tested once. The seasonal naive forecast is tested without training. With --bands a result also
+says what share of the errors on the test part lies within the band of that share of those on the validation
+part, which tools/forecast.py draws. Every result is a line of JSON in --out at once, so that a later call
+goes on.
 """
 
 import argparse
@@ -13,13 +15,20 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from unireplknet_mm import launch
+from unireplknet_mm.modalities.time_series.forecasting import (
+    error_band,
+    forecast_errors,
+    share_within,
+)
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'time_series'
 PARTS = ('train', 'val', 'test')
@@ -28,7 +37,8 @@ PARTS = ('train', 'val', 'test')
 def load(name: str, file: Path, look_back: int, horizon: int, season: int) -> Config:
     """The config of a model on another window and file."""
     stem = 'dlinear' if name == 'seasonal_naive' else name
-    cfg = launch.load_config(CONFIGS / f'{stem}_etth1_96_96.py')
+    path = CONFIGS / f'{stem}_etth1_{look_back}_96.py'
+    cfg = launch.load_config(path if path.exists() else CONFIGS / f'{stem}_etth1_96_96.py')
     window = dict(look_back=look_back, horizon=horizon)
     for part in PARTS:
         loader = cfg[f'{part}_dataloader']
@@ -43,33 +53,52 @@ def load(name: str, file: Path, look_back: int, horizon: int, season: int) -> Co
     return cfg
 
 
-def run(cfg: Config, folder: str, needs_training: bool) -> dict[str, float]:
-    """Train, choose, test; the scores of the choice and of the test, and the CPU time of the training."""
+def run(
+    cfg: Config, folder: str, needs_training: bool, bands: Sequence[float] = ()
+) -> dict[str, float]:
+    """Train, choose, test; the scores of the choice and of the test, and the CPU time of the training.
+
+    Of each of `bands` also the share of the errors of the test that lies within it.
+    """
     cfg.work_dir = folder
     cfg.experiment_name = Path(folder).name
     cfg.log_level = 'ERROR'
     started = time.process_time()
-    validation = None
+    validation, epoch = None, None
     if needs_training:
         launch.make_resumable(cfg)
         launch.watch_losses(cfg)
         runner = launch.train(cfg)
         validation = runner.message_hub.get_info('best_score')
         (best,) = Path(folder).glob('best_*.pth')
+        epoch = int(best.stem.rpartition('_')[2])
         cfg.load_from = str(best)
     seconds = time.process_time() - started
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         cfg.pop(key)
-    for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+    known = cfg.pop('val_dataloader').dataset
+    for key in ('val_cfg', 'val_evaluator'):
         cfg.pop(key)
     cfg.experiment_name += ' test'
-    scores = Runner.from_cfg(cfg).test()
-    return dict(
+    runner = Runner.from_cfg(cfg)
+    scores = runner.test()
+    result = dict(
         validation_mse=validation,
+        best_epoch=epoch,
         mse=scores['forecast/mse'],
         mae=scores['forecast/mae'],
         seconds=round(seconds),
     )
+    if bands:
+        errors = forecast_errors(runner.model, DATASETS.build(known))
+        came = forecast_errors(runner.model, runner.test_dataloader.dataset)
+        for share in bands:
+            within = share_within(came, error_band(errors, share))
+            result[f'within_{share:g}'] = round(float(within.mean()), 4)
+            # The first row ahead and the last, and each variable by itself.
+            result[f'within_{share:g}_rows'] = within.mean(axis=1)[[0, -1]].round(4).tolist()
+            result[f'within_{share:g}_variables'] = within.mean(axis=0).round(4).tolist()
+    return result
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,6 +119,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--epochs', type=int, help='default: as in the config')
     parser.add_argument('--season', type=int, default=24, help='of the seasonal naive forecast')
+    parser.add_argument(
+        '--bands', type=float, nargs='+', default=[], metavar='SHARE', help='such as 0.8 0.9'
+    )
     parser.add_argument('--set', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
     parser.add_argument('--label', default='', help='what --set stands for, in the results')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/forecasters.jsonl'))
@@ -122,7 +154,7 @@ def main() -> None:
         cfg.randomness = dict(seed=seed)
         MMLogger._instance_dict.clear()
         with tempfile.TemporaryDirectory() as folder:
-            result = run(cfg, folder, name != 'seasonal_naive')
+            result = run(cfg, folder, name != 'seasonal_naive', args.bands)
         result = dict(zip(keys, values, strict=True)) | result
         with args.out.open('a', encoding='utf-8') as out:
             out.write(json.dumps(result) + '\n')

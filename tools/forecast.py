@@ -68,8 +68,9 @@ def forecast(args: argparse.Namespace) -> None:
     from unireplknet_mm.modalities.time_series import SeriesModel, StationDataset, read_series
     from unireplknet_mm.modalities.time_series.drawing import draw_forecast
     from unireplknet_mm.modalities.time_series.forecasting import (
+        error_band,
+        forecast_errors,
         forecast_series,
-        residual_quantiles,
         standardisation_of,
     )
 
@@ -105,16 +106,14 @@ def forecast(args: argparse.Namespace) -> None:
         if key in dataset
     }
     series = read_series(path, columns=list(stated['columns']), **settings)
-    residuals = None
+    result = forecast_series(model, series, stated, args.start)
     if not args.no_band:
-        residuals = residual_quantiles(
-            model, DATASETS.build(cfg.val_dataloader.dataset), args.coverage
-        )
-    result = forecast_series(model, series, stated, args.start, residuals)
+        errors = forecast_errors(model, DATASETS.build(cfg.val_dataloader.dataset))
+        result = result.with_band(error_band(errors, args.coverage), stated['deviation'])
     launch.create_folder(args.out, '--out')
     with replacing(table, keep_extension=True) as partial:
         result.table().to_csv(partial)
-    label = f'{args.coverage:.0%} of the validation errors'
+    label = f'{100 * args.coverage:g}% of the validation errors'
     figure = draw_forecast(
         result.past,
         result.values,
@@ -128,7 +127,7 @@ def forecast(args: argparse.Namespace) -> None:
     )
     with replacing(picture, keep_extension=True) as partial:
         figure.savefig(partial, dpi=120)
-    band = 'no band' if residuals is None else f'a band of {label}'
+    band = 'no band' if args.no_band else f'a band of {label}'
     print(
         f'Forecast of {len(result.dates)} rows from {result.dates[0]} to {result.dates[-1]}, with {band}: '
         f'{table} and {picture}'

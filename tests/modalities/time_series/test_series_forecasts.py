@@ -18,8 +18,10 @@ from unireplknet_mm.modalities.time_series import (
 )
 from unireplknet_mm.modalities.time_series.drawing import draw_forecast, to_image
 from unireplknet_mm.modalities.time_series.forecasting import (
+    error_band,
+    forecast_errors,
     forecast_series,
-    residual_quantiles,
+    share_within,
     standardisation_of,
 )
 
@@ -88,6 +90,39 @@ def test_dates_that_cannot_be_forecast(path, naive, start, message):
         forecast_series(naive, read_series(path), STATED, start)
 
 
+def test_from_a_date_that_comes_twice(path, naive):
+    frame = pandas.read_csv(path)
+    pandas.concat([frame[:21], frame[20:]]).to_csv(path, index=False)
+    series = read_series(path, missing='ignore')
+    result = forecast_series(naive, series, STATED, frame['date'][20])
+    assert result.past[-1, 0] == 19
+    assert result.truth[:3, 0].tolist() == [20, 20, 21]
+
+
+@pytest.mark.parametrize(
+    ('learned', 'fits'),
+    [('h', True), ('60min', True), (None, True), ('15min', False), ('D', False)],
+)
+def test_rows_of_another_length_than_learned(path, naive, learned, fits):
+    series = read_series(path)
+    stated = STATED if learned is None else dict(STATED, frequency=learned)
+    if fits:
+        assert len(forecast_series(naive, series, stated).dates) == 4
+        return
+    message = f'has a row every h, but the model was trained on one every {learned}'
+    with pytest.raises(SeriesError, match=message):
+        forecast_series(naive, series, stated)
+
+
+def test_months_are_as_long_by_their_first_days_as_by_their_last(tmp_path):
+    path = tmp_path / 'months.csv'
+    dates = pandas.date_range('2015-01-31', periods=40, freq='ME')
+    pandas.DataFrame(dict(date=dates, a=range(40), b=range(40))).to_csv(path, index=False)
+    naive = SeasonalNaive(season=12, look_back=12, horizon=3, variables=2)
+    result = forecast_series(naive, read_series(path), dict(STATED, frequency='MS'))
+    assert str(result.dates[0].date()) == '2018-05-31'
+
+
 def test_the_band_holds_the_share_of_errors(path, naive):
     dataset = DATASETS.build(
         dict(
@@ -100,19 +135,21 @@ def test_the_band_holds_the_share_of_errors(path, naive):
             pipeline=[dict(type='PackWindow')],
         )
     )
-    lower, upper = residual_quantiles(naive, dataset, 0.5, batch_size=7)
+    errors = forecast_errors(naive, dataset, batch_size=7)
     futures, forecasts = [], []
     for window in dataset:
         futures.append(window['data_samples'].future.numpy())
         forecasts.append(naive(window['inputs'][None])[0].numpy())
-    errors = np.stack(futures) - np.stack(forecasts)
-    is_within = (errors >= lower - 1e-6) & (errors <= upper + 1e-6)
-    assert is_within[..., 1].mean(axis=0) == pytest.approx(np.full(4, 0.5), abs=0.05)
+    assert errors == pytest.approx(np.stack(futures) - np.stack(forecasts))
+    lower, upper = error_band(errors, 0.5)
+    assert share_within(errors, (lower, upper))[:, 1] == pytest.approx(np.full(4, 0.5), abs=0.05)
+    assert share_within(errors + 100, (lower, upper)).tolist() == [[0, 0]] * 4
     # The first variable rises by one a row: three too few for the first season, six for the next row.
     deviation = dataset.metainfo['deviation'][0]
     assert lower[:, 0] * deviation == pytest.approx([3, 3, 3, 6], abs=1e-4)
     stated = {key: dataset.metainfo[key] for key in ('mean', 'deviation')}
-    result = forecast_series(naive, read_series(path), stated, residuals=(lower, upper))
+    result = forecast_series(naive, read_series(path), stated)
+    result = result.with_band((lower, upper), stated['deviation'])
     assert result.band[0][:, 0] == pytest.approx([60, 61, 62, 63], abs=1e-3)
     assert list(result.table().columns) == ['a', 'a lower', 'a upper', 'b', 'b lower', 'b upper']
 

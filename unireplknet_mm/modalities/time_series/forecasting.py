@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ class Forecast:
         past_dates: L dates; `past`: (L, D).
         dates: H dates; `values`: (H, D).
         truth: (H, D), NaN beyond the end of the file.
-        band: (H, D) each, the lower and the upper edge; None without one.
         columns: the D names.
+        band: (H, D) each, the lower and the upper edge; None without one.
     """
 
     past_dates: pandas.DatetimeIndex
@@ -39,8 +39,13 @@ class Forecast:
     dates: pandas.DatetimeIndex
     values: np.ndarray
     truth: np.ndarray
-    band: tuple[np.ndarray, np.ndarray] | None
     columns: tuple[str, ...]
+    band: tuple[np.ndarray, np.ndarray] | None = None
+
+    def with_band(self, errors: Sequence[np.ndarray], deviation: Sequence[float]) -> Forecast:
+        """The same with the band between two errors, (H, D) each, that are standardised by a deviation."""
+        lower, upper = (self.values + edge * np.asarray(deviation) for edge in errors)
+        return replace(self, band=(lower, upper))
 
     def table(self) -> pandas.DataFrame:
         """A row a date; of each variable the forecast and, with a band, `NAME lower` and `NAME upper`."""
@@ -72,7 +77,6 @@ def forecast_series(
     series: Series,
     stated: Mapping[str, Any],
     start: str | None = None,
-    residuals: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Forecast:
     """Forecast from a date on, or beyond the end of the series.
 
@@ -80,11 +84,12 @@ def forecast_series(
         model: in evaluation mode.
         stated: of `standardisation_of`.
         start: the first date to forecast.
-        residuals: (H, D) each, lower and upper, standardised, that are added for the band.
 
     Raises:
-        SeriesError: `start` is no date of the series' calendar, or there are too few rows before it.
+        SeriesError: `start` is no date of the series' calendar, there are too few rows before it, or the
+            rows follow each other at another distance than those that the model was trained on.
     """
+    _check_frequency(series.frequency, stated.get('frequency'))
     row = _row_of(series, start)
     look_back, horizon = model.look_back, model.horizon
     if row < look_back:
@@ -109,12 +114,26 @@ def forecast_series(
     standard = forecast.float().cpu().numpy()
     truth = np.full(standard.shape, np.nan)
     truth[: len(known)] = known
-    band = None
-    if residuals is not None:
-        band = tuple((standard + edge) * deviation + mean for edge in residuals)
-    return Forecast(
-        past_dates, past, dates, standard * deviation + mean, truth, band, series.columns
-    )
+    return Forecast(past_dates, past, dates, standard * deviation + mean, truth, series.columns)
+
+
+def _check_frequency(frequency: str, learned: str | None) -> None:
+    """A model sees rows, not dates: of rows of another length it would make some forecast all the same."""
+    if learned is None:
+        return
+    lengths = [
+        pandas.date_range(pandas.Timestamp(2021, 1, 1), periods=25, freq=freq)
+        .to_series()
+        .diff()
+        .mean()
+        for freq in (frequency, learned)
+    ]
+    # Months begin and end at other dates, but are as long.
+    if abs(lengths[0] / lengths[1] - 1) > 0.05:
+        raise SeriesError(
+            f'the series has a row every {frequency}, but the model was trained on one every {learned}.\n'
+            'Resample the file, or set frequency of the data set where it was not found as it is.'
+        )
 
 
 def _row_of(series: Series, start: str | None) -> int:
@@ -131,20 +150,13 @@ def _row_of(series: Series, start: str | None) -> int:
             f'{date} is no date of the series, which has one every {series.frequency} from '
             f'{series.dates[0]} to {series.dates[-1]}'
         )
-    return int(series.dates.get_loc(date))
+    return int(series.dates.searchsorted(date))  # of a date that comes twice, the first
 
 
-def residual_quantiles(
-    model: SeriesModel, dataset: SeriesDataset, coverage: float, batch_size: int = 128
-) -> tuple[np.ndarray, np.ndarray]:
-    """Between which of its errors on a data set a share `coverage` lies, each row of the forecast by itself.
-
-    The errors are truth less forecast, standardised. Windows overlap, so their errors are not independent;
-    and the next series may be harder than this one: the band says how far off the model was, no more.
-
-    Returns:
-        The lower and the upper quantile, (H, D) each.
-    """
+def forecast_errors(
+    model: SeriesModel, dataset: SeriesDataset, batch_size: int = 128
+) -> np.ndarray:
+    """Truth less forecast of every window of a data set, standardised: (windows, H, D), float32."""
     device = next((parameter.device for parameter in model.parameters()), 'cpu')
     errors = []
     with torch.no_grad():
@@ -154,6 +166,27 @@ def residual_quantiles(
             )
             future = torch.stack([sample.future for sample in batch['data_samples']])
             errors.append(future - forecast.float().cpu())
+    return torch.cat(errors).numpy()
+
+
+def error_band(errors: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+    """Between which errors a share `coverage` of those of a data set lies, each row ahead by itself.
+
+    Windows overlap, so their errors are not independent; and the next series may be harder than this one, or
+    easier: the band says how far off the model was, no more.
+
+    Args:
+        errors: (windows, H, D), of `forecast_errors`.
+
+    Returns:
+        The lower and the upper quantile, (H, D) each.
+    """
     outside = (1 - coverage) / 2
-    lower, upper = np.quantile(torch.cat(errors).numpy(), (outside, 1 - outside), axis=0)
+    lower, upper = np.quantile(errors, (outside, 1 - outside), axis=0)
     return lower, upper
+
+
+def share_within(errors: np.ndarray, band: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """What share of the windows' errors lies within a band, its edges included: (H, D)."""
+    lower, upper = band
+    return ((errors >= lower) & (errors <= upper)).mean(axis=0)
