@@ -12,6 +12,7 @@ default_hooks = dict(
     # The choice is made on the validation part.
     checkpoint=dict(max_keep_ckpts=1, save_best='forecast/mse', rule='less'),
     visualization=dict(type='ForecastVisualizationHook'),
+    same_window=dict(type='SameWindowHook'),
 )
 visualizer = dict(type='Visualizer', vis_backends=_base_.vis_backends)
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)

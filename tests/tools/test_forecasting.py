@@ -196,6 +196,17 @@ def test_every_form_forecasts_the_same(call, kind, make, decide, tmp_path):
         assert score['forecast/mae'] == pytest.approx(scores[0]['forecast/mae'], rel=1e-4)
 
 
+def test_weights_of_another_look_back(call, make, decide, tmp_path):
+    """They fit: the last map is one point for both."""
+    options = ['model.look_back=32', 'test_dataloader.dataset.look_back=32']
+    options = settings(SERIES, make(SERIES)[0], *options)
+    message = 'trained on windows of 24 rows, but the model of the config sees 32'
+    decided = decide(SERIES)
+    assert message in call('forecast', SERIES.config, decided, '--no-band', *options, status=1)
+    options = ['--work-dir', tmp_path, *options]
+    assert message in call('test', SERIES.config, decided, *options, status=1)
+
+
 def test_pictures(call, kind, make, decide, tmp_path):
     data, _ = make(kind)
     pictures = tmp_path / 'pictures'

@@ -65,9 +65,10 @@ def test_beyond_the_end(path, naive):
 @pytest.mark.parametrize(
     ('start', 'row'), [('2021-01-01 06:00', 6), ('2021-01-03 10:00', 58), ('2021-01-03 12:00', 60)]
 )
-def test_from_a_date(path, naive, start, row):
+@pytest.mark.parametrize('zone', ['', '+00:00'])
+def test_from_a_date(path, naive, start, row, zone):
     series = read_series(path)
-    result = forecast_series(naive, series, STATED, start)
+    result = forecast_series(naive, series, STATED, start + zone)
     assert result.values[0, 0] == pytest.approx(row - 3, abs=1e-4)
     assert result.past_dates[-1] == result.dates[0] - pandas.Timedelta('1h')
     assert result.dates.equals(pandas.date_range(start, periods=4, freq='h'))
@@ -83,6 +84,8 @@ def test_from_a_date(path, naive, start, row):
         ('2021-01-01 06:30', '06:30:00 is no date of the series, which has one every h'),
         ('2031-01-01', 'is no date of the series'),
         ('tomorrow morning', "'tomorrow morning' is no date"),
+        ('', "'' is no date"),
+        ('03/01/2021', "'03/01/2021' may be day and month or month and day"),
     ],
 )
 def test_dates_that_cannot_be_forecast(path, naive, start, message):

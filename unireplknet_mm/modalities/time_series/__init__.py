@@ -14,6 +14,7 @@ from unireplknet_mm.modalities.time_series.peers import (
     PatchTST,
     SeasonalNaive,
 )
+from unireplknet_mm.modalities.time_series.same_window import SameWindowHook
 from unireplknet_mm.modalities.time_series.series import (
     Series,
     SeriesError,
@@ -32,6 +33,7 @@ __all__ = [
     'NLinear',
     'PackWindow',
     'PatchTST',
+    'SameWindowHook',
     'SeasonalNaive',
     'Series',
     'SeriesDataset',

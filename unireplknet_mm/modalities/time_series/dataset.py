@@ -98,6 +98,7 @@ class SeriesDataset(BaseDataset):
             mean=mean.tolist(),
             deviation=deviation.tolist(),
             frequency=series.frequency,
+            look_back=self.look_back,
         )
         self.dates = series.dates
         with np.errstate(over='ignore', invalid='ignore'):  # which the next lines say better

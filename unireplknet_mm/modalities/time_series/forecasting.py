@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.modalities.time_series.base import SeriesModel
 from unireplknet_mm.modalities.time_series.dataset import SeriesDataset
+from unireplknet_mm.modalities.time_series.same_window import check_window
 from unireplknet_mm.modalities.time_series.series import (
     Series,
     SeriesError,
@@ -88,7 +90,9 @@ def forecast_series(
     Raises:
         SeriesError: `start` is no date of the series' calendar, there are too few rows before it, or the
             rows follow each other at another distance than those that the model was trained on.
+        ArgumentError: of `check_window`.
     """
+    check_window(model, stated)
     _check_frequency(series.frequency, stated.get('frequency'))
     row = _row_of(series, start)
     look_back, horizon = model.look_back, model.horizon
@@ -139,10 +143,18 @@ def _check_frequency(frequency: str, learned: str | None) -> None:
 def _row_of(series: Series, start: str | None) -> int:
     if start is None:
         return len(series)
+    if re.match(r'\s*\d{1,2}[./-]\d{1,2}[./-]\d', start):
+        raise SeriesError(
+            f'{start!r} may be day and month or month and day: write the year first, 2020-12-31'
+        )
     try:
         date = pandas.Timestamp(start)
-    except ValueError as error:
-        raise SeriesError(f'{start!r} is no date') from error
+    except ValueError:
+        date = pandas.NaT
+    if date is pandas.NaT:
+        raise SeriesError(f'{start!r} is no date')
+    if date.tzinfo is not None:  # as the dates of a file become UTC
+        date = date.tz_convert('UTC').tz_localize(None)
     if date == series.future_dates(1)[0]:
         return len(series)
     if date not in series.dates:

@@ -108,6 +108,7 @@ class StationDataset(BaseDataset):
             mean=[0.0] * stations,
             deviation=[1.0] * stations,
             places=places.tolist(),
+            look_back=self.look_back,
         )
         return [dict(row=row) for row in range(self.look_back, self.look_back + windows)]
 
