@@ -1,15 +1,22 @@
-"""What each augmentation of the spoken digits brings to strangers: short trainings without each.
+"""What each augmentation of the spoken digits brings to strangers: short trainings with and without each.
 
-python scripts/compare_augmentations.py --data-root data/spoken_digits/recordings --epochs 10
+python scripts/compare_augmentations.py --data-root data/spoken_digits/recordings --out augmentations.jsonl
 
-Two speakers are trained on, and the other three tested, whom the training has not heard: three times the
-recordings to measure with, in half the time, of a training on four. Prints a row of a table a variant.
+A training is on two of the five speakers, and is tested on the other three, whom it has not heard. Every
+variant is trained on the same pairs of speakers with the same seeds, so that what differs between pairs drops
+out of the differences to the config as it is. Each accuracy is written to a line of `--out` at once, and what
+is there is not trained again: stop it whenever you like, and call it again to go on. Prints the table of what
+is there.
 """
 
 import argparse
-import copy
+import json
 import logging
+import statistics
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from mmengine.config import Config
@@ -22,17 +29,28 @@ CONFIG = (
     Path(__file__).resolve().parents[1] / 'configs/custom/unireplknet_spoken_digits_stranger.py'
 )
 SPEAKERS = ('george', 'jackson', 'lucas', 'nicolas', 'theo')
-MASKS = ('MaskFrequencies', 'MaskFrames')
-LEFT_OUT = dict(
-    nothing=(),
+# All ten pairs, in an order in which the first five, and the last, have every speaker twice.
+PAIRS = [(SPEAKERS[i], SPEAKERS[(i + step) % 5]) for step in (1, 2) for i in (0, 2, 4, 1, 3)]
+STEPS = dict(
     speed=('RandomSpeed',),
     pitch=('RandomPitch',),
     formants=('RandomFormants',),
     noise=('RandomNoise',),
     gain=('RandomGain',),
-    masks=MASKS,
+    masks=('MaskFrequencies', 'MaskFrames'),
 )
+ALL = 'all'
+LEFT_OUT = {
+    ALL: (),
+    **{f'without {name}': steps for name, steps in STEPS.items()},
+    'none of the six': sum(STEPS.values(), ()),
+}
+WITH_FILTER = 'with RandomFilter'
+WITH_MIXUP = 'with mixup'
 MIXUP = dict(augments=[dict(type='Mixup', alpha=0.4)], probs=[0.5])
+VARIANTS = (*LEFT_OUT, WITH_FILTER, WITH_MIXUP)
+
+Run = tuple[str, tuple[str, ...], int, int]  # variant, trained on, seed, epochs
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,64 +58,135 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--data-root', default='data/spoken_digits/recordings')
-    parser.add_argument('--trained-on', nargs='+', default=['jackson', 'nicolas'])
+    parser.add_argument('--out', type=Path, required=True, help='JSON lines, one a training')
     parser.add_argument('--epochs', type=int, default=10)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--only', nargs='+', metavar='VARIANT', help='rows of the table, by name')
+    parser.add_argument('--pairs', type=int, default=len(PAIRS), help='of speakers, at most 10')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument(
+        '--variants', nargs='+', choices=VARIANTS, default=VARIANTS, metavar='VARIANT'
+    )
+    parser.add_argument('--most', type=int, metavar='TRAININGS', help='then stop')
     parser.add_argument('--workers', type=int, default=0, help='processes of the loader')
     return parser.parse_args()
 
 
-def variants(cfg: Config) -> dict[str, Config]:
-    """The config and what is left out of it, or added to it, by names."""
-    named = {}
-    for name, left_out in LEFT_OUT.items():
-        variant = copy.deepcopy(cfg)
-        dataset = variant.train_dataloader.dataset
-        dataset.pipeline = [step for step in dataset.pipeline if type_name(step) not in left_out]
-        named['all of the config' if name == 'nothing' else f'without {name}'] = variant
-    named['with RandomFilter'] = copy.deepcopy(cfg)
-    pipeline = named['with RandomFilter'].train_dataloader.dataset.pipeline
-    place = [type_name(step) for step in pipeline].index('RandomNoise')
-    pipeline.insert(place, dict(type='RandomFilter', prob=0.8))
-    named['with mixup'] = copy.deepcopy(cfg)
-    named['with mixup'].model.train_cfg = MIXUP
-    return named
-
-
-def load(args: argparse.Namespace) -> Config:
+def configure(run: Run, data_root: str, workers: int = 0) -> Config:
+    """The config of a training: of a variant, on some speakers, tested on the others."""
+    variant, trained_on, seed, epochs = run
     cfg = Config.fromfile(CONFIG)
-    strangers = [speaker for speaker in SPEAKERS if speaker not in args.trained_on]
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.update(num_workers=args.workers, persistent_workers=args.workers > 0)
-        loader.dataset.data_root = args.data_root
+    cfg.pop('val_dataloader'), cfg.pop('val_evaluator'), cfg.pop('val_cfg')
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        loader.update(num_workers=workers, persistent_workers=workers > 0)
+        loader.dataset.data_root = data_root
         for choice in ('only', 'without'):
             loader.dataset.pop(choice, None)
-    cfg.train_dataloader.dataset['only'] = dict(speaker=args.trained_on)
-    cfg.test_dataloader.dataset['only'] = dict(speaker=strangers)
-    cfg.pop('val_dataloader'), cfg.pop('val_evaluator'), cfg.pop('val_cfg')
-    cfg.train_cfg = dict(by_epoch=True, max_epochs=args.epochs)
-    cfg.param_scheduler[1].T_max = args.epochs
-    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=args.epochs, save_best=None)
-    cfg.randomness = dict(seed=args.seed)
+    cfg.train_dataloader.dataset['only'] = dict(speaker=list(trained_on))
+    cfg.test_dataloader.dataset['without'] = dict(speaker=list(trained_on))
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=epochs)
+    cfg.param_scheduler[1].T_max = epochs
+    cfg.default_hooks.checkpoint = None
+    cfg.randomness = dict(seed=seed)
     cfg.log_level = 'ERROR'
+    change(cfg, variant)
     return cfg
+
+
+def change(cfg: Config, variant: str) -> None:
+    """Leave out of a config what a variant does, or add it."""
+    dataset = cfg.train_dataloader.dataset
+    left_out = LEFT_OUT.get(variant, ())
+    dataset.pipeline = [step for step in dataset.pipeline if type_name(step) not in left_out]
+    if variant == WITH_FILTER:
+        place = [type_name(step) for step in dataset.pipeline].index('RandomNoise')
+        dataset.pipeline.insert(place, dict(type='RandomFilter', prob=0.8))
+    elif variant == WITH_MIXUP:
+        cfg.model.train_cfg = MIXUP
+
+
+def train_and_test(cfg: Config, name: str) -> float:
+    """The accuracy on strangers, in percent, of the weights after the last epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.work_dir = folder
+        cfg.experiment_name = name
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        scores = runner.test()
+    MMLogger.get_current_instance().setLevel(logging.ERROR)
+    return scores['accuracy/top1']
+
+
+def read(path: Path) -> dict[Run, float]:
+    """The accuracies that are there."""
+    accuracies = {}
+    for line in path.read_text('utf-8').splitlines() if path.is_file() else ():
+        kept = json.loads(line)
+        run = (kept['variant'], tuple(kept['trained_on']), kept['seed'], kept['epochs'])
+        accuracies[run] = kept['accuracy']
+    return accuracies
+
+
+def append(path: Path, run: Run, accuracy: float) -> None:
+    variant, trained_on, seed, epochs = run
+    line = dict(variant=variant, trained_on=trained_on, seed=seed, epochs=epochs, accuracy=accuracy)
+    with open(path, 'a', encoding='utf-8') as stream:
+        stream.write(json.dumps(line) + '\n')
+
+
+def wanted(args: argparse.Namespace) -> Iterator[Run]:
+    """All variants of a pair one after the other, so that what is there can be compared at any time."""
+    for seed in args.seeds:
+        for pair in PAIRS[: args.pairs]:
+            for variant in args.variants:
+                yield variant, pair, seed, args.epochs
+
+
+def compared(
+    accuracies: Mapping[Run, float], variant: str, epochs: int
+) -> list[tuple[tuple[str, ...], float, float]]:
+    """Of each training that `all` has too: the pair of speakers, the accuracy, how much better it is."""
+    found = []
+    for (name, pair, seed, of_epochs), accuracy in accuracies.items():
+        reference = accuracies.get((ALL, pair, seed, epochs))
+        if (name, of_epochs) == (variant, epochs) and reference is not None:
+            found.append((pair, accuracy, accuracy - reference))
+    return found
+
+
+def difference(found: Sequence[tuple[tuple[str, ...], float, float]]) -> tuple[float, float]:
+    """The mean over pairs, of which seeds are repetitions, and its standard error, NaN of a single pair."""
+    by_pair = defaultdict(list)
+    for pair, _, better in found:
+        by_pair[pair].append(better)
+    means = [statistics.mean(values) for values in by_pair.values()]
+    error = statistics.stdev(means) / len(means) ** 0.5 if len(means) > 1 else float('nan')
+    return statistics.mean(means), error
+
+
+def table(accuracies: Mapping[Run, float], epochs: int) -> list[str]:
+    """Lines in Markdown."""
+    lines = [
+        '| variant | trainings | accuracy | difference to all | standard error |',
+        '|---|---|---|---|---|',
+    ]
+    for variant in VARIANTS:
+        found = compared(accuracies, variant, epochs)
+        if not found:
+            continue
+        accuracy = statistics.mean(accuracy for _, accuracy, _ in found)
+        mean, error = difference(found)
+        differs = '| | |' if variant == ALL else f'| {mean:+.1f} | {error:.1f} |'
+        lines.append(f'| {variant} | {len(found)} | {accuracy:.1f} {differs}')
+    return lines
 
 
 def main() -> None:
     args = parse_args()
-    print('| variant | accuracy on strangers |\n|---|---|', flush=True)
-    for name, cfg in variants(load(args)).items():
-        if args.only and name not in args.only:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            cfg.work_dir = folder
-            cfg.experiment_name = name.replace(' ', '_')
-            runner = Runner.from_cfg(cfg)
-            runner.train()
-            scores = runner.test()
-        MMLogger.get_current_instance().setLevel(logging.ERROR)
-        print(f'| {name} | {scores["accuracy/top1"]:.1f} |', flush=True)
+    accuracies = read(args.out)
+    for run in islice((run for run in wanted(args) if run not in accuracies), args.most):
+        cfg = configure(run, args.data_root, args.workers)
+        accuracy = train_and_test(cfg, '_'.join([*run[0].split(), *run[1], str(run[2])]))
+        append(args.out, run, accuracy)
+    print('\n'.join(table(read(args.out), args.epochs)), flush=True)
 
 
 if __name__ == '__main__':
