@@ -1,6 +1,6 @@
 """Runtime settings of audio: those of classification, and the modality."""
 
-_base_ = './modality_runtime.py'
+_base_ = './cls_runtime.py'
 
 custom_imports = dict(
     imports=['unireplknet_mm', 'unireplknet_mm.modalities.audio'], allow_failed_imports=False

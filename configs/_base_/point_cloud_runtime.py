@@ -1,6 +1,6 @@
 """Runtime settings of point-cloud classification: mmpretrain's, and what point clouds need."""
 
-_base_ = './modality_runtime.py'
+_base_ = './cls_runtime.py'
 
 custom_imports = dict(
     imports=['unireplknet_mm', 'unireplknet_mm.modalities.point_cloud'], allow_failed_imports=False

@@ -1,6 +1,6 @@
 """Runtime settings of video classification: mmpretrain's, and what videos need."""
 
-_base_ = './modality_runtime.py'
+_base_ = './cls_runtime.py'
 
 custom_imports = dict(
     imports=['unireplknet_mm', 'unireplknet_mm.modalities.video'], allow_failed_imports=False

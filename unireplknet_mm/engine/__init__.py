@@ -13,6 +13,7 @@ from unireplknet_mm.engine.label_maps import DumpLabelMaps
 from unireplknet_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from unireplknet_mm.engine.non_finite import NonFiniteLossError, NonFiniteLossHook
 from unireplknet_mm.engine.randomness import SeededDataset, SeededIterationHook, SeededSampler
+from unireplknet_mm.engine.same_classes import SameClassesHook
 from unireplknet_mm.engine.skipping import SeekableBatchSampler, SkipSeenBatchesHook
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     'NonFiniteLossError',
     'NonFiniteLossHook',
     'PendingGradientsHook',
+    'SameClassesHook',
     'SeededDataset',
     'SeededIterationHook',
     'SeededSampler',

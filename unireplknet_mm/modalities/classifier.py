@@ -15,7 +15,6 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from unireplknet_mm.errors import ArgumentError
-from unireplknet_mm.modalities.same_classes import SameClassesHook  # noqa: F401 (registers it)
 
 
 @MODELS.register_module()

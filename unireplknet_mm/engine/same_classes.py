@@ -1,4 +1,7 @@
-"""Before the first iteration: labels mean the same classes in all data sets, and the head has that many."""
+"""Before the first iteration: labels mean the same classes in all data sets, and the head has that many.
+
+For classifiers, of images and of whatever else.
+"""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -20,52 +23,79 @@ MOST_STATED = 40  # classes that a message lists as a whole
 class SameClassesHook(Hook):
     """Compares the classes of validation with those of training, of a test with those of the checkpoint.
 
-    A data set that takes its classes from the folders that are there would otherwise number them anew where
-    one is missing. What states no classes is not compared. Labels are compared with the head's `num_classes`.
-    `default_hooks=dict(same_classes=None)` in the config leaves all of it out.
+    So it does those of a training that is resumed. A training that begins with the weights of a checkpoint
+    (`load_from`) may be of other classes; where there are as many, so that the head's weights fit, a warning
+    says so. A data set that takes its classes from the folders that are there would otherwise number them
+    anew where one is missing. What states no classes is not compared. Labels are compared with the head's
+    `num_classes`. `default_hooks=dict(same_classes=None)` in the config leaves all of it out.
 
     Raises:
         ArgumentError: the classes are others, or in another order, or a label is beyond those of the head.
     """
 
     def __init__(self):
-        self.learnt: Sequence[str] | None = None
+        self.learnt: tuple[str, ...] = ()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-        self.learnt = meta.get('classes')
+        self.learnt = _as_text(meta.get('classes'))
 
     def before_train(self, runner: Runner) -> None:
         trained = runner.train_dataloader.dataset
+        if runner._resume:
+            _compare(trained, self.learnt, 'the training', 'the checkpoint that it goes on from')
+        else:
+            self._compare_with_head(trained, runner)
         _check_labels(trained, runner)
         if runner.val_loop is None:
             return
         validated = runner.val_dataloader.dataset
-        _compare(_classes(validated), _classes(trained), 'validation', 'training')
+        _compare(validated, _classes(trained), 'validation', 'training')
         _check_labels(validated, runner)
 
     def before_test(self, runner: Runner) -> None:
         tested = runner.test_dataloader.dataset
-        _compare(_classes(tested), self.learnt, 'the test', 'the checkpoint')
+        _compare(tested, self.learnt, 'the test', 'the checkpoint')
         _check_labels(tested, runner)
 
+    def _compare_with_head(self, trained: Any, runner: Runner) -> None:
+        classes = _classes(trained)
+        if len(classes) == len(self.learnt) and classes != self.learnt:
+            runner.logger.warning(
+                f'The weights of the head are those of other classes{_difference(classes, self.learnt)}: '
+                'they are where the training of these begins.'
+            )
 
-def _classes(dataset: Any) -> Sequence[str] | None:
-    return getattr(dataset, 'metainfo', {}).get('classes')
+
+def _classes(dataset: Any) -> tuple[str, ...]:
+    return _as_text(getattr(dataset, 'metainfo', {}).get('classes'))
 
 
-def _compare(
-    classes: Sequence[str] | None, wanted: Sequence[str] | None, name: str, wanted_name: str
-) -> None:
-    if not classes or not wanted or tuple(classes) == tuple(wanted):
+def _as_text(classes: Sequence | None) -> tuple[str, ...]:
+    """Names, of which a config may have written some as numbers; none where nothing states them."""
+    return tuple(map(str, classes or ()))
+
+
+def _compare(dataset: Any, wanted: Sequence[str], name: str, wanted_name: str) -> None:
+    classes = _classes(dataset)
+    if not classes or not wanted or classes == wanted:
         return
-    differing = sorted(set(classes) ^ set(wanted))
-    difference = f' ({_listed(differing)})' if differing else ', in their order'
-    stated = [str(label) for label in wanted] if len(wanted) <= MOST_STATED else '[...]'
+    stated = list(wanted) if len(wanted) <= MOST_STATED else '[...]'
+    if getattr(
+        dataset, 'folder_to_idx', None
+    ):  # mmpretrain's, which numbers the folders that are there
+        advice = f'give it a folder for each of {stated} and for no other; an empty one will do'
+    else:
+        advice = f'state the same in the data sets of the config, classes={stated}'
     raise ArgumentError(
-        f'the classes of {name} differ from those of {wanted_name}{difference}, so that labels would mean '
-        f'others: state the same in the data sets of the config, classes={stated}'
+        f'the classes of {name} differ from those of {wanted_name}{_difference(classes, wanted)}, so that '
+        f'labels would mean others: {advice}'
     )
+
+
+def _difference(classes: Sequence[str], others: Sequence[str]) -> str:
+    differing = sorted(set(classes) ^ set(others))
+    return f' ({_listed(differing)})' if differing else ', in their order'
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,17 +1,19 @@
 """Labels mean the same in training, validation and test, and the head has as many classes."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from helpers import load_config
 from mmengine.registry import HOOKS, DefaultScope
+from mmpretrain.datasets import CustomDataset
 
 from unireplknet_mm.engine.randomness import SeededDataset
+from unireplknet_mm.engine.same_classes import SameClassesHook
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.modalities.audio import RecordingFolder
 from unireplknet_mm.modalities.point_cloud import PointCloudFolder
-from unireplknet_mm.modalities.same_classes import SameClassesHook
 from unireplknet_mm.modalities.video import VideoFolder, VideoList
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -24,12 +26,14 @@ def scope():
         yield
 
 
-def runner(train=None, val=None, test=None, num_classes=3):
+def runner(train=None, val=None, test=None, num_classes=3, resume=False):
     loaders = [
         None if dataset is None else SimpleNamespace(dataset=SeededDataset(dataset))
         for dataset in (train, val, test)
     ]
     return SimpleNamespace(
+        _resume=resume,
+        logger=logging.getLogger('test_same_classes'),
         train_dataloader=loaders[0],
         val_dataloader=loaders[1],
         val_loop=loaders[1],
@@ -70,6 +74,60 @@ def test_a_folder_that_lacks_a_class_is_refused(suffix, tmp_path):
     with pytest.raises(ArgumentError, match='those of the checkpoint, in their order'):
         hook.before_test(runner(test=swapped))
     loaded(hook).before_test(runner(test=swapped))  # weights that state no classes
+
+
+def image_folder(folder: Path, names: str) -> CustomDataset:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / '1.jpg').touch()
+    return CustomDataset(data_root=str(folder))
+
+
+def test_folders_of_images(tmp_path):
+    train = image_folder(tmp_path / 'train', 'abc')
+    part = image_folder(tmp_path / 'part', 'ac')
+    hook = loaded(SameClassesHook(), dataset_meta=dict(train.metainfo))
+    advice = r"\(b\).* give it a folder for each of \['a', 'b', 'c'\] and for no other; an empty one will do"
+    for check, datasets in (
+        (hook.before_train, dict(train=train, val=part)),
+        (hook.before_train, dict(train=part, resume=True)),
+        (hook.before_test, dict(test=part)),
+    ):
+        with pytest.raises(ArgumentError, match=advice):
+            check(runner(**datasets))
+    (tmp_path / 'part/b').mkdir()
+    part = CustomDataset(data_root=str(tmp_path / 'part'))
+    hook.before_test(runner(test=part))
+    hook.before_train(runner(part, part, resume=True))
+
+
+def test_a_training_with_weights_of_other_classes(tmp_path, caplog):
+    """Goes on only with the same ones; may begin with any, and says where the head is of others."""
+    train = make_folder(tmp_path, 'wav', 'abc')
+    for learnt, resumes, warning in (
+        ('abc', True, None),
+        ('', True, None),
+        ('abc', False, None),
+        ('abcd', False, None),  # the head has another shape, which a table of the weights shows
+        ('abd', False, 'other classes (c, d)'),
+        ('bac', False, 'other classes, in their order'),
+    ):
+        hook = loaded(SameClassesHook(), dataset_meta=dict(classes=tuple(learnt)))
+        caplog.clear()
+        hook.before_train(runner(train, resume=resumes))
+        assert (warning in caplog.text) if warning else not caplog.records, learnt
+    for learnt in ('abcd', 'abd', 'bac'):
+        hook = loaded(SameClassesHook(), dataset_meta=dict(classes=tuple(learnt)))
+        with pytest.raises(ArgumentError, match='differ from those of the checkpoint that it goes'):
+            hook.before_train(runner(train, resume=True))
+
+
+def test_classes_that_are_numbers():
+    dataset = SimpleNamespace(metainfo=dict(classes=[0, 1, 'x']))
+    hook = loaded(SameClassesHook(), dataset_meta=dict(classes=('0', '1', 'x')))
+    hook.before_test(runner(test=dataset))
+    with pytest.raises(ArgumentError, match=r'\(2, x\)'):
+        loaded(hook, dataset_meta=dict(classes=(0, 1, 2))).before_test(runner(test=dataset))
 
 
 def test_the_labels_of_a_list_are_compared_with_the_head(tmp_path):
@@ -116,10 +174,11 @@ def test_labels_of_several_classes_and_data_sets_of_others():
 @pytest.mark.parametrize(
     'path', sorted((CONFIGS / '_base_').glob('*_runtime.py')), ids=lambda path: path.stem
 )
-def test_every_modality_that_classifies_has_the_hook(path):
+def test_every_task_that_classifies_has_the_hook(path):
     hook = load_config(path).default_hooks.get('same_classes')
     has_labels = path.stem in {
-        *('modality_runtime', 'audio_runtime', 'video_runtime', 'point_cloud_runtime'),
+        *('cls_runtime', 'cls_runtime_pretraining'),
+        *('audio_runtime', 'video_runtime', 'point_cloud_runtime'),
     }
     assert (hook is not None) == has_labels
     if has_labels:
