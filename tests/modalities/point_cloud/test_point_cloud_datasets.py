@@ -158,7 +158,7 @@ def test_folders_are_classes(tmp_path):
     assert dataset.metainfo['classes'] == ('bed', 'chair')
     named = PointCloudFolder(str(tmp_path), 'train', classes=('sofa', 'chair', 'bed'))
     assert [named.get_data_info(i)['gt_label'] for i in range(3)] == [1, 1, 2]
-    with pytest.raises(PointCloudError, match='folders that are no classes: bed'):
+    with pytest.raises(ArgumentError, match='folders that are no classes: bed'):
         PointCloudFolder(str(tmp_path), 'train', classes=('sofa', 'chair'))
 
 

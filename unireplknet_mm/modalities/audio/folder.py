@@ -10,6 +10,7 @@ from mmpretrain.datasets import BaseDataset
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.modalities.audio.recordings import RecordingError
 from unireplknet_mm.modalities.audio.searching import find_recordings
+from unireplknet_mm.modalities.folders import as_names, listed, warn_of_empty_classes
 
 A_FOLDER_A_CLASS = r'(?P<label>[^/]+)/.*'
 
@@ -32,7 +33,7 @@ class RecordingDataset(BaseDataset):
 
 @DATASETS.register_module()
 class RecordingFolder(RecordingDataset):
-    """All recordings below a folder whose path fits a pattern.
+    """All recordings below a folder whose path fits a pattern; a class without any is a warning.
 
     Args:
         data_root: the folder.
@@ -86,23 +87,24 @@ class RecordingFolder(RecordingDataset):
                 f'no recording below {self.data_root} fits the pattern {self.pattern.pattern!r}'
                 + (f', {self.only} and not {self.without}' if self.only or self.without else '')
             )
-        if self.CLASSES is None:
-            self._metainfo['classes'] = tuple(sorted({match['label'] for _, match in fitting}))
-        unknown = sorted({label for _, label in found} - set(self.CLASSES))
-        if unknown:
+        classes = as_names(self.CLASSES) or tuple(sorted({match['label'] for _, match in fitting}))
+        self._metainfo['classes'] = classes
+        if unknown := sorted({label for _, label in found} - set(classes)):
             raise RecordingError(
-                f'{self.data_root} has recordings of {", ".join(unknown[:5])}, which are not among the '
-                f'classes {", ".join(self.CLASSES)}'
+                f'{self.data_root} has recordings of {listed(unknown)}, which are not among the classes '
+                f'{", ".join(classes)}'
             )
-        return [
-            dict(recording_path=path, gt_label=self.class_to_idx[label]) for path, label in found
-        ]
+        numbers = self.class_to_idx
+        samples = [dict(recording_path=path, gt_label=numbers[label]) for path, label in found]
+        labels = (sample['gt_label'] for sample in samples)
+        warn_of_empty_classes(self.data_root, classes, labels, 'recording')
+        return samples
 
     def _find(self) -> Iterator[tuple[str, re.Match]]:
         start = len(str(self.data_root).rstrip('/')) + 1
         for path in find_recordings(str(self.data_root).rstrip('/')):
             match = self.pattern.fullmatch(path[start:].replace('\\', '/'))
-            if match is not None:
+            if match is not None and match['label'] is not None:
                 yield path, match
 
     def _is_wanted(self, match: re.Match) -> bool:

@@ -11,6 +11,8 @@ from unireplknet_mm.modalities.audio.recordings import SUFFIXES
 def find_recordings(folder: str | Path) -> list[str]:
     """All recordings below a folder, by their suffixes, in the order of their paths.
 
+    Links to folders are followed, but for those to a folder that they are in.
+
     Raises:
         MissingFileError: there is no such folder.
     """
@@ -21,12 +23,15 @@ def find_recordings(folder: str | Path) -> list[str]:
     return sorted(_walk(str(folder)))
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    place = os.path.realpath(folder)
+    if place in above:
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith('.'):
                 continue
             if entry.is_dir():
-                yield from _walk(entry.path)
+                yield from _walk(entry.path, (*above, place))
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 yield entry.path

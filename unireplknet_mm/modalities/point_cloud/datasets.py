@@ -11,10 +11,10 @@ from mmpretrain.datasets import BaseDataset
 
 from unireplknet_mm.datasets.hdf5_files import import_h5py
 from unireplknet_mm.errors import ArgumentError, MissingFileError
+from unireplknet_mm.modalities.folders import classes_of, not_hidden, warn_of_empty_classes
 from unireplknet_mm.modalities.point_cloud.files import SUFFIXES, PointCloudError, turn_z_up
 from unireplknet_mm.modalities.point_cloud.pickles import read_arrays
 
-NAMED = 5  # names that a message lists
 MODELNET_CLASSES = (
     *('airplane', 'bathtub', 'bed', 'bench', 'bookshelf', 'bottle', 'bowl', 'car', 'chair', 'cone'),
     *('cup', 'curtain', 'desk', 'door', 'dresser', 'flower_pot', 'glass_box', 'guitar', 'keyboard'),
@@ -212,6 +212,8 @@ class ScanObjectNN(PointCloudDataset):
 class PointCloudFolder(PointCloudDataset):
     """Files in a folder a class, of the formats of `files.py`; the classes are sorted by name.
 
+    A class without a cloud is a warning.
+
     Args:
         data_root: the folder.
         data_prefix: of it, the folder in which those of the classes are, such as 'train'.
@@ -223,7 +225,8 @@ class PointCloudFolder(PointCloudDataset):
 
     Raises:
         MissingFileError: there is no such folder.
-        PointCloudError: there is no cloud in it, or a folder that is no class.
+        ArgumentError: there is a folder in it that is no class.
+        PointCloudError: there is no cloud in it.
     """
 
     def __init__(
@@ -241,13 +244,7 @@ class PointCloudFolder(PointCloudDataset):
         root = Path(self.img_prefix or self.data_root)
         if not root.is_dir():
             raise MissingFileError(f'{root}, the folder of point clouds, does not exist')
-        folders = sorted(path.name for path in _not_hidden(root) if path.is_dir())
-        classes = self.CLASSES or tuple(folders)
-        if unknown := sorted(set(folders) - set(classes)):
-            raise PointCloudError(
-                f'{root} has folders that are no classes: {", ".join(unknown[:NAMED])}'
-            )
-        self._metainfo['classes'] = tuple(classes)
+        classes = self._metainfo['classes'] = classes_of(root, self.CLASSES)
         samples = [
             dict(cloud_path=str(path), gt_label=label)
             for label, name in enumerate(classes)
@@ -258,6 +255,7 @@ class PointCloudFolder(PointCloudDataset):
             raise PointCloudError(
                 f'{root}: there is no CLASS/{inner}NAME{{{",".join(SUFFIXES)}}} in this folder'
             )
+        warn_of_empty_classes(root, classes, (sample['gt_label'] for sample in samples), 'cloud')
         return samples
 
 
@@ -267,10 +265,6 @@ def _check_choice(name: str, value: str, values: tuple[str, ...]) -> None:
 
 
 def _clouds_in(folder: Path) -> Iterator[Path]:
-    for path in sorted(_not_hidden(folder)) if folder.is_dir() else ():
+    for path in sorted(not_hidden(folder)) if folder.is_dir() else ():
         if path.suffix.lower() in SUFFIXES and path.is_file():
             yield path
-
-
-def _not_hidden(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if not path.name.startswith('.'))

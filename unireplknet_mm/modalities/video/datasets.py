@@ -7,6 +7,7 @@ worker process met it. More than `max_unreadable` of those seen so far, or many 
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -22,11 +23,16 @@ from mmengine.runner import Runner
 from mmpretrain.datasets import BaseDataset
 
 from unireplknet_mm.errors import ArgumentError, MissingFileError, UserError
+from unireplknet_mm.modalities.folders import (
+    classes_of,
+    listed,
+    not_hidden,
+    warn_of_empty_classes,
+)
 from unireplknet_mm.modalities.video.reading import PICTURES, UnreadableVideoError
 
 VIDEOS = ('.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm', '.wmv')
 UNSEEN, READ, UNREADABLE = range(3)
-NAMED = 5  # unreadable videos that a summary names
 FEW = 100  # videos; before a process and its workers have seen as many, their share says little
 
 
@@ -211,56 +217,54 @@ class VideoFolder(VideoDataset):
         root = Path(self.img_prefix)
         if not root.is_dir():
             raise MissingFileError(f'{root}, the folder of videos, does not exist')
-        folders = sorted(path.name for path in _not_hidden(root) if path.is_dir())
-        classes = self.CLASSES or tuple(folders)
-        unknown = sorted(set(folders) - set(classes))
-        if unknown:
-            raise ArgumentError(
-                f'{root} has folders that are no classes: {", ".join(unknown[:NAMED])}'
-            )
-        self._metainfo['classes'] = tuple(classes)
+        classes = self._metainfo['classes'] = classes_of(root, self.CLASSES)
         samples = [
             dict(video_path=str(path), gt_label=label)
             for label, name in enumerate(classes)
-            for path in _videos_in(root / name)
+            for path in _videos_in(root / name, (root.resolve(),))
         ]
         if not samples:
             raise ArgumentError(
                 f'{root}: there is no CLASS/video{{{",".join(VIDEOS)}}} in this folder'
             )
-        filled = {sample['gt_label'] for sample in samples}
-        empty = [name for label, name in enumerate(classes) if label not in filled]
-        if empty:
-            print_log(
-                f'{root}: {len(empty)} of {len(classes)} classes have no video there: '
-                f'{", ".join(empty[:NAMED])}{", ..." if len(empty) > NAMED else ""}',
-                logger='current',
-                level=logging.WARNING,
-            )
+        warn_of_empty_classes(root, classes, (sample['gt_label'] for sample in samples), 'video')
         return samples
 
 
-def _videos_in(folder: Path) -> Iterator[Path]:
-    """The videos below the folder of a class, sorted; a folder that has pictures in it is one."""
-    for path in sorted(_not_hidden(folder)) if folder.is_dir() else ():
+def _videos_in(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """The videos below the folder of a class, sorted; a folder that has pictures in it is one.
+
+    Links to folders are followed, but for those to a folder that they are in.
+    """
+    place = folder.resolve()
+    if not folder.is_dir() or place in above:
+        return
+    for path in sorted(not_hidden(folder)):
         if not path.is_dir():
             if path.suffix.lower() in VIDEOS and path.is_file():
                 yield path
         elif is_frame_folder(path):
             yield path
         else:
-            yield from _videos_in(path)
-
-
-def _not_hidden(folder: Path) -> Iterator[Path]:
-    """What is in a folder, without the likes of `.ipynb_checkpoints` and of `._1.mp4`, which macOS leaves."""
-    return (path for path in folder.iterdir() if not path.name.startswith('.'))
+            yield from _videos_in(path, (*above, place))
 
 
 def is_frame_folder(folder: Path) -> bool:
-    """Whether a folder holds pictures, which then are the frames of a video, and no video file."""
-    suffixes = {path.suffix.lower() for path in _not_hidden(folder)}
-    return not suffixes.isdisjoint(PICTURES) and suffixes.isdisjoint(VIDEOS)
+    """Whether a folder holds pictures, which then are the frames of a video.
+
+    Where it holds a video file too, at any depth, they are its covers.
+    """
+    has_pictures = any(path.suffix.lower() in PICTURES for path in not_hidden(folder))
+    return has_pictures and not _has_videos(folder)
+
+
+def _has_videos(folder: Path) -> bool:
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        visible = (name for name in files if not name.startswith('.'))
+        if any(os.path.splitext(name)[1].lower() in VIDEOS for name in visible):
+            return True
+    return False
 
 
 @HOOKS.register_module()
@@ -283,7 +287,6 @@ def _report(runner: Runner, dataloader: Any) -> None:
         return
     paths = sorted(set(chain(*all_gather_object(unreadable()))))
     if paths:
-        named = ', '.join(paths[:NAMED]) + (', ...' if len(paths) > NAMED else '')
         runner.logger.warning(
-            f'{len(paths)} of the {len(dataloader.dataset)} videos could not be read: {named}'
+            f'{len(paths)} of the {len(dataloader.dataset)} videos could not be read: {listed(paths)}'
         )
