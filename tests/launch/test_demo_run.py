@@ -1,10 +1,12 @@
 """What a training on demo data says at its end."""
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import load_config
 from mmengine.config import Config
 
 from unireplknet_mm import launch
@@ -117,3 +119,22 @@ def test_options_have_the_last_word(monkeypatch):
     cfg = Config(dict(train_cfg=dict(max_epochs=36)))
     launch.use_demo_data(cfg, ['train_cfg.max_epochs=3'])
     assert cfg.train_cfg.max_epochs == 3
+
+
+@pytest.mark.parametrize(
+    ('name', 'device', 'is_warned'),
+    [
+        ('video/unireplknet_s_k400', 'cpu', True),
+        ('video/unireplknet_s_k400', 'cuda', False),
+        ('demo/motions_unireplknet_demo', 'cpu', False),
+        ('cls/unireplknet_a_in1k', 'cpu', False),
+    ],
+)
+def test_a_run_that_takes_long_on_a_cpu_names_a_small_config(
+    name, device, is_warned, log, monkeypatch
+):
+    monkeypatch.setattr(demo_run, 'get_device', lambda: device)
+    configs = Path(__file__).parents[2] / 'configs'
+    launch.use_demo_data(load_config(configs / f'{name}.py'))
+    small = [line for line in log if 'configs/demo/motions_unireplknet_demo.py shows' in line]
+    assert len(small) == is_warned

@@ -125,8 +125,8 @@ def _drop_missing_weights(cfg: Config) -> list[str]:
 def use_demo_data(
     cfg: Config,
     root: str | os.PathLike = 'data/demo',
-    train_images: int = 4,
-    val_images: int = 2,
+    train_images: int | None = None,
+    val_images: int | None = None,
     max_iters: int = 2,
 ) -> Config:
     """Let a config run on generated images in its layout, for about `max_iters` iterations.
@@ -146,6 +146,8 @@ def use_demo_data(
     Args:
         cfg: a config with data sets of one layout (`layouts/`); changed in place.
         root: folder of all demo data.
+        train_images, val_images: how many samples. Default: 4 and 2, or what the layout says
+            (`Layout.run_samples`).
 
     Returns:
         The same `cfg`.
@@ -160,6 +162,8 @@ def use_demo_data(
         raise ArgumentError(f'max_iters must be at least 1, not {max_iters}')
     datasets = _find_datasets(cfg)
     layout = _find_layout(datasets)
+    train_images = layout.run_samples[0] if train_images is None else train_images
+    val_images = layout.run_samples[1] if val_images is None else val_images
     parameters = layout.parameters_for(cfg.get('model'), datasets)
     folder = _folder_name(layout, parameters, train_images, val_images)
     out = make_demo_data(layout.name, Path(root) / folder, train_images, val_images, **parameters)

@@ -1,19 +1,27 @@
 """What `--demo-data` does: the swap before a run, and what there is to say after a training."""
 
+import logging
+import math
 import os
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import barrier, get_rank
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from unireplknet_mm.configuration import innermost_datasets
+from unireplknet_mm.configuration import innermost_datasets, type_name
 from unireplknet_mm.datasets import use_demo_data as swap_data
+from unireplknet_mm.datasets.layouts import layout_of
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.launch.arguments import override
 from unireplknet_mm.launch.preflight import check_data, where_to_get_data
 from unireplknet_mm.weights.reading import read_meta
 
+LARGE_INPUT = (
+    1e6  # numbers of a sample; an image of 512×512 has fewer, a clip of 16 frames of 224×224 more
+)
 WITHOUT_DEMO_DATA = 'run the same command without --demo-data.'
 
 
@@ -28,12 +36,31 @@ def use_demo_data(cfg: Config, options: dict | list[str] | None = None) -> str:
     """
     next_step = _describe_real_run(cfg)
     if get_rank() == 0:
+        _warn_of_long_run(cfg)
         swap_data(cfg)
     barrier()
     if get_rank() != 0:
         swap_data(cfg)
     override(cfg, options)
     return next_step
+
+
+def _warn_of_long_run(cfg: Config) -> None:
+    """Say it before the first iteration, after which a user may have waited for minutes."""
+    size = cfg.get('input_shape') or ()
+    if get_device() != 'cpu' or math.prod(size) < LARGE_INPUT:
+        return
+    datasets = innermost_datasets((cfg.get('train_dataloader') or {}).get('dataset') or {})
+    layouts = (layout_of(type_name(dataset)) for dataset in datasets)
+    for small_config in {
+        layout.small_config for layout in layouts if layout and layout.small_config
+    }:
+        print_log(
+            f'Demo data: with {" × ".join(map(str, size))} numbers a sample, an iteration of this config '
+            f'takes minutes on a CPU. {small_config} shows the same in seconds.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _describe_real_run(cfg: Config) -> str:

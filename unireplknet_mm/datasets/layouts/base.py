@@ -31,6 +31,9 @@ class Layout(ABC):
         source: the address of that data set.
         version: to be raised when the same parameters give other demo data; older ones are replaced.
         defaults: the parameters of the demo data, but for the number of samples, with their defaults.
+        run_samples: how many samples for training and for validation a config runs on.
+        small_config: a config that shows the same in seconds on a CPU, which with inputs of full size takes
+            many minutes.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Layout(ABC):
     source: str = ''
     version: int = 1
     defaults: dict[str, Any]
+    run_samples: tuple[int, int] = (4, 2)
+    small_config: str = ''
 
     # The real data
 

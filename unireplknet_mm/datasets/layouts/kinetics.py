@@ -37,6 +37,8 @@ class Kinetics(Layout):
         num_classes=len(MOTIONS),
         digit_size=(0.25, 0.4),
     )
+    run_samples = (2, 1)  # a clip at a time: of full size each takes gigabytes to train on
+    small_config = 'configs/demo/motions_unireplknet_demo.py'
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         def default(name: str) -> str:
