@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import nn
 
+from unireplknet_mm.launch.folding import build_model
 from unireplknet_mm.models import UniRepLKNet
 
 GOLDEN = Path(__file__).parent / 'golden'
@@ -50,6 +51,12 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
             noise = noise / (0.3 * tensor[0].numel() ** 0.5)
         tensor.copy_(noise)
     return module
+
+
+def save_random_weights(config: Path, path: Path) -> Path:
+    """A checkpoint of a config's model, with weights for which a wrong folding shows."""
+    model = randomise(build_model(Config.fromfile(config)))
+    return save(path, dict(state_dict=model.state_dict(), meta={}))
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

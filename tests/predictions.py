@@ -6,6 +6,7 @@ every form that predicts the same, and less for any other.
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_masks
+from tool_runs import read_scores
 
 # Below it a detection is neither compared nor an annotation.
 DETECTION_SCORE = 0.2
@@ -147,3 +149,25 @@ class Detection:
             'test_dataloader.dataset.ann_file=annotations/predicted.json',
             f'test_evaluator.ann_file={predicted}',
         ]
+
+
+def in_both_forms(
+    call: Callable, config: Path, checkpoint: Path, *options: object, folder: Path
+) -> tuple[list[dict], dict[str, float]]:
+    """Test in the training form and in the deploy form, with scores that agree.
+
+    Args:
+        call: the fixture of this name.
+        options: of `tools/test.py`.
+
+    Returns:
+        What the training form predicts, a dict a sample, and its metrics.
+    """
+    samples = {}
+    for form, choice in {'training': [], 'deploy': ['--deploy']}.items():
+        out = folder / f'{form}.pkl'
+        arguments = (*choice, '--work-dir', folder / form, '--out', out, *options)
+        call('test', config, checkpoint, *arguments)
+        samples[form] = pickle.loads(out.read_bytes())
+    Classification.assert_same(samples['deploy'], samples['training'])
+    return samples['training'], read_scores(folder / 'training')

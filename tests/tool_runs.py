@@ -214,3 +214,41 @@ def read_losses(work_dir: Path) -> list[dict[int, float]]:
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         runs.append({line['step']: line['loss'] for line in lines if 'loss' in line})
     return runs
+
+
+def kill_and_resume(
+    *arguments: object, work_dir: Path, cwd: Path, last: str, ranks: int = 1
+) -> str:
+    """Kill a training between its first and `last` checkpoint and resume it; what the second run says."""
+    run_and_kill(
+        *('train.py', *arguments, '--work-dir', work_dir),
+        cwd=cwd,
+        when=work_dir / 'last_checkpoint',
+        log=cwd / 'log',
+        ranks=ranks,
+    )
+    assert not (work_dir / last).exists()
+    again = (*arguments, '--work-dir', work_dir, '--resume')
+    return run_forked('train.py', *again, cwd=cwd, ranks=ranks)
+
+
+def compare_losses(whole: Path, killed: Path, last_step: int) -> None:
+    """Those of a training and of the same one, killed and resumed: equal, step by step."""
+    (expected,) = read_losses(whole)
+    before, after = read_losses(killed)
+    assert list(expected) == list(range(1, last_step + 1))
+    assert len(set(expected.values())) == last_step
+    assert before == {step: expected[step] for step in before}
+    assert 0 < len(before) < last_step, 'the run was not killed in between'
+    assert 0 < len(after) < last_step, 'the second run did not resume'
+    assert after == {step: expected[step] for step in range(min(after), last_step + 1)}
+
+
+def train_on_two_processes_in_bfloat16(*arguments: object, cwd: Path) -> dict[int, float]:
+    """The losses by step."""
+    arguments = (*arguments, '--amp', '--work-dir', cwd / 'work')
+    log = run_forked('train.py', *arguments, cwd=cwd, ranks=2)
+    assert 'GPU number: 2' in log and 'CpuAmpOptimWrapper' in log
+    (losses,) = read_losses(cwd / 'work')
+    assert all(0 < loss < 20 for loss in losses.values())
+    return losses

@@ -4,15 +4,18 @@ import json
 import pickle
 
 import pytest
-import torch
-from helpers import randomise
-from mmengine.config import Config
+from helpers import save_random_weights
 from PIL import Image
-from test_resume import compare
-from tool_runs import ROOT, read_losses, read_scores, run_and_kill, run_forked
+from tool_runs import (
+    ROOT,
+    compare_losses,
+    kill_and_resume,
+    read_losses,
+    read_scores,
+    run_forked,
+)
 
 from unireplknet_mm.datasets.demo import make_demo_data
-from unireplknet_mm.launch.folding import build_model
 
 CONFIG = """
 _base_ = {base!r}
@@ -62,18 +65,8 @@ def test_a_killed_training_resumes_and_its_checkpoint_folds(tmp_path, arguments,
     work_dir, killed_dir = tmp_path / 'whole', tmp_path / 'killed'
     log = run_forked('train.py', *arguments, '--work-dir', work_dir, cwd=tmp_path, ranks=2)
     assert 'GPU number: 2' in log
-    when = killed_dir / 'last_checkpoint'
-    run_and_kill(
-        *('train.py', *arguments, '--work-dir', killed_dir),
-        cwd=tmp_path,
-        when=when,
-        log=tmp_path / 'log',
-        ranks=2,
-    )
-    assert not (killed_dir / 'epoch_3.pth').exists()
-    again = (*arguments, '--work-dir', killed_dir, '--resume')
-    run_forked('train.py', *again, cwd=tmp_path, ranks=2)
-    compare(work_dir, killed_dir, 6)
+    kill_and_resume(*arguments, work_dir=killed_dir, cwd=tmp_path, last='epoch_3.pth', ranks=2)
+    compare_losses(work_dir, killed_dir, 6)
 
     config, *settings = arguments
     folded = tmp_path / 'folded.pth'
@@ -90,8 +83,7 @@ def test_predictions_of_recordings_are_those_of_a_test(tmp_path, arguments, call
     """And a file that is no recording is named."""
     config, option, *settings = arguments
     checkpoint, out = tmp_path / 'random.pth', tmp_path / 'out'
-    model = randomise(build_model(Config.fromfile(config)))
-    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    save_random_weights(config, checkpoint)
     dump = tmp_path / 'tested.pkl'
     call('test', config, checkpoint, '--work-dir', tmp_path, '--out', dump, option, *settings)
     tested = pickle.loads(dump.read_bytes())

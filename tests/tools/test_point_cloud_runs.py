@@ -1,22 +1,26 @@
 """Point clouds through the tools: trained by two processes, killed and resumed, tested, predicted."""
 
 import json
-import pickle
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import randomise
-from mmengine.config import Config
-from mmengine.registry import MODELS
-from tool_runs import CONFIGS, TOOLS, read_losses, read_scores, run_and_kill, run_forked
+from helpers import save_random_weights
+from predictions import in_both_forms
+from tool_runs import (
+    CONFIGS,
+    ROOT,
+    compare_losses,
+    kill_and_resume,
+    run_forked,
+    train_on_two_processes_in_bfloat16,
+)
 
 from unireplknet_mm.datasets.demo import make_demo_data
 from unireplknet_mm.modalities.point_cloud.datasets import SCAN_CLASSES
 
 CONFIG = CONFIGS / 'point_cloud_small.py'
-ROOT = TOOLS.parent
 # Weights and optimizer state matter.
 OPTIONS = (
     'default_hooks.logger.interval=1',
@@ -42,41 +46,14 @@ def test_a_killed_training_goes_on_with_the_same_losses(data, tmp_path):
     """With worker processes; turns, scales, shifts, jitter and dropped points are drawn as before."""
     arguments = (CONFIG, *settings(data, 'train_cfg.max_epochs=4'))
     run_forked('train.py', *arguments, '--work-dir', tmp_path / 'whole', cwd=tmp_path)
-    (expected,) = read_losses(tmp_path / 'whole')
-    assert list(expected) == list(range(1, 13)) and len(set(expected.values())) == 12
-    killed = tmp_path / 'killed'
-    run_and_kill(
-        'train.py',
-        *arguments,
-        '--work-dir',
-        killed,
-        cwd=tmp_path,
-        when=killed / 'last_checkpoint',
-        log=tmp_path / 'log',
-    )
-    assert not (killed / 'epoch_4.pth').exists()
-    run_forked('train.py', *arguments, '--work-dir', killed, '--resume', cwd=tmp_path)
-    before, after = read_losses(killed)
-    assert 0 < len(before) < 12 and 0 < len(after) < 12
-    assert before == {step: expected[step] for step in before}
-    assert after == {step: expected[step] for step in range(min(after), 13)}
+    kill_and_resume(*arguments, work_dir=tmp_path / 'killed', cwd=tmp_path, last='epoch_4.pth')
+    compare_losses(tmp_path / 'whole', tmp_path / 'killed', 12)
 
 
 def test_two_processes_in_bfloat16(data, tmp_path):
-    log = run_forked(
-        'train.py',
-        CONFIG,
-        *settings(data, 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=2'),
-        '--amp',
-        '--work-dir',
-        tmp_path / 'work',
-        cwd=tmp_path,
-        ranks=2,
-    )
-    assert 'GPU number: 2' in log and 'CpuAmpOptimWrapper' in log
-    (losses,) = read_losses(tmp_path / 'work')
+    options = settings(data, 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=2')
+    losses = train_on_two_processes_in_bfloat16(CONFIG, *options, cwd=tmp_path)
     assert list(losses) == [1, 2, 3, 4, 5, 6]
-    assert all(0 < loss < 20 for loss in losses.values())
 
 
 @pytest.mark.parametrize('config', ['solids_unireplknet_demo', 'solids_pointnet_demo'])
@@ -96,32 +73,15 @@ def test_demo_configs_run_on_demo_data(call, tmp_path, monkeypatch, config):
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    """Weights far from their neutral values, for which a wrong folding shows."""
-    cfg = Config.fromfile(CONFIG)
-    import unireplknet_mm.modalities.point_cloud  # noqa: F401
-
-    with torch.no_grad():
-        model = randomise(MODELS.build(dict(cfg.model, _scope_='mmpretrain')))
-    path = tmp_path_factory.mktemp('weights') / 'points.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    return path
+    return save_random_weights(CONFIG, tmp_path_factory.mktemp('weights') / 'points.pth')
 
 
 def test_deploy_form_has_the_same_scores(call, data, checkpoint, tmp_path, monkeypatch):
     """On eight turns of each cloud."""
     monkeypatch.chdir(tmp_path)
-    root = ['--cfg-options', f'test_dataloader.dataset.data_root={data}']
-    scores = {}
-    for form, options in {'training': [], 'deploy': ['--deploy']}.items():
-        out = tmp_path / f'{form}.pkl'
-        work = tmp_path / form
-        call('test', CONFIG, checkpoint, *options, '--work-dir', work, '--out', out, *root)
-        with out.open('rb') as file:
-            scores[form] = [sample['pred_score'] for sample in pickle.load(file)]
-        assert {'accuracy/OA', 'accuracy/mAcc'} <= read_scores(tmp_path / form).keys()
-    assert len(scores['training']) == 4
-    for score, expected in zip(scores['deploy'], scores['training'], strict=True):
-        torch.testing.assert_close(score, expected, rtol=1e-3, atol=1e-5)
+    root = ('--cfg-options', f'test_dataloader.dataset.data_root={data}')
+    samples, metrics = in_both_forms(call, CONFIG, checkpoint, *root, folder=tmp_path)
+    assert len(samples) == 4 and {'accuracy/OA', 'accuracy/mAcc'} <= metrics.keys()
 
 
 def test_predictions_of_files(call, checkpoint, tmp_path, monkeypatch):

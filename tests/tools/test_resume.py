@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tool_runs import CONFIGS, read_losses, run_and_kill, run_forked
+from tool_runs import CONFIGS, compare_losses, kill_and_resume, run_forked
 
 from unireplknet_mm.datasets.demo import make_demo_data
 
@@ -20,17 +20,6 @@ COMMON = (
 def options(data_root, *more):
     roots = [f'{split}_dataloader.dataset.data_root={data_root}' for split in ('train', 'val')]
     return ['--cfg-options', *COMMON, *roots, *more]
-
-
-def compare(work_dir, killed_dir, last_step):
-    (expected,) = read_losses(work_dir)
-    before, after = read_losses(killed_dir)
-    assert list(expected) == list(range(1, last_step + 1))
-    assert len(set(expected.values())) == last_step
-    assert before == {step: expected[step] for step in before}
-    assert 0 < len(before) < last_step, 'the run was not killed in between'
-    assert 0 < len(after) < last_step, 'the second run did not resume'
-    assert after == {step: expected[step] for step in range(min(after), last_step + 1)}
 
 
 @pytest.fixture(scope='module')
@@ -53,22 +42,12 @@ def test_iteration_based_training_on_two_processes(tmp_path, ade20k):
     )
     work_dir, killed_dir = tmp_path / 'whole', tmp_path / 'killed'
     run_forked('train.py', *arguments, '--work-dir', work_dir, cwd=tmp_path, ranks=2)
-    run_and_kill(
-        'train.py',
-        *arguments,
-        '--work-dir',
-        killed_dir,
-        cwd=tmp_path,
-        when=killed_dir / 'last_checkpoint',
-        log=tmp_path / 'log',
-        ranks=2,
+    log = kill_and_resume(
+        *arguments, work_dir=killed_dir, cwd=tmp_path, last='iter_10.pth', ranks=2
     )
-    assert not (killed_dir / 'iter_10.pth').exists()
-    again = (*arguments, '--work-dir', killed_dir, '--resume')
-    log = run_forked('train.py', *again, cwd=tmp_path, ranks=2)
     assert 'resumed epoch: 0, iter: ' in log
     assert 'The gradients that wait for the next update were in the checkpoint' in log
-    compare(work_dir, killed_dir, 10)
+    compare_losses(work_dir, killed_dir, 10)
     states = [
         torch.load(folder / 'iter_10.pth', weights_only=False)['state_dict']
         for folder in (work_dir, killed_dir)
@@ -90,18 +69,7 @@ def test_epoch_based_training(tmp_path):
     )
     work_dir, killed_dir = tmp_path / 'whole', tmp_path / 'killed'
     run_forked('train.py', *arguments, '--work-dir', work_dir, cwd=tmp_path)
-    run_and_kill(
-        'train.py',
-        *arguments,
-        '--work-dir',
-        killed_dir,
-        cwd=tmp_path,
-        when=killed_dir / 'last_checkpoint',
-        log=tmp_path / 'log',
-    )
-    assert not (killed_dir / 'epoch_4.pth').exists()
-    again = (*arguments, '--work-dir', killed_dir, '--resume')
-    log = run_forked('train.py', *again, cwd=tmp_path)
+    log = kill_and_resume(*arguments, work_dir=killed_dir, cwd=tmp_path, last='epoch_4.pth')
     assert 'resumed epoch: ' in log
     assert 'Gradients are accumulated over the 3 iterations of an epoch instead of 4' in log
-    compare(work_dir, killed_dir, 12)
+    compare_losses(work_dir, killed_dir, 12)

@@ -1,16 +1,19 @@
 """Videos through the tools: trained by two processes, killed and resumed, tested in every form, predicted."""
 
 import json
-import pickle
 import re
 
 import cv2
 import pytest
-import torch
-from helpers import randomise
-from mmengine.config import Config
-from mmengine.registry import MODELS
-from tool_runs import CONFIGS, read_losses, read_scores, run_and_kill, run_forked
+from helpers import save_random_weights
+from predictions import in_both_forms
+from tool_runs import (
+    CONFIGS,
+    compare_losses,
+    kill_and_resume,
+    run_forked,
+    train_on_two_processes_in_bfloat16,
+)
 
 from unireplknet_mm.datasets.demo import make_demo_data
 
@@ -56,24 +59,8 @@ def trained(data, tmp_path_factory):
 def test_a_killed_training_goes_on_with_the_same_losses(trained):
     """With worker processes, repeated augmentation, and a video that another one replaces."""
     folder, arguments, _ = trained
-    (expected,) = read_losses(folder / 'whole')
-    assert list(expected) == list(range(1, 13)) and len(set(expected.values())) == 12
-    killed = folder / 'killed'
-    run_and_kill(
-        'train.py',
-        *arguments,
-        '--work-dir',
-        killed,
-        cwd=folder,
-        when=killed / 'last_checkpoint',
-        log=folder / 'log',
-    )
-    assert not (killed / 'epoch_4.pth').exists()
-    run_forked('train.py', *arguments, '--work-dir', killed, '--resume', cwd=folder)
-    before, after = read_losses(killed)
-    assert 0 < len(before) < 12 and 0 < len(after) < 12
-    assert before == {step: expected[step] for step in before}
-    assert after == {step: expected[step] for step in range(min(after), 13)}
+    kill_and_resume(*arguments, work_dir=folder / 'killed', cwd=folder, last='epoch_4.pth')
+    compare_losses(folder / 'whole', folder / 'killed', 12)
 
 
 def test_the_broken_video_is_reported(trained):
@@ -82,21 +69,10 @@ def test_the_broken_video_is_reported(trained):
     assert 'up/000003.mp4' in log
 
 
-def test_two_processes_in_bfloat16(trained, data, tmp_path):
-    log = run_forked(
-        'train.py',
-        CONFIG,
-        *settings(data, 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=2'),
-        '--amp',
-        '--work-dir',
-        tmp_path / 'work',
-        cwd=tmp_path,
-        ranks=2,
-    )
-    assert 'GPU number: 2' in log and 'CpuAmpOptimWrapper' in log
-    (losses,) = read_losses(tmp_path / 'work')
+def test_two_processes_in_bfloat16(data, tmp_path):
+    options = settings(data, 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=2')
+    losses = train_on_two_processes_in_bfloat16(CONFIG, *options, cwd=tmp_path)
     assert list(losses) == [1, 2, 3, 4, 5, 6]  # 3 videos a process, twice, in batches of 2
-    assert all(0 < loss < 20 for loss in losses.values())
 
 
 def test_too_many_broken_videos_end_a_training(data, tmp_path):
@@ -112,15 +88,7 @@ def test_too_many_broken_videos_end_a_training(data, tmp_path):
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    """Weights far from their neutral values, for which a wrong folding shows."""
-    cfg = Config.fromfile(CONFIG)
-    import unireplknet_mm.modalities.video  # noqa: F401
-
-    with torch.no_grad():
-        model = randomise(MODELS.build(dict(cfg.model, _scope_='mmpretrain')))
-    path = tmp_path_factory.mktemp('weights') / 'video.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    return path
+    return save_random_weights(CONFIG, tmp_path_factory.mktemp('weights') / 'video.pth')
 
 
 def test_deploy_form_has_the_same_scores_and_predict_those_of_testing(
@@ -128,24 +96,14 @@ def test_deploy_form_has_the_same_scores_and_predict_those_of_testing(
 ):
     """On five clips × three crops a video."""
     monkeypatch.chdir(tmp_path)
-    root = ['--cfg-options', f'test_dataloader.dataset.data_root={data}']
-    scores = {}
-    for form, options in {'training': [], 'deploy': ['--deploy']}.items():
-        out = tmp_path / f'{form}.pkl'
-        call(
-            'test', CONFIG, checkpoint, *options, '--work-dir', tmp_path / form, '--out', out, *root
-        )
-        with out.open('rb') as file:
-            samples = pickle.load(file)
-        scores[form] = {sample['video_path']: sample['pred_score'] for sample in samples}
-        assert 'accuracy/top1' in read_scores(tmp_path / form)
-    assert len(scores['training']) == 2
-    for path, score in scores['training'].items():
-        torch.testing.assert_close(scores['deploy'][path], score, rtol=1e-3, atol=1e-5)
-    printed = call('predict', CONFIG, checkpoint, *scores['training'], '--out', tmp_path / 'out')
+    root = ('--cfg-options', f'test_dataloader.dataset.data_root={data}')
+    samples, metrics = in_both_forms(call, CONFIG, checkpoint, *root, folder=tmp_path)
+    assert len(samples) == 2 and 'accuracy/top1' in metrics
+    scores = {sample['video_path']: sample['pred_score'] for sample in samples}
+    printed = call('predict', CONFIG, checkpoint, *scores, '--out', tmp_path / 'out')
     assert len(printed.strip().splitlines()) >= 2
     records = json.loads((tmp_path / 'out' / 'predictions.json').read_text())['predictions']
-    for record, score in zip(records, scores['training'].values(), strict=True):
+    for record, score in zip(records, scores.values(), strict=True):
         assert record['scores'] == pytest.approx(score.topk(5).values.tolist(), rel=1e-4)
     pictures = sorted((tmp_path / 'out').rglob('*.png'))
     assert len(pictures) == 2

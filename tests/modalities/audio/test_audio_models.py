@@ -12,6 +12,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import METRICS, MODELS, TRANSFORMS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 from mmpretrain.structures import DataSample
+from modality_configs import millions
 from tones import RATE
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -60,10 +61,6 @@ def small(name: str, **backbone):
     return cfg
 
 
-def count(module) -> float:
-    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
-
-
 @pytest.mark.parametrize('name', LEAVES)
 def test_a_sample_of_the_stated_shape_goes_through_and_back(name):
     cfg, model = load(name), on_meta(name).train()
@@ -84,15 +81,15 @@ def test_parameters_and_flops():
     """The paper states 55.5 M; its published code has UniRepLKNet-S, whose backbone alone is larger."""
     with torch.device('meta'):
         colour = UniRepLKNet('s', out_indices=(3,), gap_before_final_norm=True)
-        assert count(colour) == pytest.approx(55.69, abs=0.005)
+        assert millions(colour) == pytest.approx(55.69, abs=0.005)
         colour.switch_to_deploy()
-    assert count(colour) == pytest.approx(54.88, abs=0.005)
+    assert millions(colour) == pytest.approx(54.88, abs=0.005)
     model = copy.deepcopy(on_meta(SPEECH)).eval()
-    assert count(model.embedding) == 0
+    assert millions(model.embedding) == 0
     stem = 2 * 9 * 48 / 1e6  # two of three input channels
     head = (768 + 1) * 35 / 1e6
-    assert count(model) == pytest.approx(55.69 - stem + head, abs=0.005)
-    assert count(on_meta(AUDIOSET)) == pytest.approx(56.09, abs=0.005)  # docs/audio.md
+    assert millions(model) == pytest.approx(55.69 - stem + head, abs=0.005)
+    assert millions(on_meta(AUDIOSET)) == pytest.approx(56.09, abs=0.005)  # docs/audio.md
     model.backbone.switch_to_deploy()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.empty(1, 128, 128, device='meta'))
@@ -101,9 +98,9 @@ def test_parameters_and_flops():
 
 def test_the_networks_of_table_11():
     kinds = {name: on_meta(name).backbone for name in LEAVES if name.startswith('table_11')}
-    convnext, resnet, k11, k13 = (count(kinds[name]) for name in sorted(kinds))
+    convnext, resnet, k11, k13 = (millions(kinds[name]) for name in sorted(kinds))
     assert resnet == pytest.approx(42.49, abs=0.02) and convnext == pytest.approx(49.45, abs=0.02)
-    assert k11 < k13 == pytest.approx(count(on_meta(SPEECH).backbone))
+    assert k11 < k13 == pytest.approx(millions(on_meta(SPEECH).backbone))
     kernels = [kinds[name].arch_settings['kernel_sizes'] for name in sorted(kinds)[2:]]
     assert [max(max(stage) for stage in of_one) for of_one in kernels] == [11, 13]
 

@@ -5,13 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import load_config
-from mmengine.registry import MODELS, DefaultScope
-from mmengine.utils import import_modules_from_strings
 from mmpretrain.models import LabelSmoothLoss
-from mmpretrain.structures import DataSample
-from torch.utils.flop_counter import FlopCounterMode
-
-from unireplknet_mm.models.whole_model import on_meta, switch_to_deploy
+from modality_configs import build, step_and_measure
 
 CONFIGS = Path(__file__).resolve().parents[3] / 'configs' / 'point_cloud'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
@@ -29,18 +24,6 @@ SIZES = {
 }
 
 
-def build(name: str):
-    cfg = load_config(CONFIGS / f'{name}.py')
-    import_modules_from_strings(**cfg.custom_imports)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), on_meta():
-        model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor})
-    return cfg, model
-
-
-def millions(model) -> float:
-    return sum(parameter.numel() for parameter in model.parameters()) / 1e6
-
-
 def test_every_config_is_counted():
     assert set(SIZES) == set(NAMES)
 
@@ -48,23 +31,10 @@ def test_every_config_is_counted():
 @pytest.mark.parametrize('name', NAMES)
 def test_a_step_at_full_size_and_the_parameters(name):
     """On the meta device: shapes of 4,096 points and maps of 224×224 through forward and backward."""
-    cfg, model = build(name)
-    clouds = torch.empty(2, *cfg.input_shape, device='meta')
-    classes = cfg.data_preprocessor.num_classes
-    samples = [DataSample().set_gt_score(torch.empty(classes, device='meta')) for _ in clouds]
-    losses = model.train()(clouds, samples, mode='loss')
-    losses['loss'].backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-    training, deploy, gflops = SIZES[name]
-    sizes = [millions(model)]
-    model.eval()
-    switch_to_deploy(model)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        assert model(clouds[:1]).shape == (1, classes)
-    sizes.append(millions(model))
-    assert sizes == pytest.approx([training, deploy], abs=0.01)
-    assert counter.get_total_flops() / 2e9 == pytest.approx(gflops, abs=0.1)
+    *sizes, gflops = SIZES[name]
+    measured = step_and_measure(CONFIGS / f'{name}.py')
+    assert measured[0] == pytest.approx(sizes, abs=0.01)
+    assert measured[1] == pytest.approx(gflops, abs=0.1)
 
 
 def test_recipe_of_table_10():
@@ -102,7 +72,7 @@ def test_label_smoothing_is_that_of_the_published_code(name):
 
 
 def test_the_published_codes_form():
-    cfg, model = build('unireplknet_s_four_views_modelnet40')
+    cfg, model = build(CONFIGS / 'unireplknet_s_four_views_modelnet40.py')
     assert model.embedding.num_views == model.neck.num_views == 4
     assert model.head.in_channels == 4 * 768
     assert (cfg.model.embedding.splat, model.embedding.to_image.out_channels) == ('box', 3)
@@ -118,7 +88,7 @@ def test_rows_of_table_11_differ_in_the_network_alone():
         assert row.model.embedding == recipe.model.embedding
         assert row.model.head.loss == recipe.model.head.loss
     for size in (11, 13):
-        _, model = build(f'table_11_unireplknet_s_k{size}_modelnet40')
+        _, model = build(CONFIGS / f'table_11_unireplknet_s_k{size}_modelnet40.py')
         expected = ((3,) * 3, (size,) * 3, (size, 3, 3) * 9, (size,) * 3)
         assert model.backbone.arch_settings['kernel_sizes'] == expected
 

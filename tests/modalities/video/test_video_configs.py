@@ -3,14 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import load_config
-from mmengine.registry import MODELS, DefaultScope
-from mmengine.utils import import_modules_from_strings
-from mmpretrain.structures import DataSample
-from torch.utils.flop_counter import FlopCounterMode
+from modality_configs import build, millions, step_and_measure
 
-from unireplknet_mm.models.whole_model import on_meta, switch_to_deploy
+from unireplknet_mm.models.whole_model import switch_to_deploy
 
 CONFIGS = Path(__file__).resolve().parents[3] / 'configs' / 'video'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
@@ -27,18 +23,6 @@ SIZES = {
 }
 
 
-def build(name: str):
-    cfg = load_config(CONFIGS / f'{name}.py')
-    import_modules_from_strings(**cfg.custom_imports)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), on_meta():
-        model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor})
-    return cfg, model
-
-
-def millions(model) -> float:
-    return sum(parameter.numel() for parameter in model.parameters()) / 1e6
-
-
 def test_every_config_is_counted():
     assert set(SIZES) == set(NAMES)
 
@@ -46,26 +30,15 @@ def test_every_config_is_counted():
 @pytest.mark.parametrize('name', NAMES)
 def test_a_step_at_full_size_and_the_parameters(name):
     """On the meta device: shapes of 16 frames of 224×224 through forward and backward."""
-    cfg, model = build(name)
-    clips = torch.empty(1, *cfg.input_shape, device='meta')
-    sample = DataSample().set_gt_score(torch.empty(400, device='meta'))
-    losses = model.train()(clips, [sample], mode='loss')
-    losses['loss'].backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-    training, deploy, gflops = SIZES[name]
-    assert millions(model) == pytest.approx(training, abs=0.01)
-    model.eval()
-    switch_to_deploy(model)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        assert model(clips).shape == (1, 400)
-    assert millions(model) == pytest.approx(deploy, abs=0.01)
-    assert counter.get_total_flops() / 2e9 == pytest.approx(gflops, abs=0.1)
+    *sizes, gflops = SIZES[name]
+    measured = step_and_measure(CONFIGS / f'{name}.py')
+    assert measured[0] == pytest.approx(sizes, abs=0.01)
+    assert measured[1] == pytest.approx(gflops, abs=0.1)
 
 
 def test_the_backbone_has_the_papers_parameters():
     """Without the head 55.69 M in training and 54.88 M in deploy form; the paper prints 55.5 M."""
-    _, model = build('unireplknet_s_k400')
+    _, model = build(CONFIGS / 'unireplknet_s_k400.py')
     assert millions(model.backbone) == pytest.approx(55.69, abs=0.005)
     switch_to_deploy(model.eval())
     assert millions(model.backbone) == pytest.approx(54.88, abs=0.005)
@@ -98,7 +71,7 @@ def test_recipe_of_table_9():
 
 
 def test_the_published_codes_network():
-    cfg, model = build('unireplknet_b_reshape_k400')
+    cfg, model = build(CONFIGS / 'unireplknet_b_reshape_k400.py')
     settings = model.backbone.arch_settings
     assert settings['channels'] == (128, 256, 512, 1024)
     assert settings['kernel_sizes'] == ((3,) * 3, (13,) * 3, (13, 3, 3) * 9, (11,) * 3)
@@ -116,7 +89,7 @@ def test_rows_of_table_11_differ_in_the_network_alone():
         assert row.model.train_cfg == recipe.model.train_cfg
     kernels = {11: ((3,) * 3, (11,) * 3, (11, 3, 3) * 9, (11,) * 3)}
     for size in (11, 13):
-        _, model = build(f'table_11_unireplknet_s_k{size}_k400')
+        _, model = build(CONFIGS / f'table_11_unireplknet_s_k{size}_k400.py')
         expected = kernels[11] if size == 11 else ((3,) * 3, (13,) * 3, (13, 3, 3) * 9, (13,) * 3)
         assert model.backbone.arch_settings['kernel_sizes'] == expected
 
