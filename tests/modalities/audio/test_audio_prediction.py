@@ -9,12 +9,13 @@ import pytest
 import soundfile
 import torch
 from helpers import load_config
+from matplotlib.figure import Figure
 from mmengine.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
 from tones import RATE, tone
 
 from unireplknet_mm.launch.predicting import InputDataset, Predictor, read_result
-from unireplknet_mm.modalities.audio import Recordings
+from unireplknet_mm.modalities.audio import Recordings, drawing
 from unireplknet_mm.modalities.audio.filterbank import log_mel
 from unireplknet_mm.modalities.audio.prediction import _join
 from unireplknet_mm.modalities.audio.recordings import read_recording
@@ -145,3 +146,43 @@ def test_labels_of_parts_are_those_of_the_head():
         merged = mean_of_parts(samples, SimpleNamespace(**settings))
         assert merged.pred_score.tolist() == pytest.approx([0.7, 0.4, 0.15])
         assert merged.pred_label.tolist() == expected
+
+
+@pytest.fixture
+def draw(monkeypatch):
+    """`draw_recording`, and the axes of what it drew: waveform and spectrogram."""
+    figures = []
+
+    def draw(*arguments):
+        def make(**settings):
+            figures.append(Figure(**settings))
+            return figures[-1]
+
+        monkeypatch.setattr(drawing, 'Figure', make)
+        return drawing.draw_recording(*arguments), *figures[-1].axes[:2]
+
+    return draw
+
+
+def test_the_picture_of_a_long_recording(draw):
+    """It is drawn in columns, with a click in one of them, and names no more parts than can be read."""
+    waveform = 0.1 * torch.randn(2_000_000, generator=torch.Generator().manual_seed(0))
+    waveform[1_000_000] = 5.0
+    spectrogram = torch.arange(25_001.0)[:, None].expand(-1, 16)
+    parts = [(start, 'yes') for start in np.arange(0, 250, 0.5)]
+    picture, upper, lower = draw(waveform, 8000, spectrogram, ['yes 1.000'], 'long', parts)
+    assert picture.shape == (500, 900, 3)
+    (outline,) = (path.vertices for path in upper.collections[0].get_paths())
+    assert len(outline) < 5000 and outline[:, 1].max() == 5.0
+    assert outline[outline[:, 1].argmax(), 0] == pytest.approx(125, abs=0.2)
+    assert 30 < len(lower.lines) <= 41
+    columns = lower.images[0].get_array()[0]
+    assert 2000 <= len(columns) < 4000 and columns[-1] == 24_998  # of the last five frames
+    assert (np.diff(columns) > 0).all() and columns.mean() == pytest.approx(12_500, rel=1e-3)
+
+
+def test_a_short_recording_is_drawn_sample_by_sample(draw):
+    waveform = torch.from_numpy(tone())
+    _, upper, lower = draw(waveform, RATE, torch.zeros(98, 16), [], '', [(0.0, 'a'), (0.5, 'b')])
+    assert len(upper.lines[0].get_xdata()) == RATE
+    assert len(lower.lines) == 2 and lower.images[0].get_array().shape == (16, 98)

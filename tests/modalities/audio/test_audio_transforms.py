@@ -7,12 +7,15 @@ import pytest
 import soundfile
 import torch
 from helpers import load_config
+from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 from tones import RATE, tone
 
 from unireplknet_mm.errors import UserError
-from unireplknet_mm.modalities.audio import caching
+from unireplknet_mm.modalities.audio import caching, filterbank
+from unireplknet_mm.modalities.audio import levels as of_levels
+from unireplknet_mm.modalities.audio.caching import Cached
 from unireplknet_mm.modalities.audio.filterbank import LogMel, log_mel
 from unireplknet_mm.modalities.audio.levels import frame_levels
 from unireplknet_mm.modalities.audio.recordings import read_recording, resample
@@ -77,6 +80,18 @@ def test_filterbank_is_kaldis_as_written_in_numpy():
     expected = np.log(np.maximum(power @ banks.T, np.finfo(np.float32).eps))
     assert actual.shape == (8, 40)
     assert np.abs(actual - expected).max() < 2e-3
+
+
+@pytest.mark.parametrize('rate', [8000, 11127, 16000, 44100])
+def test_long_recordings_are_computed_in_parts(rate, monkeypatch):
+    """Which changes nothing, in the filterbank and in the levels."""
+    noise = torch.randn(rate, generator=torch.Generator().manual_seed(0)) + 0.5
+    whole, levels = log_mel(noise, rate), frame_levels(noise, rate)
+    for most in (1, 7, 97, 98):
+        monkeypatch.setattr(filterbank, 'MOST_FRAMES', most)
+        monkeypatch.setattr(of_levels, 'MOST_FRAMES', most)
+        torch.testing.assert_close(log_mel(noise, rate), whole, rtol=0, atol=1e-4)
+        torch.testing.assert_close(frame_levels(noise, rate), levels, rtol=0, atol=1e-9)
 
 
 def test_normalisation_and_its_inverse():
@@ -410,6 +425,21 @@ def test_cache(recordings, tmp_path, monkeypatch):
     apply('Cached', results, **settings)
     assert len(read) == 5
     assert len(list((tmp_path / 'cache').rglob('*.npz'))) == 4
+
+
+def test_a_cache_gives_the_same_the_first_time_and_later(recordings, tmp_path):
+    """Also of a transform that writes what the cache does not keep into the dict that it gets."""
+
+    class AddPeak(BaseTransform):
+        def transform(self, results):
+            results['peak'] = results['waveform'].max()
+            return results
+
+    load = dict(type='LoadRecording')
+    results = dict(recording_path=str(recordings / 'plain.wav'), gt_label=1)
+    cached = Cached([load, AddPeak(), dict(type='LogMel', mean=-6.8, std=5.5)], tmp_path / 'cache')
+    keys = [cached.transform(results).keys() for _ in range(2)]
+    assert keys[0] == keys[1] and 'peak' not in results
 
 
 def test_cache_keeps_where_the_sound_begins(tmp_path, monkeypatch):

@@ -61,15 +61,14 @@ class Cached(BaseTransform):
                 return {**results, **{name: _unpacked(kept[name]) for name in kept.files}}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             pass  # not there, or damaged: it is written (again)
-        computed = self.pipeline(results)
+        computed = self.pipeline(dict(results))
         if computed is None or computed.get('is_replaced'):
             return computed  # nothing of this recording
         dropped = ('waveform',) if 'spectrogram' in computed else ()
-        computed = {name: value for name, value in computed.items() if name not in dropped}
-        kept = {name: np.asarray(computed[name]) for name in KEPT if name in computed}
+        kept = {name: computed[name] for name in KEPT if name in computed and name not in dropped}
         with replacing(path) as partial, open(partial, 'wb') as stream:
-            np.savez(stream, **kept)
-        return computed
+            np.savez(stream, **{name: np.asarray(value) for name, value in kept.items()})
+        return {**results, **kept}  # no more than the file will give
 
     def _path(self, results: Mapping[str, Any]) -> Path | None:
         try:

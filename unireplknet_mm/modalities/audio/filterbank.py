@@ -20,6 +20,8 @@ from unireplknet_mm.errors import ArgumentError
 
 WINDOW_SECONDS = 0.025
 STEP_SECONDS = 0.010
+# Frames that are computed at once, a minute: torchaudio takes some 15 KB for one.
+MOST_FRAMES = 6000
 
 
 def log_mel(waveform: Tensor, sample_rate: int, num_bins: int = 128) -> Tensor:
@@ -28,10 +30,25 @@ def log_mel(waveform: Tensor, sample_rate: int, num_bins: int = 128) -> Tensor:
     A waveform shorter than one window is filled up with zeros to one, and gives one frame. Silence gives
     the logarithm of float32's epsilon, -15.94.
     """
-    window = int(sample_rate * WINDOW_SECONDS)
+    window, step = _samples(sample_rate, WINDOW_SECONDS), _samples(sample_rate, STEP_SECONDS)
     waveform = waveform - waveform.mean()
     if len(waveform) < window:
         waveform = F.pad(waveform, (0, window - len(waveform)))
+    count = 1 + (len(waveform) - window) // step
+    parts = []
+    for first in range(0, count, MOST_FRAMES):
+        last = min(first + MOST_FRAMES, count) - 1
+        part = waveform[first * step : last * step + window]
+        parts.append(_bank(part, sample_rate, num_bins))
+    return torch.cat(parts)
+
+
+def _samples(sample_rate: int, seconds: float) -> int:
+    """As torchaudio counts them, in the same order of operations."""
+    return int(sample_rate * (1000 * seconds) * 0.001)
+
+
+def _bank(waveform: Tensor, sample_rate: int, num_bins: int) -> Tensor:
     return fbank(
         waveform[None],
         sample_frequency=sample_rate,

@@ -12,7 +12,11 @@ from mmengine.registry import TRANSFORMS
 from torch import Tensor
 
 from unireplknet_mm.errors import ArgumentError
-from unireplknet_mm.modalities.audio.filterbank import STEP_SECONDS, WINDOW_SECONDS
+from unireplknet_mm.modalities.audio.filterbank import (
+    MOST_FRAMES,
+    STEP_SECONDS,
+    WINDOW_SECONDS,
+)
 
 SILENT = -120.0  # dB of full scale; digital silence has this level instead of minus infinity
 QUIETEST = 0.1  # the share of the frames that tells the level of the noise
@@ -23,10 +27,11 @@ LEAST_RANGE = 10.0  # dB below the loudest frame down to which all is sound, wha
 def frame_levels(waveform: Tensor, sample_rate: int) -> Tensor:
     """(samples,) -> (frames,), the mean power of each frame in dB of full scale; at least one frame."""
     window = round(WINDOW_SECONDS * sample_rate)
-    frames = waveform.double().unfold(
-        0, min(window, len(waveform)), round(STEP_SECONDS * sample_rate)
+    overlapping = waveform.unfold(0, min(window, len(waveform)), round(STEP_SECONDS * sample_rate))
+    # A minute at once: what is computed of long recordings would be larger than these.
+    power = torch.cat(
+        [frames.double().var(1, correction=0) for frames in overlapping.split(MOST_FRAMES)]
     )
-    power = (frames - frames.mean(1, keepdim=True)).square().mean(1)
     return 10 * power.clamp(min=10 ** (SILENT / 10)).log10()
 
 
