@@ -40,6 +40,9 @@ PRIVATE = {
     '_is_exporting_flag': (torch.compiler, 'is_exporting'),
     '_dispatch_has_kernel_for_dispatch_key': (torch._C, 'has_kernels'),
     'batch_norm_update_stats': (torch, 'batch_variance'),
+    '_foreach_add_': (torch, 'add_all_'),
+    '_foreach_lerp_': (torch, 'lerp_all_'),
+    'get_capabilities': (torch.cpu, 'has_float16_arithmetic'),
     'FakeTensor': (fake_tensor, 'FakeTensor'),
 }
 CASE = Case(2, 6, 9, 11, 5, 3)

@@ -7,7 +7,7 @@ functions takes its place: results, gradients, autocast, compiling, exporting an
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -179,3 +179,46 @@ else:
     def batch_variance(x: Tensor) -> Tensor:
         """The biased variance of each channel of (N, C, H, W) x."""
         return torch.var(x, (0, 2, 3), correction=0)
+
+
+if hasattr(torch, '_foreach_add_'):
+
+    def add_all_(tensors: Sequence[Tensor], number: int) -> None:
+        """Add a number to each of the tensors, in place."""
+        torch._foreach_add_(tensors, number)
+
+else:
+
+    def add_all_(tensors: Sequence[Tensor], number: int) -> None:
+        """Add a number to each of the tensors, in place."""
+        for tensor in tensors:
+            tensor.add_(number)
+
+
+if hasattr(torch, '_foreach_lerp_'):
+
+    def lerp_all_(tensors: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+        """Move each of the tensors by `weight` of the way to its end, of its dtype, in place."""
+        torch._foreach_lerp_(tensors, ends, weight)
+
+else:
+
+    def lerp_all_(tensors: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+        """Move each of the tensors by `weight` of the way to its end, of its dtype, in place."""
+        for tensor, end in zip(tensors, ends, strict=True):
+            tensor.lerp_(end, weight)
+
+
+if hasattr(torch.cpu, 'get_capabilities'):
+
+    @constant_in_graphs
+    def has_float16_arithmetic() -> bool:
+        """Whether the processor computes in float16, and does not convert."""
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name) for name in ('avx512_fp16', 'amx_fp16', 'fp16_arith'))
+
+else:
+
+    def has_float16_arithmetic() -> bool:
+        """Whether the processor computes in float16, and does not convert; torch does not tell."""
+        return False

@@ -97,6 +97,26 @@ def have_no_statistics(block):
         setattr(block, name, nn.BatchNorm2d(24, track_running_stats=False))
 
 
+def have_no_statistics_at_all(block):
+    for norm in norms_of(block):
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+        norm.track_running_stats = False
+
+
+def have_other_momenta(block):
+    for i, norm in enumerate(norms_of(block)[1:]):
+        norm.momentum = 0.2 * i
+
+
+def average_some_batches(block):
+    block.origin_bn.momentum = None
+
+
+def do_not_count(block):
+    block.origin_bn.num_batches_tracked = None
+    block.dil_bn_k5_1.num_batches_tracked = block.dil_bn_k5_1.momentum = None
+
+
 def have_other_eps(block):
     for i, norm in enumerate(norms_of(block)):
         norm.eps = 10.0**-i
@@ -110,7 +130,16 @@ def freeze_some(block):
 @needs_op
 @pytest.mark.parametrize(
     'change',
-    [average_all_batches, have_no_statistics, have_other_eps, freeze_some],
+    [
+        average_all_batches,
+        average_some_batches,
+        do_not_count,
+        have_no_statistics,
+        have_no_statistics_at_all,
+        have_other_momenta,
+        have_other_eps,
+        freeze_some,
+    ],
     ids=lambda change: change.__name__,
 )
 def test_settings_of_the_norms_are_kept(change):

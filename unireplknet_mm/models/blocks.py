@@ -57,6 +57,7 @@ from unireplknet_ops import (
 from unireplknet_ops.convolution_rules import same_padding
 from unireplknet_ops.dispatch import forced_implementation
 from unireplknet_ops.feedforward import global_response_norm
+from unireplknet_ops.torch_internals import add_all_, lerp_all_
 
 
 def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
@@ -94,17 +95,32 @@ def uses_own_statistics(norm: nn.Module) -> bool:
     )
 
 
-def update_running_statistics(norm: _BatchNorm, mean: Tensor, var: Tensor) -> None:
-    """What a BatchNorm in training does with the mean and the unbiased variance of its batch."""
-    if not norm.track_running_stats or norm.running_mean is None:
+def update_running_statistics(
+    norms: Sequence[_BatchNorm], means: Sequence[Tensor], variances: Sequence[Tensor]
+) -> None:
+    """What BatchNorms in training do with the means and the unbiased variances of their batch.
+
+    All in few calls, since a compiler takes as long to trace a small step as a large one.
+    """
+    kept = [norm.track_running_stats and norm.running_mean is not None for norm in norms]
+    norms, means, variances = (
+        [value for value, keep in zip(values, kept, strict=True) if keep]
+        for values in (norms, means, variances)
+    )
+    counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+    if counters:
+        add_all_(counters, 1)
+    running = [norm.running_mean for norm in norms] + [norm.running_var for norm in norms]
+    new = [value.to(old.dtype) for value, old in zip([*means, *variances], running, strict=True)]
+    momenta = {norm.momentum for norm in norms}
+    if len(momenta) == 1 and None not in momenta:
+        lerp_all_(running, new, *momenta)
         return
-    momentum = norm.momentum or 0.0
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        if norm.momentum is None:  # the average of all batches
-            momentum = norm.num_batches_tracked.reciprocal()
-    for running, new in ((norm.running_mean, mean), (norm.running_var, var)):
-        running.lerp_(new.to(running.dtype), momentum)
+    for old, value, norm in zip(running, new, [*norms, *norms], strict=True):
+        momentum = norm.momentum or 0.0
+        if norm.momentum is None and norm.num_batches_tracked is not None:
+            momentum = norm.num_batches_tracked.reciprocal()  # the average of all batches
+        old.lerp_(value, momentum)
 
 
 # N * H * W from which on the branches of a training block with frozen statistics merge, from a sweep.
@@ -395,8 +411,7 @@ class DilatedReparamBlock(nn.Module):
         )
         values = x.numel() // x.shape[1]
         unbiased = variances * (values / (values - 1))
-        for norm, mean, var in zip(norms, means, unbiased, strict=True):
-            update_running_statistics(norm, mean, var)
+        update_running_statistics(norms, means, unbiased)
         return out
 
     def can_merge(self, x: Tensor) -> bool:
@@ -588,7 +603,7 @@ class UniRepLKNetBlock(nn.Module):
         normed_means = (means - mean) * factor + norm.bias
         scale = self.se.scale_by_products(normed_means)
         unbiased = variance.detach() * (values / (values - 1))
-        update_running_statistics(norm, mean.detach(), unbiased)
+        update_running_statistics([norm], [mean.detach()], [unbiased])
         shift = norm.bias - mean * factor
         return scaled_linear(x, factor * scale, shift * scale, self.pwconv1[1].weight)
 
