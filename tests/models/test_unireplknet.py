@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unireplknet_mm.errors import ArgumentError
-from unireplknet_mm.models import UniRepLKNet, unireplknet
+from unireplknet_mm.models import UniRepLKNet, layers, unireplknet
 from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
 from unireplknet_ops import is_available
 from unireplknet_ops.convolution_rules import is_channels_last
@@ -304,6 +304,33 @@ def test_computes_in_channels_last_inside():
     for dtype in (torch.bfloat16, torch.float16):
         assert format_inside(model.to(dtype), x.to(dtype)) == torch.channels_last
     assert format_inside(model.double(), x.double()) == torch.contiguous_format  # not measured
+
+
+@pytest.mark.parametrize('is_fast', [False, True])
+def test_dense_convolutions_of_float16_are_computed_where_they_are_fast(is_fast, monkeypatch):
+    """In float32 on processors that convert, where PyTorch's in float16 take nine times as long."""
+    monkeypatch.setattr(layers, 'has_float16_arithmetic', lambda: is_fast)
+    computed_in = []
+    convolve = torch.nn.functional.conv2d
+
+    def conv2d(x, weight, *args):
+        if weight.shape[1:] != (1, 1, 1) and weight.shape[-1] == 3 and weight.shape[1] > 1:
+            computed_in.append(x.dtype)
+        return convolve(x, weight, *args)
+
+    monkeypatch.setattr(torch.nn.functional, 'conv2d', conv2d)
+    model, x = build().eval(), torch.randn(2, 3, 64, 64).half()
+    expected = model(x.float())
+    assert set(computed_in) == {torch.float32}
+    computed_in.clear()
+    maps = model.half()(x)
+    assert len(computed_in) == 5 and set(computed_in) == {
+        torch.float16 if is_fast else torch.float32
+    }
+    assert all(map_.dtype == torch.float16 for map_ in maps)
+    assert max(map(relative_error, (m.float() for m in maps), expected)) < 5e-3
+    sum(map_.square().mean() for map_ in maps).backward()
+    assert all(p.grad.dtype == torch.float16 for p in model.downsample_layers.parameters())
 
 
 @pytest.mark.skipif(not is_available('cpu'), reason='no compiled op')

@@ -16,7 +16,11 @@ from torch.nn.modules import module as torch_module
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_ops import is_available
 from unireplknet_ops.convolution_rules import is_channels_last
-from unireplknet_ops.torch_internals import is_exporting, is_transformed
+from unireplknet_ops.torch_internals import (
+    has_float16_arithmetic,
+    is_exporting,
+    is_transformed,
+)
 
 HAS_MMCV = importlib.util.find_spec('mmcv') is not None
 if HAS_MMCV:
@@ -153,6 +157,22 @@ def may_rearrange(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
         )
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled('cpu')
+        and not leaves_process()
+    )
+
+
+def is_slow_in_float16(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
+    """Whether PyTorch's dense convolution of a map takes several times as long as the same in float32.
+
+    So it does in float16 on processors without instructions for it. Graphs that leave the process keep the
+    dtype that they are given.
+    """
+    return (
+        isinstance(x, Tensor)  # not a torch.fx proxy
+        and x.dtype == torch.float16
+        and x.device.type == 'cpu'
+        and not has_float16_arithmetic()
+        and all(tensor is not None and tensor.dtype == x.dtype for tensor in parameters)
         and not leaves_process()
     )
 

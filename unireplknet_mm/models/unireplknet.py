@@ -9,6 +9,8 @@ the reverse, are refused.
 import itertools
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -16,7 +18,12 @@ from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models.architecture import ARCHITECTURES, NUM_STAGES, resolve_architecture
 from unireplknet_mm.models.backbone import Backbone
 from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
-from unireplknet_mm.models.layers import is_faster_channels_last, to_channels_last
+from unireplknet_mm.models.layers import (
+    is_faster_channels_last,
+    is_slow_in_float16,
+    is_untouched,
+    to_channels_last,
+)
 from unireplknet_mm.models.state_dict import load_backbone_weights, refuse_other_structure
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -241,9 +248,26 @@ class UniRepLKNet(Backbone):
         return outside, num_layers
 
 
-def build_stem(in_channels: int, channels: int) -> nn.Sequential:
+class Downsampling(nn.Sequential):
+    """Dense convolutions of stride 2, with what stands behind each, run where `is_slow_in_float16` says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x) if torch.jit.is_scripting() else self.computed(layer, x)
+        return x
+
+    @torch.jit.unused
+    def computed(self, layer: nn.Module, x: Tensor) -> Tensor:
+        if not (is_untouched(layer, nn.Conv2d) and is_slow_in_float16(x, layer.parameters())):
+            return layer(x)
+        weight, bias = (tensor.float() for tensor in (layer.weight, layer.bias))
+        wide = F.conv2d(x.float(), weight, bias, layer.stride, layer.padding, layer.dilation)
+        return wide.to(x.dtype)
+
+
+def build_stem(in_channels: int, channels: int) -> Downsampling:
     """Two stride-2 3×3 convolutions with channel-wise LayerNorm, GELU between them: stride 4."""
-    return nn.Sequential(
+    return Downsampling(
         nn.Conv2d(in_channels, channels // 2, 3, stride=2, padding=1),
         LayerNorm2d(channels // 2, eps=1e-6),
         nn.GELU(),
@@ -254,8 +278,8 @@ def build_stem(in_channels: int, channels: int) -> nn.Sequential:
 
 def build_downsampling(
     in_channels: int, out_channels: int, stride: int = 2, dilation: int = 1
-) -> nn.Sequential:
-    return nn.Sequential(
+) -> Downsampling:
+    return Downsampling(
         nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation),
         LayerNorm2d(out_channels, eps=1e-6),
     )
