@@ -9,7 +9,7 @@ from detectors import HEADS, build, one_stage_config, pictures, query_config, re
 from file_models import blocks_of, environment_without_torch, slow, write
 from PIL import Image
 
-from unireplknet_mm.export import ExportError, deployable, load
+from unireplknet_mm.export import deployable, load
 from unireplknet_mm.export.comparison import compare
 
 pytestmark = slow
@@ -21,6 +21,7 @@ CONFIGS = {
     'GFL': one_stage_config(HEADS['GFL']),
     'DETR': query_config('DETR'),
     'Deformable DETR': query_config('DeformableDETR'),
+    'DINO': query_config('DINO'),
 }
 
 
@@ -37,14 +38,6 @@ def test_the_batch_may_be_open(name, tmp_path):
     file = deployable(build(CONFIGS[name]))
     path = write(file, tmp_path / 'detector.onnx', SHAPE, ('batch',))
     check(file, path, [(1, (64, 96)), (3, (64, 96))])
-
-
-def test_the_batch_of_dino_is_as_it_was_recorded(tmp_path):
-    file = deployable(build(query_config('DINO')))
-    with pytest.raises(ExportError, match='neither batch nor size'):
-        file.dynamic_shapes(['batch'])
-    path = write(file, tmp_path / 'detector.onnx', SHAPE, ())
-    check(file, path, [(2, (64, 96))])
 
 
 def test_the_size_may_be_open(tmp_path):

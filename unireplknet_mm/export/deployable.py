@@ -150,6 +150,11 @@ def inherits(model: nn.Module, *names: str) -> bool:
     return any(base.__name__ in names for base in type(model).__mro__)
 
 
+def written_in(model: nn.Module, method: str) -> str | None:
+    """The name of the class that a model has a method from."""
+    return next((base.__name__ for base in type(model).__mro__ if method in vars(base)), None)
+
+
 def as_arrays(names: Sequence[str], tensors: Tensor | Sequence[Tensor]) -> dict[str, np.ndarray]:
     """Named outputs."""
     tensors = (tensors,) if isinstance(tensors, Tensor) else tensors

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unireplknet_mm.export.deployable import inherits
+from unireplknet_mm.export.deployable import inherits, written_in
 from unireplknet_mm.export.detection.results import Detections
 from unireplknet_mm.export.detection.suppression import (
     Suppression,
@@ -56,7 +56,7 @@ class OneStage(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.head = model.bbox_head
-        rules = tuple(_written_in(self.head, name) for name in RULES)
+        rules = tuple(written_in(self.head, name) for name in RULES)
         if rules not in READERS:
             raise ExportError(
                 f'{type(self.head).__name__} cannot be exported: it finds boxes by a rule of its own '
@@ -181,11 +181,6 @@ def _decode_in_strides(head: nn.Module, priors: Tensor, deltas: Tensor) -> Tenso
     centre = deltas[..., :2] * priors[..., 2:] + priors[..., :2]
     half = deltas[..., 2:].exp() * priors[..., 2:] / 2
     return torch.cat((centre - half, centre + half), dim=-1)
-
-
-def _written_in(head: nn.Module, method: str) -> str | None:
-    """The class that a head has a method from."""
-    return next((base.__name__ for base in type(head).__mro__ if method in vars(base)), None)
 
 
 READERS = {

@@ -7,13 +7,14 @@ queries, which is written here for the batch.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unireplknet_mm.export.deployable import inherits
+from unireplknet_mm.export.deployable import inherits, written_in
 from unireplknet_mm.export.detection.results import Detections
 from unireplknet_mm.export.detection.suppression import clip, take
 from unireplknet_mm.export.errors import ExportError
@@ -65,22 +66,17 @@ class Queries(nn.Module):
 
     gives_masks = False
     takes_padding = False
+    dynamic = ('batch',)
     score_threshold = 0.0
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = [model]  # in a list, since its weights are those of the file already
         self.head = model.bbox_head
-        written = {
-            next(base.__name__ for base in type(self.head).__mro__ if rule in vars(base))
-            for rule in RULES
-        }
-        if not written <= set(KNOWN):
+        if not {written_in(self.head, rule) for rule in RULES} <= set(KNOWN):
             raise ExportError(
                 f'{type(self.head).__name__} cannot be exported: it ranks queries by a rule of its own.'
             )
-        # DINO's decoder compares the size of the batch with the number of queries.
-        self.dynamic = () if inherits(model, 'DINO') else ('batch',)
         self.number = int(self.head.test_cfg.get('max_per_img', model.num_queries))
 
     @staticmethod
@@ -122,5 +118,19 @@ class Queries(nn.Module):
             name: value.contiguous() if torch.is_tensor(value) else value
             for name, value in further.items()
         }
-        head.update(model.forward_decoder(**{**decoder, **further}))
+        head.update(_decode(model, {**decoder, **further}))
         return head
+
+
+def _decode(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+    """mmdet's `forward_decoder`; that of DINO asks for the number of images, only to add 0 in training."""
+    if written_in(model, 'forward_decoder') != 'DINO':
+        return model.forward_decoder(**inputs)
+    states, references = model.decoder(
+        value=inputs.pop('memory'),
+        key_padding_mask=inputs.pop('memory_mask'),
+        self_attn_mask=inputs.pop('dn_mask'),
+        reg_branches=model.bbox_head.reg_branches,
+        **inputs,
+    )
+    return dict(hidden_states=states, references=list(references))
