@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
-        help="of the file's images (default: the config's input_shape, or what is usual for the task)",
+        help="of the file's images (default: the config's input_shape, or what its test pipeline gives)",
     )
     parser.add_argument(
         '--images',

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,9 +37,10 @@ slow = pytest.mark.skipif(
 )
 
 
-def build(name: str, folds: bool = True) -> nn.Module:
-    """A model with weights that matter."""
+def build(name: str, folds: bool = True, **changes: Any) -> nn.Module:
+    """A model with weights that matter; `changes` are those of its config."""
     cfg = load_config(CONFIGS / SMALL[name][0])
+    cfg.merge_from_dict(dict(model=changes))
     init_default_scope(cfg.default_scope)
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)

@@ -2,10 +2,12 @@
 
 import copy
 
+import detectors
 import numpy as np
 import pytest
 import torch
-from file_models import SMALL, build, function_of
+from file_models import ROOT, SMALL, build, function_of
+from helpers import load_config
 from mmengine.model import ImgDataPreprocessor
 from torch import nn
 
@@ -17,6 +19,7 @@ from unireplknet_mm.export.formats import Settings
 from unireplknet_mm.export.formats.base import PRECISIONS
 from unireplknet_mm.export.images import ImagePreprocessing
 from unireplknet_mm.export.rewriting import AveragePool, open_pools, write_pointwise
+from unireplknet_mm.launch.exporting import sample_shape
 from unireplknet_mm.models.blocks import UniRepLKNetBlock
 
 MEAN, STD = [10.0, 20.0, 30.0], [2.0, 3.0, 4.0]
@@ -104,6 +107,32 @@ def test_an_open_pool_is_the_adaptive_one(size):
         torch.testing.assert_close(pool(x), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.fixture(scope='module')
+def functions():
+    detector = deployable(detectors.build(detectors.region_config(1)))
+    return dict(cls=function_of('classifier'), seg=function_of('segmenter'), det=detector)
+
+
+@pytest.mark.parametrize(
+    ('config', 'size'),
+    [
+        ('cls/unireplknet_t_in1k.py', (224, 224)),
+        ('cls/unireplknet_s_in22k_to_in1k_384.py', (384, 384)),
+        ('cls/unireplknet_s_in22k.py', (224, 224)),  # without a test set
+        ('seg/upernet_unireplknet_t_160k.py', (512, 512)),
+        ('seg/upernet_unireplknet_l_160k.py', (640, 640)),
+        ('det/cascade_unireplknet_t_3x.py', (800, 1344)),
+        ('det/rtmdet_unireplknet_t_100e.py', (640, 640)),
+        ('demo/cascade_unireplknet_demo.py', (160, 160)),
+    ],
+)
+def test_images_have_the_size_that_the_config_tests_with(config, size, functions):
+    cfg = load_config(ROOT / 'configs' / config)
+    function = functions[config[:3] if config[:3] in functions else 'det']
+    assert sample_shape(cfg, function, None) == (3, *size)
+    assert sample_shape(cfg, function, (64, 96)) == (3, 64, 96)
+
+
 def test_what_is_no_model_is_refused():
     with pytest.raises(ExportError, match='Linear cannot be exported'):
         deployable(nn.Linear(2, 2))
@@ -114,6 +143,41 @@ def test_sliding_windows_are_refused():
     model.test_cfg.mode = 'slide'
     with pytest.raises(ExportError, match=r'model\.test_cfg\.mode=whole'):
         deployable(model)
+
+
+def with_calendar():
+    """A forecaster with weights for the calendar, a packed window, and what it forecasts of that."""
+    pytest.importorskip('pandas', reason='no pandas, which the configs of series import')
+    model = build('series', embedding=dict(calendar=True))
+    generator = torch.Generator().manual_seed(0)
+    past = torch.randn(24, 3, generator=generator)
+    calendar = torch.rand(30, 5, generator=generator) - 0.5
+    with torch.no_grad():
+        forecast = model(past[None], calendar[None])
+    assert not torch.allclose(forecast, model(past[None]), rtol=1e-2)
+    return deployable(model), dict(inputs=past, calendar=calendar), forecast
+
+
+def test_a_forecaster_takes_the_calendar_that_it_was_trained_with():
+    function, sample, forecast = with_calendar()
+    table = function.from_sample(sample)
+    assert table.shape[1:] == function.sample_shape((24, 3)) == (30, 8)
+    torch.testing.assert_close(function(table)[0], forecast)
+    np.testing.assert_allclose(
+        function.reference(table)['forecast'], forecast, rtol=1e-4, atol=1e-5
+    )
+    table[:, 24:, :3] = float('nan')  # what is to be forecast is not read
+    torch.testing.assert_close(function(table)[0], forecast)
+    assert 'hour of day' in function.describe()['input']['values']
+
+
+def test_a_forecaster_without_a_calendar_takes_the_past_alone():
+    pytest.importorskip('pandas', reason='no pandas, which the configs of series import')
+    function = function_of('series')
+    past = torch.randn(24, 3)
+    table = function.from_sample(dict(inputs=past, calendar=torch.zeros(30, 5)))
+    assert torch.equal(table, past[None])
+    assert function.sample_shape((24, 3)) == (24, 3)
 
 
 def test_an_axis_that_must_not_be_open_is_refused():

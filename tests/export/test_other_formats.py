@@ -10,6 +10,7 @@ from file_models import (
     SMALL,
     agreement,
     blocks_of,
+    build,
     environment_without_torch,
     function_of,
     slow,
@@ -17,7 +18,7 @@ from file_models import (
 )
 from torch.utils import cpp_extension
 
-from unireplknet_mm.export import ExportError, load
+from unireplknet_mm.export import ExportError, deployable, load
 
 ROOT = Path(__file__).resolve().parents[2]
 SUFFIXES = {'torch-export': '.pt2', 'aoti': '.aoti.pt2', 'openvino': '.xml', 'onnx': '.onnx'}
@@ -82,6 +83,15 @@ def test_the_file_agrees_with_the_toolbox(name, format, precision, tmp_path):
         weights.unlink()
         with pytest.raises(ExportError, match='does not exist'):
             load(path)
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.pt2'])
+def test_a_forecaster_takes_its_calendar(suffix, tmp_path):
+    pytest.importorskip('pandas', reason='no pandas, which the configs of series import')
+    function = deployable(build('series', embedding=dict(calendar=True)))
+    path = write(function, tmp_path / f'model{suffix}', (30, 8), ('batch',))
+    comparison = agreement(function, load(path, threads=1), [(2, 30, 8), (1, 30, 8)])
+    assert comparison.agrees, comparison.lines()
 
 
 def test_a_compiled_file_runs_from_c_plus_plus(tmp_path):

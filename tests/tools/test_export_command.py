@@ -15,8 +15,9 @@ from tool_runs import CONFIGS
 from unireplknet_mm.export import FORMATS, load
 from unireplknet_mm.export.formats.onnx import Onnx
 
-for package in ('onnx', 'onnxscript', 'onnxruntime'):
+for package in ('onnx', 'onnxruntime'):
     pytest.importorskip(package, reason=f'no {package} package')
+onnxscript = pytest.importorskip('onnxscript', reason='no onnxscript package')
 
 CONFIG = CONFIGS / 'cls_small.py'
 
@@ -63,6 +64,7 @@ def test_a_classifier_becomes_a_file_that_says_what_it_is(call, checkpoint, phot
     assert metadata['config'] == 'cls_small.py' and metadata['epoch'] == 3
     assert metadata['input']['shape'] == [None, 3, 224, 224]
     assert metadata['versions']['torch'] == str(torch.__version__)
+    assert metadata['versions']['onnxscript'] == onnxscript.__version__
     assert metadata['parameters'] > 10_000
 
 
@@ -102,13 +104,25 @@ def test_mistakes_are_said_in_two_lines(call, checkpoint, arguments, message):
     assert files(Path()) == before
 
 
-def test_logits_of_a_classifier_are_refused(call, checkpoint, photos):
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        (['--logits'], '--logits is for segmenters, not for image classification.'),
+        (['--letterbox', 64, 64], 'test_pipeline of the config does, or leave their size open'),
+        (['--paste-masks'], '--paste-masks is for detectors with masks, not for image'),
+        (['--backbone', '--letterbox', 64, 64], 'for detectors, not for backbone features.'),
+    ],
+)
+def test_options_of_other_tasks_are_refused(call, checkpoint, photos, option, message):
     said = call(
-        *('export', CONFIG, checkpoint, '--format', 'onnx', '--logits', '--out', 'model.onnx'),
+        *('export', CONFIG, checkpoint, '--format', 'onnx', *option, '--out', 'model.onnx'),
         *('--images', photos),
         status=1,
     )
-    assert 'does not take logits' in said
+    error = said[said.index('error: ') :]
+    assert message in error
+    assert len(error.strip().splitlines()) <= 2
+    assert not os.path.exists('model.onnx')
 
 
 def test_a_missing_runtime_names_the_extra(call, checkpoint, monkeypatch):

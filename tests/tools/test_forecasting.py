@@ -1,6 +1,7 @@
 """Forecasting end to end with the tools: a CSV file by the `Forecaster`, stations by the paper's model."""
 
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmengine.registry import MODELS
 from tool_runs import CONFIGS, ROOT, read_losses, read_scores, run_forked
 
 from unireplknet_mm.datasets import make_demo_data
+from unireplknet_mm.export import load
 
 
 @dataclass(frozen=True)
@@ -324,3 +326,22 @@ def test_a_model_to_compare_with(call, tmp_path, monkeypatch):
     call('train', config, *options)
     (losses,) = read_losses(tmp_path / 'work')
     assert list(losses) == [1, 2] and all(np.isfinite(loss) for loss in losses.values())
+
+
+def test_a_file_takes_the_calendar_too(train, call):
+    """Its score is that of the model only if it does."""
+    pytest.importorskip('onnxscript', reason='no onnxscript package')
+    pytest.importorskip('onnxruntime', reason='no onnxruntime package')
+    data, work_dir = train(STATIONS)
+    checkpoint = (work_dir / 'last_checkpoint').read_text()
+    printed = call(
+        *('export', STATIONS.config, checkpoint, '--format', 'onnx', '--dynamic', 'batch'),
+        *('--score', '--out', work_dir / 'model.onnx', *settings(STATIONS, data)),
+    )
+    scores = re.findall(r': model (\S+), file (\S+)', printed)
+    assert scores
+    for model, file in scores:
+        assert float(file) == pytest.approx(float(model), rel=1e-3)
+    columns = load(work_dir / 'model.onnx').metadata['columns']
+    assert list(columns)[:2] == ['station 1', 'station 2']
+    assert columns['station 1'].keys() == {'mean', 'deviation'}

@@ -7,10 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import cached_name
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from tool_runs import CONFIGS
 
 from unireplknet_mm.files import NoSpaceError
+from unireplknet_mm.models.whole_model import switch_to_deploy
 from unireplknet_mm.weights.reading import load_checkpoint
 
 CONFIG = CONFIGS / 'cls_small.py'
@@ -105,6 +109,34 @@ def test_outputs_of_the_other_tools(call, small_disk):
     stderr = call('test', CONFIG, checkpoint, '--demo-data', '--out', out, status=1)
     assert read_message(stderr, out) == (8.2, 8.2, WAY_OUT)
     assert list(small_disk.iterdir()) == before
+
+
+@pytest.mark.parametrize(('format', 'suffix'), [('onnx', '.onnx'), ('torch-export', '.pt2')])
+def test_exported_files(call, small_disk, format, suffix):
+    """Without room for the weights nothing is recorded; with room for them alone, writing fails."""
+    pytest.importorskip('onnxscript', reason='no onnxscript package')
+    pytest.importorskip('onnxruntime', reason='no onnxruntime package')
+    weights = small_disk.parent / 'weights.pth'
+    cfg = Config.fromfile(CONFIG)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    switch_to_deploy(model)
+    needed = 4 * sum(parameter.numel() for parameter in model.parameters())
+    out = small_disk / f'model{suffix}'
+    before = list(small_disk.iterdir())
+    for free, beginning in (20480, 'about'), (needed // 4096 * 4096 + 8192, 'more than'):
+        leave(small_disk, free)
+        stderr = call(
+            *('export', CONFIG, weights, '--format', format, '--out', out, '--demo-data'),
+            *('--count', 1, '--input-size', 64, 64),
+            status=1,
+        )
+        error = stderr[stderr.index('error: ') :].splitlines()
+        assert error[0].startswith(f'error: {out} cannot be written: it needs {beginning} ')
+        assert error[1:] == [WAY_OUT]
+        (small_disk / 'filler').unlink()
+        assert list(small_disk.iterdir()) == before
 
 
 def test_drawn_predictions(call, small_disk):

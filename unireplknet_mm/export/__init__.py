@@ -13,7 +13,12 @@ from unireplknet_mm.export import (  # noqa: F401
     segmentation,
 )
 from unireplknet_mm.export.comparison import Comparison
-from unireplknet_mm.export.deployable import DEPLOYABLES, Deployable, deployable
+from unireplknet_mm.export.deployable import (
+    DEPLOYABLES,
+    Deployable,
+    deployable,
+    find_deployable,
+)
 from unireplknet_mm.export.errors import ExportError
 from unireplknet_mm.export.formats import FORMATS, PRECISIONS, Format, Runtime, find_format, load
 
@@ -27,6 +32,7 @@ __all__ = [
     'Format',
     'Runtime',
     'deployable',
+    'find_deployable',
     'find_format',
     'load',
 ]

@@ -66,12 +66,24 @@ class Deployable(nn.Module):
         """An input to record the function with, (batch_size, *shape): noise."""
         raise NotImplementedError
 
+    def sample_shape(self, stated: Sequence[int]) -> tuple[int, ...]:
+        """The shape of one sample as the file takes it, where the config states that of `inputs`."""
+        return tuple(stated)
+
+    def kept_size(self, width: int, height: int) -> tuple[int, int]:
+        """Height and width of a picture that is made to fit a scale of the pipeline and keeps its ratio."""
+        return height, width
+
     def describe(self) -> dict[str, Any]:
         """What a user of the file has to know of its tensors, in words and numbers that JSON takes."""
         raise NotImplementedError
 
+    def from_sample(self, sample: Mapping[str, Any]) -> Tensor:
+        """A sample, as the config's pipeline packs it, as a batch of one for the file."""
+        return self.from_pipeline(sample['inputs'])
+
     def from_pipeline(self, inputs: Tensor) -> Tensor:
-        """A sample's `inputs`, as the config's pipeline packs them, as a batch of one for the file."""
+        """The same of its `inputs` alone, where a file takes nothing else."""
         raise NotImplementedError
 
     def fill(self, outputs: Arrays, samples: list[Any]) -> list[Any]:
@@ -136,9 +148,18 @@ def deployable(model: nn.Module, **options: Any) -> Deployable:
     Raises:
         ExportError: no kind takes the model.
     """
+    return find_deployable(model)(model, **options)
+
+
+def find_deployable(model: nn.Module) -> type[Deployable]:
+    """The kind that takes a model.
+
+    Raises:
+        ExportError: there is none.
+    """
     for kind in reversed(DEPLOYABLES):
         if kind.takes(model):
-            return kind(model, **options)
+            return kind
     raise ExportError(
         f'a {type(model).__name__} cannot be exported: classifiers, detectors and segmenters of the '
         'toolboxes can, and backbones.'

@@ -1,10 +1,11 @@
 """Models of other data than images: classifiers of recordings, videos and point clouds, and forecasters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireplknet_mm.export.classification import ImageClassifierFile
@@ -120,10 +121,12 @@ class SampleClassifierFile(ImageClassifierFile):
 class ForecasterFile(Deployable):
     """Forecasters: `series`, (N, look_back, variables) -> `forecast`, (N, horizon, variables).
 
-    Values are standardised ones, in and out.
+    Values are standardised ones, in and out. Of a model with a calendar, `series` is a table of past and
+    future, (N, look_back + horizon, variables + 5): the columns behind the variables are those of
+    `calendar_features`, and what the variables are in the rows of the future is not read.
 
     Args:
-        model: a `SeriesModel` that needs no calendar.
+        model: a `SeriesModel`.
     """
 
     task = 'forecasting'
@@ -137,24 +140,50 @@ class ForecasterFile(Deployable):
         return inherits(model, 'SeriesModel')
 
     def forward(self, series: Tensor) -> tuple[Tensor]:
-        return (self.model.forecast(series),)
+        return (self.model.forecast(*self._split(series)),)
+
+    def _split(self, series: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What was, and the calendar of past and future."""
+        if not self.model.uses_calendar:
+            return series, None
+        variables = self.model.variables
+        return series[:, : self.model.look_back, :variables], series[..., variables:]
+
+    def sample_shape(self, stated: Sequence[int]) -> tuple[int, ...]:
+        if not self.model.uses_calendar:
+            return tuple(stated)
+        from unireplknet_mm.modalities.time_series.series import CALENDAR
+
+        return (self.model.look_back + self.model.horizon, self.model.variables + len(CALENDAR))
 
     def example(self, batch_size: int, shape: Sequence[int]) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(batch_size, *shape, generator=generator)
 
-    def from_pipeline(self, inputs: Tensor) -> Tensor:
-        return inputs[None]
+    def from_sample(self, sample: Mapping[str, Any]) -> Tensor:
+        past = sample['inputs']
+        if not self.model.uses_calendar:
+            return past[None]
+        table = F.pad(past, (0, 0, 0, self.model.horizon))
+        return torch.cat((table, sample['calendar']), dim=1)[None]
 
     def describe(self) -> dict[str, Any]:
+        values = '(N, look_back, variables), standardised as in the training'
+        if self.model.uses_calendar:
+            from unireplknet_mm.modalities.time_series.series import CALENDAR
+
+            values = (
+                '(N, look_back + horizon, variables + 5), rows of past and future: the variables, '
+                f'standardised, 0 in the future; {", ".join(CALENDAR)}, each from -0.5 to 0.5'
+            )
         return dict(
-            input=dict(values='(N, look_back, variables), standardised as in the training'),
+            input=dict(values=values),
             outputs=dict(forecast='(N, horizon, variables), standardised'),
         )
 
     @torch.no_grad()
     def reference(self, inputs: Tensor) -> dict[str, np.ndarray]:
-        return as_arrays(self.output_names, self.model(inputs))
+        return as_arrays(self.output_names, self.model(*self._split(inputs)))
 
     def differences(self, reference: Arrays, exported: Arrays) -> dict[str, float]:
         return dict(forecast=relative_difference(reference['forecast'], exported['forecast']))

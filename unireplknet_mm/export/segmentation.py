@@ -82,6 +82,10 @@ class SegmenterFile(Deployable):
     def from_pipeline(self, inputs: Tensor) -> Tensor:
         return self.preprocessing.from_pipeline(inputs)
 
+    def kept_size(self, width: int, height: int) -> tuple[int, int]:
+        """A square of the shorter edge, which is what crops of the training are."""
+        return min(width, height), min(width, height)
+
     def describe(self) -> dict[str, Any]:
         outputs = dict(labels='(N, height, width), the number of the class of each pixel')
         if self.gives_logits:

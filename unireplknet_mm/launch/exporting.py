@@ -2,12 +2,15 @@
 
 import contextlib
 import copy
+import errno
+import inspect
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
-from unireplknet_mm.configuration import innermost_datasets
+from unireplknet_mm.configuration import innermost_datasets, type_name
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.export import (
     PRECISIONS,
@@ -27,13 +30,13 @@ from unireplknet_mm.export import (
     ExportError,
     Format,
     Runtime,
-    deployable,
+    find_deployable,
 )
 from unireplknet_mm.export.comparison import compare
 from unireplknet_mm.export.deployable import Arrays
 from unireplknet_mm.export.formats import Settings
 from unireplknet_mm.export.rewriting import open_pools, write_pointwise
-from unireplknet_mm.files import check_replaceable, create_folder
+from unireplknet_mm.files import check_replaceable, create_folder, in_words, no_space_error
 from unireplknet_mm.launch import folding, predicting
 from unireplknet_mm.launch.mistakes import explain_mistakes
 from unireplknet_mm.launch.preflight import check_data
@@ -42,9 +45,21 @@ from unireplknet_mm.modalities.inputs import find_inputs, find_kind
 from unireplknet_mm.models.whole_model import find_backbones
 from unireplknet_mm.version import __version__
 
+# Options of a kind's class, as the tool calls them.
+MEANT_FOR = dict(
+    logits='--logits is for segmenters',
+    letterbox='--letterbox is for detectors',
+    pasted_masks='--paste-masks is for detectors with masks',
+)
+WAYS_OUT = dict(
+    letterbox=' Such models never saw padding: fit pictures in front of the file, as test_pipeline of the '
+    'config does, or leave their size open with --dynamic size.',
+)
 Sample = tuple[str, Tensor]  # a name for messages, and an input as the file takes it, of one sample
 # Inputs that ranges are measured on for int8; NNCF's own default is 300, which changed nothing here.
 CALIBRATION_INPUTS = 64
+WEIGHT_SIZES = dict(fp32=4, fp16=2, bf16=2, int8=1)  # in bytes; OpenVINO's bf16 are twice as many
+GRAPH_SIZE = 2**23  # bytes that a graph, or its compiled code, may have besides
 
 
 @dataclass
@@ -137,17 +152,24 @@ def load_deployable(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         versions=dict(unireplknet_mm=__version__, torch=str(torch.__version__)),
     )
+    seen = meta.get('dataset_meta') or {}
+    if 'deviation' in seen:  # of a series: what its values were standardised with
+        metadata['columns'] = {
+            name: dict(mean=mean, deviation=deviation)
+            for name, mean, deviation in zip(
+                seen['columns'], seen['mean'], seen['deviation'], strict=True
+            )
+        }
     if only_backbone:
         if not hasattr(model, 'backbone'):
             raise ExportError(f'a {type(model).__name__} has no backbone to export alone.')
         options['preprocessor'] = model.data_preprocessor
         model = model.backbone
-    try:
-        return deployable(model, **options), metadata
-    except TypeError as error:
-        raise ExportError(
-            f'a {type(model).__name__} does not take {" and ".join(options)}: {error}'
-        ) from error
+    kind = find_deployable(model)
+    for name in options:
+        if name not in inspect.signature(kind).parameters:
+            raise ExportError(f'{MEANT_FOR[name]}, not for {kind.task}.{WAYS_OUT.get(name, "")}')
+    return kind(model, **options), metadata
 
 
 class Samples:
@@ -178,9 +200,9 @@ class Samples:
         def samples() -> Iterator[Sample]:
             for path, sample in zip(paths, dataset, strict=False):
                 if isinstance(sample, predicting.Divided):  # a long recording: its first part
-                    yield path.name, self.fit(sample.inputs[0])
+                    yield path.name, self.fit(dict(inputs=sample.inputs[0]))
                 elif not isinstance(sample, predicting.Failure):
-                    yield path.name, self.fit(sample['inputs'])
+                    yield path.name, self.fit(sample)
 
         return len(paths), samples()
 
@@ -191,13 +213,13 @@ class Samples:
 
         def samples() -> Iterator[Sample]:
             for index in range(len(dataset)):
-                yield f'test sample {index}', self.fit(dataset[index]['inputs'])
+                yield f'test sample {index}', self.fit(dataset[index])
 
         return len(dataset), samples()
 
-    def fit(self, inputs: Tensor) -> Tensor:
+    def fit(self, sample: Mapping[str, Any]) -> Tensor:
         """A batch for the file; images of another size than it takes are stretched to it."""
-        batch = self.deployable.from_pipeline(inputs)
+        batch = self.deployable.from_sample(sample)
         wanted = tuple(self.order.shape)
         is_image = self.deployable.input_axes[-2:] == ('height', 'width')
         if 'size' in self.order.dynamic or not is_image or tuple(batch.shape[1:]) == wanted:
@@ -250,6 +272,29 @@ def staged(order: Order) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def naming_disk(deployable: Deployable, order: Order) -> Iterator[None]:
+    """See that the weights fit on the disk; where not much more does, any error is one of a full disk.
+
+    The libraries that write raise errors of many classes, or leave half of a file.
+
+    Raises:
+        NoSpaceError: the disk is full.
+    """
+    size = WEIGHT_SIZES[order.precision]
+    needed = sum(size * weight.numel() for weight in deployable.parameters())
+    room = shutil.disk_usage(order.path.absolute().parent).free
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if room < needed:
+        raise no_space_error(full, order.path, f'about {in_words(needed)}')
+    try:
+        yield
+    except Exception as error:
+        if room < needed + GRAPH_SIZE:
+            raise no_space_error(full, order.path, f'more than {in_words(needed)}') from error
+        raise
+
+
 def write(
     deployable: Deployable,
     order: Order,
@@ -269,12 +314,15 @@ def write(
     """
     batch_size = 2 if 'batch' in order.dynamic else 1
     example = deployable.example(batch_size, order.shape)
+    tools = {name: import_module(name).__version__ for name in order.format.packages}
+    metadata = dict(metadata, versions={**metadata['versions'], **tools})
     settings = Settings(order.precision, order.dynamic, metadata, calibration)
     with staged(order) as path:
-        with steps('recording and writing'):
-            order.format.write(form_for(deployable, order), example, path, settings)
-        with steps('loading'):
-            runtime = order.format.load(path)
+        with naming_disk(deployable, order):
+            with steps('recording and writing'):
+                order.format.write(form_for(deployable, order), example, path, settings)
+            with steps('loading'):
+                runtime = order.format.load(path)
         run = run_in_batches(runtime, order.dynamic)
         with steps('comparing'):
             comparison = compare(deployable, run, samples, order.precision)
@@ -300,11 +348,17 @@ class FileModel(nn.Module):
         self.run = run
         self.samples = samples
 
+    def __getattr__(self, name: str) -> Any:
+        """What hooks ask a model for: that of the model itself."""
+        return getattr(self.samples.deployable.model, name)
+
     def test_step(self, data: dict[str, Any]) -> list[Any]:
         results = []
-        for inputs, sample in zip(data['inputs'], data['data_samples'], strict=True):
-            batch = self.samples.fit(inputs)
+        for values in zip(*data.values(), strict=True):
+            packed = dict(zip(data, values, strict=True))
+            batch = self.samples.fit(packed)
             outputs = self.run(batch.numpy())
+            sample = packed['data_samples']
             sample.set_metainfo(dict(file_size=tuple(batch.shape[-2:])))
             results += self.samples.deployable.fill(outputs, [sample])
         return results
@@ -342,9 +396,26 @@ def sample_shape(
             raise ExportError(
                 f'the input of {deployable.task} is no image: the config says its shape with input_shape.'
             )
-        return shape
+        return deployable.sample_shape(shape)
     channels = shape[0] if shape else deployable.channels
-    return (channels, *(size or shape[1:] or deployable.usual_size))
+    return (channels, *(size or shape[1:] or tested_size(cfg, deployable)))
+
+
+def tested_size(cfg: Config, deployable: Deployable) -> tuple[int, int]:
+    """Height and width of what the config's test pipeline makes of pictures; without one, what is usual.
+
+    Of pictures that keep their ratio, it is that of a kind's `kept_size`.
+    """
+    size = deployable.usual_size
+    for transform in predicting.test_pipeline(cfg) if cfg.get('test_dataloader') else []:
+        name = type_name(transform)
+        stated = transform.get('crop_size' if name == 'CenterCrop' else 'scale')
+        if name not in ('CenterCrop', 'Resize') or stated is None:
+            continue
+        width, height = (stated, stated) if isinstance(stated, int) else stated
+        keeps_ratio = name == 'Resize' and transform.get('keep_ratio')
+        size = deployable.kept_size(width, height) if keeps_ratio else (height, width)
+    return size
 
 
 def has_test_data(cfg: Config) -> bool:

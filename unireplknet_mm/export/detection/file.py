@@ -123,6 +123,12 @@ class DetectorFile(Deployable):
     def from_pipeline(self, inputs: Tensor) -> Tensor:
         return self.preprocessing.from_pipeline(inputs)
 
+    def kept_size(self, width: int, height: int) -> tuple[int, int]:
+        """That of a landscape, padded as the model pads: 1333×800 are a height of 800 and a width of 1344."""
+        divisor = self.preprocessing.pad_divisor
+        sides = sorted(-(-side // divisor) * divisor for side in (width, height))
+        return sides[0], sides[1]
+
     def describe(self) -> dict[str, Any]:
         detections = f'{self.decoder.number} detections an image, best first'
         outputs = dict(

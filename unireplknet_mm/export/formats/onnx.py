@@ -61,6 +61,7 @@ class Onnx(Format):
                 input_names=[deployable.input_name],
                 output_names=list(deployable.output_names),
                 opset_version=OPSET,
+                custom_translation_table={torch.ops.aten.sort.stable: _sort},
                 optimize=False,
                 verbose=False,
             )
@@ -91,6 +92,14 @@ class Onnx(Format):
             return dict(zip(names, session.run(names, {input_name: inputs}), strict=True))
 
         return Runtime(decode(metadata), run)
+
+
+def _sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    """`aten::sort.stable`, which torch's table lacks: TopK, too, keeps the order of equal values."""
+    from onnxscript import opset18 as op
+
+    size = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
+    return op.TopK(values, size, axis=dim, largest=int(descending), sorted=1)
 
 
 def _compute_once(model: Any) -> None:

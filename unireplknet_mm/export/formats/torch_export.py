@@ -1,5 +1,6 @@
 """The graph of `torch.export`, a `.pt2` file that PyTorch runs without the model's code."""
 
+import io
 import logging
 import zipfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from unireplknet_mm.export.formats.base import (
     running_with,
 )
 from unireplknet_mm.export.formats.recording import record
-from unireplknet_mm.files import replacing
+from unireplknet_mm.files import write_bytes
 
 METADATA_FILE = 'unireplknet_mm.json'
 
@@ -37,8 +38,9 @@ class TorchExport(Format):
     ) -> None:
         program = record(deployable, example, settings)
         metadata = complete_metadata(deployable, example, settings)
-        with replacing(path, keep_extension=True) as partial:
-            torch.export.save(program, partial, extra_files={METADATA_FILE: encode(metadata)})
+        content = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        torch.export.save(program, content, extra_files={METADATA_FILE: encode(metadata)})
+        write_bytes(path, content.getbuffer())
 
     def load(self, path: Path, threads: int | None = None) -> Runtime:
         self.check_file(path)

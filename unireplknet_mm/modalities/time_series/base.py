@@ -62,6 +62,11 @@ class SeriesModel(BaseModel):
         self.look_back, self.horizon, self.variables = look_back, horizon, variables
         self.loss_name = loss
 
+    @property
+    def uses_calendar(self) -> bool:
+        """Whether the forecast depends on the calendar: a part of the model has weights for it."""
+        return any(getattr(part, 'calendar', None) is not None for part in self.modules())
+
     @abstractmethod
     def forecast(self, inputs: Tensor, calendar: Tensor | None = None) -> Tensor:
         """(B, look_back, D), (B, look_back + horizon, 5) -> (B, horizon, D)."""
