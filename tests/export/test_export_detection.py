@@ -11,7 +11,7 @@ from unireplknet_mm.export import FORMATS, ExportError, deployable
 from unireplknet_mm.export.deployable import as_arrays
 from unireplknet_mm.export.detection.letterbox import fit
 from unireplknet_mm.export.detection.results import differences, paste
-from unireplknet_mm.export.detection.suppression import Suppression, best
+from unireplknet_mm.export.detection.suppression import StableSorts, Suppression, best
 from unireplknet_mm.export.formats import Settings
 
 STAGES = {'Mask R-CNN': 1, 'Cascade Mask R-CNN': 2}
@@ -145,6 +145,34 @@ def test_suppression_is_that_of_mmcv(across_classes):
             assert torch.equal(kept[image][: len(keep)], detections[:, 4])
             assert not kept[image][len(keep) :].any()
             assert torch.equal(chosen[image][: len(keep)], exists.nonzero()[:, 0][keep])
+
+
+def test_of_equal_scores_the_first_suppresses_the_other():
+    """By mmcv alone it is chance which of them does."""
+    from mmcv.ops import batched_nms
+
+    boxes = torch.rand(1, 1, 2).repeat(1, 600, 2) * 50
+    boxes[..., 2:] += 20
+    boxes[..., 0] += torch.arange(600) / 1000  # all overlap, and none is another one
+    scores, labels = torch.full((1, 600), 0.5), torch.zeros(1, 600, dtype=torch.long)
+    settings = dict(type='nms', iou_threshold=0.5)
+    _, chosen = best(Suppression.of(settings).sparse(boxes, scores, labels), 1)
+    with StableSorts():
+        _, kept = batched_nms(boxes[0], scores[0], labels[0], dict(settings))
+    assert kept.tolist() == chosen[0].tolist() == [0]
+
+
+@pytest.mark.parametrize('largest', [True, False])
+def test_stable_sorts_are_sorts(largest):
+    x = torch.rand(3, 400)
+    with StableSorts():
+        values, indices = x.topk(5, dim=1, largest=largest)
+        assert torch.equal(x.sort(dim=1, descending=largest).values[:, :5], values)
+    assert torch.equal(values, x.topk(5, dim=1, largest=largest).values)
+    assert torch.equal(x.gather(1, indices), values)
+    with StableSorts():
+        assert torch.ones(400).topk(3).indices.tolist() == [0, 1, 2]
+        assert torch.ones(400).sort(0, descending=True).indices.tolist() == list(range(400))
 
 
 def test_best_pads_with_nothing():

@@ -13,6 +13,7 @@ from unireplknet_mm.export.detection.letterbox import Placement, fit, whole
 from unireplknet_mm.export.detection.one_stage import OneStage
 from unireplknet_mm.export.detection.queries import Queries
 from unireplknet_mm.export.detection.results import NOTHING, Detections, differences, paste
+from unireplknet_mm.export.detection.suppression import StableSorts
 from unireplknet_mm.export.detection.two_stage import TwoStage
 from unireplknet_mm.export.errors import ExportError
 from unireplknet_mm.export.images import ImagePreprocessing, random_images
@@ -152,8 +153,9 @@ class DetectorFile(Deployable):
 
     @torch.no_grad()
     def reference(self, inputs: Tensor) -> dict[str, np.ndarray]:
-        """Masks are bool, of the image's pixels."""
-        samples = self._predict_letterboxed(inputs) if self.letterbox else self._predict(inputs)
+        """Masks are bool, of the image's pixels. Of equal scores the first is the better one."""
+        with StableSorts():
+            samples = self._predict_letterboxed(inputs) if self.letterbox else self._predict(inputs)
         return _as_arrays(
             [sample.pred_instances for sample in samples], self.decoder.number, self.output_names
         )

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 import torchvision  # noqa: F401  registers `torchvision::nms`
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from unireplknet_mm.export.errors import ExportError
 
@@ -66,6 +67,31 @@ class Suppression(NamedTuple):
         kept = torch.ops.torchvision.nms(shifted[chosen], flat[chosen], self.iou_threshold)
         kept = chosen[kept]
         return torch.zeros_like(flat).scatter(0, kept, flat[kept]).reshape(scores.shape)
+
+
+class StableSorts(TorchFunctionMode):
+    """Sorting that keeps the order of equal values, as that of the runtimes does.
+
+    mmdet's does not: it is chance which of two boxes of the same score suppresses the other. Small or briefly
+    trained networks have many such scores.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in (torch.sort, torch.Tensor.sort):
+            return _sort(*args, **kwargs)
+        if function in (torch.topk, torch.Tensor.topk):
+            return _topk(*args, **kwargs)
+        return function(*args, **kwargs)
+
+
+def _sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    return torch.sort(x, stable=True, dim=dim, descending=descending)
+
+
+def _topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    values, indices = torch.sort(x, stable=True, dim=dim, descending=largest)
+    return torch.return_types.topk((values.narrow(dim, 0, k), indices.narrow(dim, 0, k)))
 
 
 def _apart(boxes: Tensor, groups: Tensor) -> Tensor:
