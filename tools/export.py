@@ -142,7 +142,7 @@ def export(args: argparse.Namespace) -> None:
     format = FORMATS[args.format]
     exporting.check_order(args.out, format, args.precision)
     cfg = launch.load_config(args.config, args.cfg_options)
-    launch.check_complete(cfg, 'predict')
+    launch.check_complete(cfg, 'export')
     launch.check_checkpoint(args.checkpoint)
     launch.prepare_device(cfg, 'none', 'cpu')
     if not args.images and (args.demo_data or not exporting.has_test_data(cfg)):

@@ -1,6 +1,7 @@
 """ONNX files of a model of each task, run by ONNX Runtime beside the toolbox's own code."""
 
 import copy
+import re
 
 import pytest
 from file_models import SMALL, agreement, change_weights, function_of, write
@@ -71,6 +72,25 @@ def test_the_file_says_what_it_is(written):
     assert metadata['input']['name'] == function.input_name
     assert metadata['input']['shape'][0] is None
     assert list(metadata['outputs']) == list(function.output_names)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda x: x[0], 'the file takes {name} of (any, '),
+        (lambda x: x.astype('float64'), 'in float64'),
+        (lambda x: x[:, :1], 'not of (2, 1, '),
+    ],
+    ids=['no batch', 'another type', 'another size'],
+)
+def test_an_input_that_does_not_fit_is_refused_in_two_lines(written, change, message):
+    name, function, path = written
+    inputs = function.example(2, SMALL[name][1]).numpy()
+    with pytest.raises(
+        ExportError, match=re.escape(message.format(name=function.input_name))
+    ) as error:
+        load(path)(change(inputs))
+    assert len(str(error.value).splitlines()) == 2
 
 
 def test_a_truncated_file_is_refused_in_two_lines(written, tmp_path):

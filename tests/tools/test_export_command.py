@@ -12,8 +12,10 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 from tool_runs import CONFIGS
 
+from unireplknet_mm import launch
 from unireplknet_mm.export import FORMATS, load
 from unireplknet_mm.export.formats.onnx import Onnx
+from unireplknet_mm.launch import exporting
 
 for package in ('onnx', 'onnxruntime'):
     pytest.importorskip(package, reason=f'no {package} package')
@@ -102,6 +104,18 @@ def test_mistakes_are_said_in_two_lines(call, checkpoint, arguments, message):
     assert message in error
     assert len(error.strip().splitlines()) <= 2
     assert files(Path()) == before
+
+
+def test_a_detector_is_scored_as_often_as_one_likes():
+    """The visualizer of mmdet's configs has a name, and is that of the process."""
+    cfg = launch.load_config(CONFIGS / 'det_small.py')
+    launch.prepare_device(cfg, 'none', 'cpu')
+    launch.use_demo_data(cfg, None)
+    init_default_scope(cfg.default_scope)
+    model = randomise(MODELS.build(cfg.model)).eval()
+    scores = exporting.score(cfg, model)
+    assert 'coco/bbox_mAP' in scores
+    assert exporting.score(cfg, model) == scores
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Comparison:
     def lines(self) -> list[str]:
         """What was found, a line for each that is compared."""
         return [
-            f'{key}: differs by {value:.1e} at most ({name}), {self.limits[key]:.0e} is allowed'
+            f'{key}: differs by {value:.1e} at most ({name}), {self.limits[key]:.2g} is allowed'
             + ('' if value <= self.limits[key] else ': TOO MUCH')
             for key, (value, name) in self.largest.items()
         ]

@@ -368,6 +368,8 @@ def score(cfg: Config, model: nn.Module) -> dict[str, float]:
     """What the config's metrics say of a model, or of a file in its place, on its test data."""
     cfg = copy.deepcopy(cfg)
     cfg.load_from, cfg.resume, cfg.log_level = None, False, 'ERROR'
+    # The toolboxes' visualizers outlive a runner, and would write to the folder of the first.
+    cfg.visualizer = dict(type='mmengine.Visualizer', name='score', vis_backends=[])
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
         runner = build_runner(cfg)

@@ -21,6 +21,7 @@ NEEDED = dict(
     train=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
     test=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'),
     predict=('model', 'test_dataloader'),
+    export=('model', 'test_dataloader'),
     reparameterize=('model',),
     publish=('model',),
     get_flops=('model',),

@@ -1,5 +1,6 @@
 """AOTInductor: the graph as a compiled library, in a `.aoti.pt2` file that needs libtorch and no Python."""
 
+import io
 import shutil
 import zipfile
 from pathlib import Path
@@ -22,7 +23,7 @@ from unireplknet_mm.export.formats.base import (
     running_with,
 )
 from unireplknet_mm.export.formats.recording import explained, record
-from unireplknet_mm.files import replacing
+from unireplknet_mm.files import write_bytes
 
 COMPILERS = ('g++', 'clang++', 'c++')
 
@@ -47,10 +48,12 @@ class AOTInductor(Format):
         program = record(deployable, example, settings)
         metadata = encode(complete_metadata(deployable, example, settings))
         configs = {'aot_inductor.metadata': {METADATA_KEY: metadata}}
-        with replacing(path, keep_extension=True) as partial, explained(settings), torch.no_grad():
+        content = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        with explained(settings), torch.no_grad():
             torch._inductor.aoti_compile_and_package(
-                program, package_path=str(partial), inductor_configs=configs
+                program, package_path=content, inductor_configs=configs
             )
+        write_bytes(path, content.getbuffer())
 
     def load(self, path: Path, threads: int | None = None) -> Runtime:
         self.check_file(path)

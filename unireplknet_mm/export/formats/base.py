@@ -51,7 +51,28 @@ class Runtime:
     run: Callable[[np.ndarray], dict[str, np.ndarray]]
 
     def __call__(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Run it.
+
+        Raises:
+            ExportError: the file takes inputs of another shape or type.
+        """
+        self._check(inputs)
         return self.run(np.ascontiguousarray(inputs))
+
+    def _check(self, inputs: np.ndarray) -> None:
+        stated = self.metadata.get('input')
+        if stated is None:  # a file of somebody else's
+            return
+        shape, kind = stated['shape'], stated['dtype']
+        fits = len(shape) == inputs.ndim and all(
+            size in (None, own) for size, own in zip(shape, inputs.shape, strict=True)
+        )
+        if not fits or kind != str(inputs.dtype):
+            takes = ', '.join('any' if size is None else str(size) for size in shape)
+            raise ExportError(
+                f'the file takes {stated["name"]} of ({takes}) in {kind}, not of {inputs.shape} in '
+                f'{inputs.dtype}.\nWhat is fixed there was not left open with --dynamic.'
+            )
 
 
 class Format(ABC):
