@@ -8,4 +8,5 @@ What was measured here is in docs/time_series.md; no figure of a paper is reprod
 _base_ = './unireplknet_etth1_96_96.py'
 
 model = dict(_delete_=True, type='DLinear', look_back=96, horizon=96, variables=7)
+train_cfg = dict(max_epochs=5)
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=5e-3))

@@ -30,6 +30,7 @@ model = dict(
     embedding=dict(channels=2),
     normalization='mean',
 )
+train_cfg = dict(max_epochs=3)  # the rate is halved every epoch; the first or second is the best
 train_dataloader = dict(dataset=data)
 val_dataloader = dict(dataset=data)
 test_dataloader = dict(dataset=data)
