@@ -122,6 +122,18 @@ def test_what_differs_is_noticed(change, worst):
     assert file.differences(file.reference(images), found)[worst] > file.limits('fp32')[worst]
 
 
+@pytest.mark.parametrize(('side', 'expected'), [(50, 0.5), (100, 0.5), (1000, 0.05)])
+def test_differences_of_large_boxes_are_shares_of_them(side, expected):
+    found = dict(
+        boxes=np.array([[[5, 5, 5 + side, 25]]], dtype=np.float64),
+        scores=np.array([[0.7]]),
+        labels=np.array([[1]]),
+    )
+    moved = dict(found, boxes=found['boxes'] + [0, 0, 0.5, 0])
+    worst = differences(found, moved, 0.05, 1e-3)
+    assert worst == dict(detections=0, boxes=pytest.approx(expected), scores=0)
+
+
 @pytest.mark.parametrize('across_classes', [False, True])
 def test_suppression_is_that_of_mmcv(across_classes):
     from mmcv.ops import batched_nms  # after unireplknet_mm, which may have to provide it

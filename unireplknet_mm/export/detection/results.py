@@ -9,6 +9,8 @@ from torch import Tensor
 
 from unireplknet_mm.export.deployable import Arrays
 
+# Pixels. A box's size is the product of an exponential: its error of rounding grows with it.
+EXACT = 100
 NOTHING = -1  # the label of what is no detection
 
 
@@ -65,7 +67,8 @@ def differences(
 
     Returns:
         `detections`: how many have no counterpart; `boxes`: the largest difference of a coordinate, in
-        pixels; `scores`; `masks`: the largest 1 - IoU but for one pixel, which may be on the very threshold.
+        pixels, of boxes with a side of more than `EXACT` pixels in the share `1 / EXACT` of that; `scores`;
+        `masks`: the largest 1 - IoU but for one pixel, which may be on the very threshold.
     """
     worst = dict(detections=0.0, boxes=0.0, scores=0.0)
     if 'masks' in reference:
@@ -77,10 +80,10 @@ def differences(
         worst['detections'] += _missing(first, pairs[:, 0], score_threshold, tolerance)
         worst['detections'] += _missing(second, pairs[:, 1], score_threshold, tolerance)
         for one, other in _without_chance(first, second, pairs, score_threshold, tolerance):
-            for name in ('boxes', 'scores'):
-                difference = float(np.abs(first[name][one] - second[name][other]).max())
-                worst[name] = max(worst[name], difference)
             size = first['boxes'][one, 2:] - first['boxes'][one, :2]
+            for name, unit in (('boxes', max(1.0, size.max() / EXACT)), ('scores', 1.0)):
+                difference = np.abs(first[name][one] - second[name][other]).max() / unit
+                worst[name] = max(worst[name], float(difference))
             if (
                 'masks' in worst and (size > 0).all()
             ):  # without an extent, mmdet's masks are arbitrary
