@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import openvino
 import torch
@@ -51,6 +52,7 @@ MODELS = (
 # What is measured: a name, the format of its file or None, and its precision.
 RUNTIMES = {
     'eager': (None, 'fp32'),
+    'eager, PyTorch alone': (None, 'fp32'),
     'eager bf16': (None, 'bf16'),
     'compiled': (None, 'fp32'),
     'AOTInductor': ('aoti', 'fp32'),
@@ -58,6 +60,11 @@ RUNTIMES = {
     'OpenVINO': ('openvino', 'fp32'),
     'OpenVINO bf16': ('openvino', 'bf16'),
     'OpenVINO int8': ('openvino', 'int8'),
+}
+# The compiled operators of the suite left out, as where its library is not installed.
+PYTORCH_ALONE = {
+    f'UNIREPLKNET_{operator}': 'native'
+    for operator in ('DWCONV', 'DILATED_REPARAM', 'FEED_FORWARD')
 }
 CALIBRATION_IMAGES = 8  # of noise: only the speed counts here
 
@@ -181,8 +188,10 @@ def runner(
     if runtime == 'compiled':
         model = torch.compile(model)
 
+    environment = PYTORCH_ALONE if runtime == 'eager, PyTorch alone' else {}
+
     def run(batch: Tensor) -> Any:
-        with torch.inference_mode():
+        with torch.inference_mode(), mock.patch.dict(os.environ, environment):
             return model(batch.to(torch.bfloat16) if precision == 'bf16' else batch)
 
     return run
