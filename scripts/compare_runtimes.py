@@ -1,14 +1,14 @@
 """How fast the suite's networks are in each runtime that tools/export.py writes files for, on this CPU.
 
     python scripts/compare_runtimes.py                                   # the table of docs/deployment.md
-    python scripts/compare_runtimes.py unireplknet_t timm:convnext_tiny --runtimes eager onnx
+    python scripts/compare_runtimes.py unireplknet_t timm:convnext_tiny --runtimes eager OpenVINO
     python scripts/compare_runtimes.py --prepare                         # only writes the files
     python scripts/compare_runtimes.py --clock cpu --threads 1           # on a busy machine
 
-MODEL is what tools/benchmark.py takes, or a config of a detector. Files are written once, to --files, with an
-open batch; then, for each batch size, everything takes turns in one process: a call of each, round by round.
-The table has medians. --clock cpu takes the processor's time instead, which another program hardly changes,
-and means something with one thread only.
+MODEL is a name that tools/benchmark.py takes, or a config, with its pre- and postprocessing. Files are
+written once, to --files, with an open batch; then, for each batch size, everything takes turns in one
+process: a call of each, round by round. The table has medians. --clock cpu takes the processor's time
+instead, which another program hardly changes, and means something with one thread only.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from unireplknet_mm.export.formats import Settings
 from unireplknet_mm.export.formats.base import complete_metadata
 from unireplknet_mm.export.rewriting import write_pointwise
 from unireplknet_mm.measuring.benchmark import percentile
-from unireplknet_mm.measuring.catalogue import find_model
+from unireplknet_mm.measuring.catalogue import find_config_model, find_model
 from unireplknet_mm.measuring.machine import describe as describe_machine
 from unireplknet_mm.measuring.report import update_page
 from unireplknet_mm.measuring.variants import fold
@@ -117,12 +117,12 @@ def report(line: str) -> None:
 
 
 def build(name: str) -> Deployable:
-    """A network by name, or a detector by its config, folded, with random weights that matter."""
-    task = find_model(name)()
-    fold(task.model.eval())
-    if Path(name).suffix == '.py':
-        return deployable(task.model)
-    return Network(task.model)
+    """A network by name, or what a config describes, folded, with random weights that matter."""
+    is_config = Path(name).suffix == '.py'
+    find = find_config_model(launch.load_config(name)) if is_config else find_model(name)
+    model = find().model
+    fold(model.eval())
+    return deployable(model) if is_config else Network(model)
 
 
 def pointwise_form(network: nn.Module, form: str) -> None:
