@@ -245,3 +245,35 @@ def test_differences_that_are_no_numbers_are_infinite():
     comparison.add('b', dict(scores=float('nan')))
     assert not comparison.agrees
     assert 'TOO MUCH' in comparison.lines()[0] and '(b)' in comparison.lines()[0]
+
+
+@pytest.mark.parametrize(
+    ('shape', 'axis', 'is_open'),
+    [((2, 150, 9, 7), 1, True), ((3, 5), 1, False), ((4, 6, 3), 2, False), ((2, 3, 4), 0, False)],
+)
+def test_arg_max_of_openvino(shape, axis, is_open):
+    """The first of equal values, of any axis; what else TopK gives is left to it."""
+    openvino = pytest.importorskip('openvino')
+    from openvino import opset13 as ops
+
+    from unireplknet_mm.export.formats.openvino import write_arg_max
+
+    def kinds(model):
+        return [node.get_type_name() for node in model.get_ordered_ops()]
+
+    x = ops.parameter([-1, *shape[1:]] if is_open else list(shape), openvino.Type.f32)
+    largest = ops.topk(x, 1, axis, 'max', 'none', 'i64')
+    model = openvino.Model([ops.squeeze(largest.output(1), [axis])], [x])
+    write_arg_max(model)
+    assert 'TopK' not in kinds(model)
+    values = np.random.default_rng(0).integers(0, 4, shape).astype(np.float32)
+    (found,) = openvino.Core().compile_model(model, 'CPU')([values]).values()
+    assert found.dtype == np.int64 and np.array_equal(found, values.argmax(axis))
+
+    two = ops.topk(x, 2, axis, 'max', 'none', 'i64').output(1)
+    least = ops.topk(x, 1, axis, 'min', 'none', 'i64').output(1)
+    with_values = ops.topk(x, 1, axis, 'max', 'none', 'i64').outputs()
+    for outputs in ([two], [least], with_values):
+        model = openvino.Model(outputs, [x])
+        write_arg_max(model)
+        assert 'TopK' in kinds(model)

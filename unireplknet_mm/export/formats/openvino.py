@@ -69,7 +69,9 @@ class OpenVino(Format):
         with explained(settings), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'model.onnx'
             program.save(path)
-            return openvino.convert_model(path)
+            model = openvino.convert_model(path)
+        write_arg_max(model)
+        return model
 
     def load(self, path: Path, threads: int | None = None) -> Runtime:
         self.check_packages(('openvino',))
@@ -109,6 +111,35 @@ def _rt_info(model: Any) -> str | None:
     return (
         model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
     )
+
+
+def write_arg_max(model: Any) -> None:
+    """Let an arg max be found by two maxima, in place: OpenVINO's TopK takes a tenth of a segmenter's time.
+
+    The first of equal values counts, as in PyTorch.
+    """
+    import openvino
+    from openvino import opset13 as ops
+
+    for node in model.get_ops():
+        if node.get_type_name() != 'TopK' or node.output(0).get_target_inputs():
+            continue
+        x, index = node.input_value(0), node.output(1)
+        axis, mode = node.get_attributes()['axis'], node.get_attributes()['mode']
+        is_one = index.get_partial_shape()[axis] == openvino.Dimension(1)
+        if mode != 'max' or not is_one or x.get_partial_shape()[axis].is_dynamic:
+            continue
+        count = x.get_partial_shape()[axis].get_length()
+        shape = [-1 if i == axis else 1 for i in range(len(x.get_partial_shape()))]
+        ranks = np.arange(count, 0, -1, dtype=np.float32).reshape(shape)  # count at index 0
+        axes = np.array([axis])
+        largest = ops.reduce_max(x, axes, keep_dims=True)
+        is_largest = ops.convert(ops.greater_equal(x, largest), 'f32')
+        rank = ops.reduce_max(ops.multiply(is_largest, ranks), axes, keep_dims=True)
+        found = ops.convert(ops.subtract(np.float32(count), rank), index.get_element_type())
+        for user in index.get_target_inputs():
+            user.replace_source_output(found.output(0))
+    model.validate_nodes_and_infer_types()
 
 
 def quantize(model: Any, settings: Settings) -> Any:
