@@ -10,6 +10,8 @@ is there.
 """
 
 import argparse
+import copy
+import functools
 import json
 import logging
 import statistics
@@ -70,10 +72,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@functools.cache
+def read_config() -> Config:
+    return Config.fromfile(CONFIG)
+
+
 def configure(run: Run, data_root: str, workers: int = 0) -> Config:
     """The config of a training: of a variant, on some speakers, tested on the others."""
     variant, trained_on, seed, epochs = run
-    cfg = Config.fromfile(CONFIG)
+    cfg = copy.deepcopy(read_config())
     cfg.pop('val_dataloader'), cfg.pop('val_evaluator'), cfg.pop('val_cfg')
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         loader.update(num_workers=workers, persistent_workers=workers > 0)
