@@ -17,7 +17,7 @@ from torch import nn
 from unireplknet_mm.export import FORMATS, PRECISIONS, Deployable, deployable
 from unireplknet_mm.export.comparison import Comparison, compare
 from unireplknet_mm.export.formats import Settings
-from unireplknet_mm.export.rewriting import open_pools, write_pointwise
+from unireplknet_mm.export.rewriting import open_pools, wrap_convolutions, write_pointwise
 from unireplknet_mm.models.whole_model import switch_to_deploy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +70,7 @@ def write(
     copied = copy.deepcopy(function)
     if 'size' in dynamic:
         open_pools(copied)
+    wrap_convolutions(copied)
     write_pointwise(copied, format.pointwise)
     if precision != 'fp32' and not format.lowers_precision:
         copied.to_precision(PRECISIONS[precision])

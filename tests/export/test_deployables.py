@@ -18,7 +18,12 @@ from unireplknet_mm.export.deployable import largest_difference
 from unireplknet_mm.export.formats import Settings
 from unireplknet_mm.export.formats.base import PRECISIONS
 from unireplknet_mm.export.images import ImagePreprocessing
-from unireplknet_mm.export.rewriting import AveragePool, open_pools, write_pointwise
+from unireplknet_mm.export.rewriting import (
+    AveragePool,
+    open_pools,
+    wrap_convolutions,
+    write_pointwise,
+)
 from unireplknet_mm.launch.exporting import sample_shape
 from unireplknet_mm.models.blocks import UniRepLKNetBlock
 
@@ -105,6 +110,17 @@ def test_an_open_pool_is_the_adaptive_one(size):
         assert open_pools(pool) == 1
         assert isinstance(pool[0], AveragePool)
         torch.testing.assert_close(pool(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('kernel_size', [1, 3, 7])
+def test_wrapped_convolutions_compute_the_same(kernel_size):
+    padding = kernel_size // 2
+    convolution = nn.Conv1d(3, 4, kernel_size, padding=padding, padding_mode='circular')
+    model = nn.Sequential(convolution.double())
+    x = torch.randn(2, 3, 9, dtype=torch.float64)
+    expected = model(x)
+    assert wrap_convolutions(model) == (kernel_size > 1)
+    torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.fixture(scope='module')

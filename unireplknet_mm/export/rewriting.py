@@ -41,6 +41,23 @@ def shares(parts: int, length: int, like: Tensor) -> Tensor:
     return inside.to(like.dtype) / (end - start).to(like.dtype)
 
 
+class WrappedConvolution(nn.Module):
+    """`nn.Conv1d` with padding_mode='circular', as a plain one behind a concatenation.
+
+    ONNX has such padding from opset 19 on, and OpenVINO not at all.
+    """
+
+    def __init__(self, convolution: nn.Conv1d):
+        super().__init__()
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.width = convolution.padding[0]
+        self.options = (convolution.stride, 0, convolution.dilation, convolution.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat((x[..., -self.width :], x, x[..., : self.width]), dim=-1)
+        return torch.nn.functional.conv1d(x, self.weight, self.bias, *self.options)
+
+
 class PointwiseMatMul(nn.Module):
     """A linear layer over the last axis as a product of two matrices, whatever the axes before it."""
 
@@ -96,6 +113,16 @@ def open_pools(model: nn.Module) -> int:
         return AveragePool((height, width))
 
     return replace_modules(model, new, nn.AdaptiveAvgPool2d)
+
+
+def wrap_convolutions(model: nn.Module) -> int:
+    """Put 1-D convolutions with wrapped ends into a form that all formats have, in place; their number."""
+
+    def new(convolution: nn.Conv1d) -> nn.Module | None:
+        is_wrapped = convolution.padding_mode == 'circular' and convolution.padding[0] > 0
+        return WrappedConvolution(convolution) if is_wrapped else None
+
+    return replace_modules(model, new, nn.Conv1d)
 
 
 def write_pointwise(model: nn.Module, form: str) -> int:

@@ -35,7 +35,7 @@ from unireplknet_mm.export import (
 from unireplknet_mm.export.comparison import compare
 from unireplknet_mm.export.deployable import Arrays
 from unireplknet_mm.export.formats import Settings
-from unireplknet_mm.export.rewriting import open_pools, write_pointwise
+from unireplknet_mm.export.rewriting import open_pools, wrap_convolutions, write_pointwise
 from unireplknet_mm.files import check_replaceable, create_folder, in_words, no_space_error
 from unireplknet_mm.launch import folding, predicting
 from unireplknet_mm.launch.mistakes import explain_mistakes
@@ -245,6 +245,7 @@ def form_for(deployable: Deployable, order: Order) -> Deployable:
     copied = copy.deepcopy(deployable)
     if 'size' in order.dynamic:
         open_pools(copied)
+    wrap_convolutions(copied)
     write_pointwise(copied, order.format.pointwise)
     dtype = PRECISIONS[order.precision]
     if not order.format.lowers_precision and dtype not in (None, torch.float32):
