@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import openvino
 import torch
@@ -38,7 +37,7 @@ from unireplknet_mm.measuring.benchmark import percentile
 from unireplknet_mm.measuring.catalogue import find_config_model, find_model
 from unireplknet_mm.measuring.machine import describe as describe_machine
 from unireplknet_mm.measuring.report import update_page
-from unireplknet_mm.measuring.variants import fold
+from unireplknet_mm.measuring.variants import fold, forced
 from unireplknet_ops.benchmark_report import table
 from unireplknet_ops.measure import in_turn, thread_count, timed_call
 
@@ -60,11 +59,6 @@ RUNTIMES = {
     'OpenVINO': ('openvino', 'fp32'),
     'OpenVINO bf16': ('openvino', 'bf16'),
     'OpenVINO int8': ('openvino', 'int8'),
-}
-# The compiled operators of the suite left out, as where its library is not installed.
-PYTORCH_ALONE = {
-    f'UNIREPLKNET_{operator}': 'native'
-    for operator in ('DWCONV', 'DILATED_REPARAM', 'FEED_FORWARD')
 }
 CALIBRATION_IMAGES = 8  # of noise: only the speed counts here
 
@@ -188,10 +182,10 @@ def runner(
     if runtime == 'compiled':
         model = torch.compile(model)
 
-    environment = PYTORCH_ALONE if runtime == 'eager, PyTorch alone' else {}
+    implementation = 'plain' if runtime == 'eager, PyTorch alone' else 'auto'
 
     def run(batch: Tensor) -> Any:
-        with torch.inference_mode(), mock.patch.dict(os.environ, environment):
+        with torch.inference_mode(), forced(implementation):
             return model(batch.to(torch.bfloat16) if precision == 'bf16' else batch)
 
     return run

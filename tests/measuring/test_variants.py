@@ -9,7 +9,9 @@ from unireplknet_mm.errors import UserError
 from unireplknet_mm.measuring import variants
 from unireplknet_mm.measuring.catalogue import UniRepLKNetClassifier, classifier
 from unireplknet_mm.measuring.variants import SETTINGS, Prepared, Variant, difference, tolerance
+from unireplknet_mm.models import blocks
 from unireplknet_mm.models.blocks import DilatedReparamBlock
+from unireplknet_ops import is_available
 
 BUILD = classifier(lambda: UniRepLKNetClassifier(SMALL_ARCH, num_classes=7))
 FORWARD = Variant('small', batch_size=2, size=(64, 48))
@@ -126,6 +128,23 @@ def test_implementation_is_forced_within_a_call_only(monkeypatch):
     with variants.forced('native'):
         pass
     assert 'UNIREPLKNET_DWCONV' not in variants.os.environ
+
+
+@pytest.mark.parametrize('name', ['gelu_grn', 'scaled_linear', 'dilated_reparam'])
+def test_the_plain_form_takes_nothing_of_the_suite(name, monkeypatch):
+    """A rearranged form that is wrong differs from it."""
+    right = getattr(blocks, name)
+
+    def wrong(*args, **kwargs):
+        result = right(*args, **kwargs)
+        return (result[0].abs(), *result[1:]) if isinstance(result, tuple) else result.abs()
+
+    monkeypatch.setattr(blocks, name, wrong)
+    prepared = Prepared(STEP.plain(), BUILD).outputs()
+    if is_available('cpu'):
+        assert difference(Prepared(STEP, BUILD).outputs(), prepared) > 1e-2
+    monkeypatch.undo()
+    assert difference(prepared, Prepared(STEP.plain(), BUILD).outputs()) == 0
 
 
 def test_difference():

@@ -12,14 +12,20 @@ from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.measuring.catalogue import Build
 from unireplknet_mm.measuring.memory import size_of
 from unireplknet_mm.models import UniRepLKNet
+from unireplknet_mm.models.layers import as_written
 from unireplknet_mm.models.whole_model import find_backbones, switch_to_deploy
+from unireplknet_ops.dilatedreparam import functional as dilated_reparam
 from unireplknet_ops.dispatch import FORCE_VARIABLE
+from unireplknet_ops.feedforward import functional as feed_forward
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 FORMS = ('train', 'deploy')
 MODES = ('forward', 'step')
 LAYOUTS = {'NCHW': torch.contiguous_format, 'channels_last': torch.channels_last}
 IMPLEMENTATIONS = ('auto', 'native', 'op')
+PYTORCH_ALONE = dict.fromkeys(
+    (FORCE_VARIABLE, dilated_reparam.FORCE_VARIABLE, feed_forward.FORCE_VARIABLE), 'native'
+)
 CONTEXTS = {
     'inference_mode': torch.inference_mode,
     'no_grad': torch.no_grad,
@@ -97,7 +103,8 @@ class Variant(NamedTuple):
         dtype: of `DTYPES`. Inference converts weights and images, a step runs under autocast.
         layout: of `LAYOUTS`.
         compiled: by `torch.compile`.
-        implementation: of the depthwise convolutions, of `IMPLEMENTATIONS`.
+        implementation: of the depthwise convolutions, of `IMPLEMENTATIONS`; 'plain' for PyTorch's of
+            everything, module by module.
         threads: torch's, on the CPU.
         device: 'cpu' or 'cuda'.
         setting: of `SETTINGS`; '' for none.
@@ -117,12 +124,11 @@ class Variant(NamedTuple):
     setting: str = ''
 
     def plain(self) -> 'Variant':
-        """What it has to agree with: float32, NCHW, torch's own operators, nothing compiled.
+        """What it has to agree with: float32, NCHW, torch's own operators, nothing compiled or rearranged.
 
-        For inference the training form with gradients, which no fused op takes; a step of the folded form has
-        other gradients.
+        For inference the training form; a step of the folded form has other gradients.
         """
-        plain = self._replace(dtype='fp32', layout='NCHW', compiled=False, implementation='native')
+        plain = self._replace(dtype='fp32', layout='NCHW', compiled=False, implementation='plain')
         if self.mode == 'forward':
             plain = plain._replace(form='train', setting='gradients')
         return plain
@@ -221,19 +227,25 @@ def fold(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def forced(implementation: str) -> Iterator[None]:
-    """Within it, every depthwise convolution of the suite runs on that implementation; 'auto' leaves it."""
-    if implementation == 'auto':
-        yield
-        return
-    before = os.environ.get(FORCE_VARIABLE)
-    os.environ[FORCE_VARIABLE] = implementation
+    """Within it, every depthwise convolution of the suite runs on that implementation; 'auto' leaves it.
+
+    'plain' leaves out all compiled operators of the suite, as where their library is not installed, and
+    computes the modules as they are written.
+    """
+    is_plain = implementation == 'plain'
+    changes = {} if implementation == 'auto' else {FORCE_VARIABLE: implementation}
+    changes = PYTORCH_ALONE if is_plain else changes
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
-        yield
+        with as_written() if is_plain else contextlib.nullcontext():
+            yield
     finally:
-        if before is None:
-            del os.environ[FORCE_VARIABLE]
-        else:
-            os.environ[FORCE_VARIABLE] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def difference(actual: list[Tensor], expected: list[Tensor]) -> float:

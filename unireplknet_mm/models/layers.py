@@ -4,8 +4,10 @@ Where mmcv is installed, every name that it knows may stand in a config. Without
 libraries, the backbone needs only what MMEngine's registry holds and the few layers of torch below.
 """
 
+import contextlib
+import contextvars
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -138,6 +140,19 @@ def is_faster_channels_last(x: Tensor) -> bool:
     )
 
 
+_rearranges = contextvars.ContextVar('_rearranges', default=True)
+
+
+@contextlib.contextmanager
+def as_written() -> Iterator[None]:
+    """Within it, modules compute one after another: what rearranged ones are compared with."""
+    token = _rearranges.set(False)
+    try:
+        yield
+    finally:
+        _rearranges.reset(token)
+
+
 def may_rearrange(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
     """Whether modules may compute a map in another order than they are written: in training on the CPU.
 
@@ -158,6 +173,7 @@ def may_rearrange(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled('cpu')
         and not leaves_process()
+        and _rearranges.get()
     )
 
 
