@@ -41,7 +41,7 @@ PRIVATE = {
     '_dispatch_has_kernel_for_dispatch_key': (torch._C, 'has_kernels'),
     'batch_norm_update_stats': (torch, 'batch_variance'),
     '_foreach_add_': (torch, 'add_all_'),
-    '_foreach_lerp_': (torch, 'lerp_all_'),
+    '_foreach_mul_': (torch, 'multiply_all_'),
     'get_capabilities': (torch.cpu, 'has_float16_arithmetic'),
     'FakeTensor': (fake_tensor, 'FakeTensor'),
 }

@@ -183,30 +183,39 @@ else:
 
 if hasattr(torch, '_foreach_add_'):
 
-    def add_all_(tensors: Sequence[Tensor], number: int) -> None:
-        """Add a number to each of the tensors, in place."""
-        torch._foreach_add_(tensors, number)
+    def add_all_(
+        tensors: Sequence[Tensor], others: Sequence[Tensor] | int, alpha: float = 1
+    ) -> None:
+        """Add a number to each of the tensors, or `alpha` times a tensor of its dtype, in place."""
+        if isinstance(others, int):
+            torch._foreach_add_(tensors, others)
+        else:
+            torch._foreach_add_(tensors, others, alpha=alpha)
 
 else:
 
-    def add_all_(tensors: Sequence[Tensor], number: int) -> None:
-        """Add a number to each of the tensors, in place."""
+    def add_all_(
+        tensors: Sequence[Tensor], others: Sequence[Tensor] | int, alpha: float = 1
+    ) -> None:
+        """Add a number to each of the tensors, or `alpha` times a tensor of its dtype, in place."""
+        if isinstance(others, int):
+            others = [others] * len(tensors)
+        for tensor, other in zip(tensors, others, strict=True):
+            tensor.add_(other, alpha=alpha)
+
+
+if hasattr(torch, '_foreach_mul_'):
+
+    def multiply_all_(tensors: Sequence[Tensor], factor: float) -> None:
+        """Multiply each of the tensors by a number, in place."""
+        torch._foreach_mul_(tensors, factor)
+
+else:
+
+    def multiply_all_(tensors: Sequence[Tensor], factor: float) -> None:
+        """Multiply each of the tensors by a number, in place."""
         for tensor in tensors:
-            tensor.add_(number)
-
-
-if hasattr(torch, '_foreach_lerp_'):
-
-    def lerp_all_(tensors: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
-        """Move each of the tensors by `weight` of the way to its end, of its dtype, in place."""
-        torch._foreach_lerp_(tensors, ends, weight)
-
-else:
-
-    def lerp_all_(tensors: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
-        """Move each of the tensors by `weight` of the way to its end, of its dtype, in place."""
-        for tensor, end in zip(tensors, ends, strict=True):
-            tensor.lerp_(end, weight)
+            tensor.mul_(factor)
 
 
 if hasattr(torch.cpu, 'get_capabilities'):

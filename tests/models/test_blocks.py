@@ -457,3 +457,18 @@ def test_layer_norm_keeps_the_memory_format():
     part = norm(x[..., :5])  # neither
     assert part.is_contiguous()
     torch.testing.assert_close(part, expected[..., :5])
+
+
+@pytest.mark.parametrize('kernel_size', [1, 3, 13])
+def test_norms_without_weight_and_bias(kernel_size):
+    """They train, are evaluated with and without gradients, and fold."""
+    norm_cfg = dict(type='BN', affine=False)
+    block = randomise(UniRepLKNetBlock(16, kernel_size, norm_cfg=norm_cfg)).train()
+    x = torch.randn(2, 16, 9, 9)
+    block(x).sum().backward()
+    block.eval()
+    expected = block(x)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+        block.switch_to_deploy()
+        torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)

@@ -149,6 +149,24 @@ def test_settings_of_the_norms_are_kept(change):
 
 
 @needs_op
+@pytest.mark.parametrize('momentum', [0.1, None])
+def test_a_batch_that_overflows_leaves_infinity_as_in_batch_norm(momentum):
+    block = make_block()
+    for norm in norms_of(block):
+        norm.momentum = momentum
+    batches = (torch.randn(2, 24, 9, 9) * scale for scale in (1e25, 1))
+    twin = copy.deepcopy(block)
+    for x in batches:
+        assert is_fused(block, x)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(FORCE_VARIABLE, 'native')
+            twin(x)
+    for norm, right in zip(norms_of(block), norms_of(twin), strict=True):
+        assert right.running_var.isinf().all() and norm.running_var.isinf().all()
+        torch.testing.assert_close(norm.running_mean, right.running_mean, rtol=1e-3, atol=1e18)
+
+
+@needs_op
 @pytest.mark.parametrize(
     'kwargs',
     [

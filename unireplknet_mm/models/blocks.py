@@ -57,13 +57,15 @@ from unireplknet_ops import (
 from unireplknet_ops.convolution_rules import same_padding
 from unireplknet_ops.dispatch import forced_implementation
 from unireplknet_ops.feedforward import global_response_norm
-from unireplknet_ops.torch_internals import add_all_, lerp_all_
+from unireplknet_ops.torch_internals import add_all_, multiply_all_
 
 
 def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
-    """A BatchNorm module's tensors in the dtype that folding computes in."""
-    tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    return rep.BatchNormTensors(*(tensor.to(dtype) for tensor in tensors), norm.eps)
+    """A BatchNorm module's tensors in the dtype that folding computes in, as of an affine one."""
+    mean, var = norm.running_mean, norm.running_var
+    weight = torch.ones_like(mean) if norm.weight is None else norm.weight
+    bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
+    return rep.BatchNormTensors(*(t.to(dtype) for t in (mean, var, weight, bias)), norm.eps)
 
 
 def is_plain_conv(conv: nn.Module) -> bool:
@@ -114,13 +116,15 @@ def update_running_statistics(
     new = [value.to(old.dtype) for value, old in zip([*means, *variances], running, strict=True)]
     momenta = {norm.momentum for norm in norms}
     if len(momenta) == 1 and None not in momenta:
-        lerp_all_(running, new, *momenta)
+        (momentum,) = momenta
+        multiply_all_(running, 1 - momentum)  # not `lerp`, which makes NaN of the infinite
+        add_all_(running, new, momentum)
         return
     for old, value, norm in zip(running, new, [*norms, *norms], strict=True):
         momentum = norm.momentum or 0.0
         if norm.momentum is None and norm.num_batches_tracked is not None:
             momentum = norm.num_batches_tracked.reciprocal()  # the average of all batches
-        old.lerp_(value, momentum)
+        old.mul_(1 - momentum).add_(value * momentum)
 
 
 # N * H * W from which on the branches of a training block with frozen statistics merge, from a sweep.
@@ -754,9 +758,10 @@ def build_batch_norm(norm_cfg: dict, channels: int) -> _BatchNorm:
 def identity_conv(norm: _BatchNorm, conv_cfg: dict | None) -> nn.Conv2d:
     """A depthwise 1×1 convolution that changes nothing, for a norm to be folded into."""
     with torch.device('meta'):
-        conv = build_depthwise_conv(len(norm.weight), 1, conv_cfg, bias=False)
-    ones = torch.ones_like(norm.weight).reshape(-1, 1, 1, 1)
-    conv.weight = nn.Parameter(ones, requires_grad=norm.weight.requires_grad)
+        conv = build_depthwise_conv(norm.num_features, 1, conv_cfg, bias=False)
+    ones = torch.ones_like(norm.running_mean).reshape(-1, 1, 1, 1)
+    needs_grad = norm.weight is None or norm.weight.requires_grad
+    conv.weight = nn.Parameter(ones, requires_grad=needs_grad)
     return conv.train(norm.training)
 
 
