@@ -333,6 +333,18 @@ def test_dense_convolutions_of_float16_are_computed_where_they_are_fast(is_fast,
     assert all(p.grad.dtype == torch.float16 for p in model.downsample_layers.parameters())
 
 
+@pytest.mark.parametrize(
+    'settings', [dict(padding_mode='reflect'), dict(bias=False), dict(groups=2)], ids=str
+)
+def test_float16_keeps_what_a_convolution_was_replaced_by(settings, monkeypatch):
+    monkeypatch.setattr(layers, 'has_float16_arithmetic', lambda: False)
+    stem = unireplknet.build_stem(4, 8)
+    stem[0] = nn.Conv2d(4, 4, 3, 2, 1, **settings)
+    stem, x = stem.half(), torch.randn(1, 4, 16, 16).half()
+    expected = nn.Sequential(*stem).float()(x.float())
+    assert relative_error(stem.half()(x).float(), expected) < 5e-3
+
+
 @pytest.mark.skipif(not is_available('cpu'), reason='no compiled op')
 @pytest.mark.parametrize('channels', [1, 3])
 def test_inputs_of_one_channel_and_slices_are_computed_in_channels_last_too(channels):

@@ -258,11 +258,12 @@ class Downsampling(nn.Sequential):
 
     @torch.jit.unused
     def computed(self, layer: nn.Module, x: Tensor) -> Tensor:
-        if not (is_untouched(layer, nn.Conv2d) and is_slow_in_float16(x, layer.parameters())):
+        is_plain = is_untouched(layer, nn.Conv2d) and layer.padding_mode == 'zeros'
+        if not (is_plain and is_slow_in_float16(x, layer.parameters())):
             return layer(x)
-        weight, bias = (tensor.float() for tensor in (layer.weight, layer.bias))
-        wide = F.conv2d(x.float(), weight, bias, layer.stride, layer.padding, layer.dilation)
-        return wide.to(x.dtype)
+        weight, bias = (None if t is None else t.float() for t in (layer.weight, layer.bias))
+        settings = (layer.stride, layer.padding, layer.dilation, layer.groups)
+        return F.conv2d(x.float(), weight, bias, *settings).to(x.dtype)
 
 
 def build_stem(in_channels: int, channels: int) -> Downsampling:

@@ -18,7 +18,7 @@ from unireplknet_ops.dispatch import (
 from unireplknet_ops.errors import OpUnavailableError
 from unireplknet_ops.feedforward import operators
 from unireplknet_ops.feedforward.operators import check_rows, check_shapes, native_gelu_grn
-from unireplknet_ops.torch_internals import below_autograd
+from unireplknet_ops.torch_internals import below_autograd, has_float16_arithmetic
 
 FORCE_VARIABLE = 'UNIREPLKNET_FEED_FORWARD'
 # From sweeps with AVX-512-BF16. Below, packing the weights costs more than it saves.
@@ -98,6 +98,8 @@ def _is_faster(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
     if choice.is_left_to_native(x, tensors) or _obstacle(x, tensors) is not None or x.dim() != 4:
         return False
     batch, channels, height, width = x.shape
+    if x.dtype == torch.float16 and not has_float16_arithmetic():
+        return True  # PyTorch's products take several times as long
     return channels >= MINIMUM_CHANNELS and batch * height * width >= MINIMUM_ROWS
 
 
