@@ -53,6 +53,17 @@ def test_other_formats_find_the_same(suffix, tmp_path):
     check(file, path, [(1, (64, 96))])
 
 
+@pytest.mark.parametrize('suffix', ['.onnx', '.pt2', '.aoti.pt2', '.xml'])
+def test_a_picture_on_which_nothing_is_found(suffix, tmp_path):
+    model = build(region_config(1))
+    with torch.no_grad():
+        model.roi_head.bbox_head.fc_cls.bias[-1] += 1e4  # all is background
+    file = deployable(model)
+    path = write(file, tmp_path / f'detector{suffix}', SHAPE, (), batch_size=1)
+    check(file, path, [(1, (64, 96))])
+    assert not load(path)(pictures(1, 64, 96))['scores'].any()
+
+
 def test_a_detector_runs_where_there_is_no_torch(tmp_path):
     """The script of docs/detector_files.md in an environment of NumPy, Pillow and ONNX Runtime."""
     file = deployable(build(region_config(1)), letterbox=SHAPE[1:])

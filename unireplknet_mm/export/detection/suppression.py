@@ -54,19 +54,18 @@ class Suppression(NamedTuple):
             groups: (T,) or (N, T), integers: level or class. Boxes of different ones leave each other alone.
         """
         shifted = _apart(boxes, groups * 0 if self.across_classes else groups)
-        flat = scores.reshape(-1)
-        kept = torch.ops.torchvision.nms(shifted.reshape(-1, 4), flat, self.iou_threshold)
-        return torch.zeros_like(flat).scatter(0, kept, flat[kept]).reshape(scores.shape)
+        boxes, flat = _with_two_more(shifted.reshape(-1, 4), scores.reshape(-1))
+        kept = torch.ops.torchvision.nms(boxes, flat, self.iou_threshold)
+        return torch.zeros_like(flat).scatter(0, kept, flat[kept])[:-2].reshape(scores.shape)
 
     def sparse(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
         """The same, where most scores are 0: only the others are sorted and compared."""
         groups = groups * 0 if self.across_classes else groups
-        shifted = _apart(boxes, groups).reshape(-1, 4)
-        flat = scores.reshape(-1)
+        boxes, flat = _with_two_more(_apart(boxes, groups).reshape(-1, 4), scores.reshape(-1))
         chosen = flat.nonzero()[:, 0]
-        kept = torch.ops.torchvision.nms(shifted[chosen], flat[chosen], self.iou_threshold)
+        kept = torch.ops.torchvision.nms(boxes[chosen], flat[chosen], self.iou_threshold)
         kept = chosen[kept]
-        return torch.zeros_like(flat).scatter(0, kept, flat[kept]).reshape(scores.shape)
+        return torch.zeros_like(flat).scatter(0, kept, flat[kept])[:-2].reshape(scores.shape)
 
 
 class StableSorts(TorchFunctionMode):
@@ -105,6 +104,15 @@ def _apart(boxes: Tensor, groups: Tensor) -> Tensor:
     groups = groups.to(boxes.dtype).expand(boxes.shape[:2])
     shift = torch.stack((groups, groups + images), dim=-1) * step
     return boxes + torch.cat((shift, shift), dim=-1)
+
+
+def _with_two_more(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (M, 4) that are not negative, scores (M,), and two behind them that no other touches.
+
+    Compiled graphs count on at least two being kept, also of a picture on which nothing is found.
+    """
+    more = boxes.new_tensor([[-4, -4, -3, -3], [-2, -2, -1, -1]])
+    return torch.cat((boxes, more)), torch.cat((scores, scores.new_ones(2)))
 
 
 def best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
