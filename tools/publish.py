@@ -97,6 +97,7 @@ def make_files(
     """
     from unireplknet_mm.launch import folding, publishing
     from unireplknet_mm.models.whole_model import holds_deploy_form, switch_to_deploy
+    from unireplknet_mm.weights.reading import dataset_meta
 
     checkpoint, state_dict = folding.read_checkpoint(args.checkpoint)
     model = folding.build_model(cfg)
@@ -126,8 +127,8 @@ def make_files(
     )
     files = {file_name: content, 'README.md': card.encode()}
     if for_timm:
-        dataset = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-        config = publishing.timm_config(cfg, model, file_name, dataset.get('classes'))
+        classes = dataset_meta(checkpoint).get('classes')
+        config = publishing.timm_config(cfg, model, file_name, classes)
         files['config.json'] = (json.dumps(config, indent=2) + '\n').encode()
     return files
 

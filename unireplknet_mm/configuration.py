@@ -1,6 +1,6 @@
 """Walking through nested configs: dicts, type names, data sets, heads, `init_cfg`."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -114,3 +114,8 @@ def _as_list(init_cfg: dict | list[dict] | None) -> list[dict]:
 
 def _is_pretrained(init: dict) -> bool:
     return type_name(init) in PRETRAINED and isinstance(init.get('checkpoint'), str)
+
+
+def as_names(stated: Sequence | None) -> tuple[str, ...]:
+    """Stated classes, of which a config may have written some as numbers; none where nothing states them."""
+    return tuple(map(str, stated or ()))

@@ -7,6 +7,8 @@ a built-in class, such as `ValueError` for a wrong argument, the error is that a
 `ArgumentError` and `FileError` are the op package's, which raises them too.
 """
 
+from collections.abc import Sequence
+
 try:
     from unireplknet_ops.errors import ArgumentError, FileError, UserError
 except ModuleNotFoundError as error:
@@ -25,7 +27,16 @@ __all__ = [
     'MissingFileError',
     'MissingPackageError',
     'UserError',
+    'listed',
 ]
+
+
+NAMED = 5  # names that a message lists
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of them, for a message."""
+    return ', '.join(names[:NAMED]) + (', ...' if len(names) > NAMED else '')
 
 
 class MissingFileError(FileError, FileNotFoundError):

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
 from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.models.whole_model import unwrap_model
 
 # Wrappers that leave whole gradients in the parameters of the model.
 WHOLE_GRADIENTS = (DistributedDataParallel, MMSeparateDistributedDataParallel)
@@ -232,7 +233,7 @@ class PendingGradientsHook(Hook):
 
 
 def _parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap_model(model)
     return [(name, value) for name, value in model.named_parameters() if value.requires_grad]
 
 

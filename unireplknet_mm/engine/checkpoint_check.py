@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import Tensor, nn
@@ -71,7 +70,7 @@ def check_same_model(state_dict: Mapping[str, Tensor], model: nn.Module) -> None
     Raises:
         CheckpointError: they are not.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap_model(model)
     weights = unwrap_names(state_dict)
     differences = compare_weights(weights, model.state_dict())
     if not differences:

@@ -27,7 +27,6 @@ import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_distributed
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -35,6 +34,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, distributed, nn
 
 from unireplknet_mm.errors import UserError
+from unireplknet_mm.models.whole_model import unwrap_model
 
 FILES_SHOWN = 4
 NEVER = 10**9  # where no layer has an output that is not finite
@@ -103,7 +103,7 @@ class NonFiniteLossHook(Hook):
 
     def _explain(self, runner: Runner, wrapper: OptimWrapper, loss: float) -> str:
         """The message, the same in every process: of the one that was first in its forward pass."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         for restore, state in self.random_states:  # for the same drop paths
             restore(state)
         with torch.no_grad(), wrapper.optim_context(model):

@@ -4,18 +4,18 @@ For classifiers, of images and of whatever else.
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.configuration import as_names
+from unireplknet_mm.errors import ArgumentError, listed
+from unireplknet_mm.models.whole_model import unwrap_model
+from unireplknet_mm.weights.reading import dataset_meta
 
-NAMED = 5  # classes that differ, of those that a message lists
 MOST_STATED = 40  # classes that a message lists as a whole
 
 
@@ -37,8 +37,7 @@ class SameClassesHook(Hook):
         self.learnt: tuple[str, ...] = ()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-        self.learnt = _as_text(meta.get('classes'))
+        self.learnt = as_names(dataset_meta(checkpoint).get('classes'))
 
     def before_train(self, runner: Runner) -> None:
         trained = runner.train_dataloader.dataset
@@ -68,12 +67,7 @@ class SameClassesHook(Hook):
 
 
 def _classes(dataset: Any) -> tuple[str, ...]:
-    return _as_text(getattr(dataset, 'metainfo', {}).get('classes'))
-
-
-def _as_text(classes: Sequence | None) -> tuple[str, ...]:
-    """Names, of which a config may have written some as numbers; none where nothing states them."""
-    return tuple(map(str, classes or ()))
+    return as_names(getattr(dataset, 'metainfo', {}).get('classes'))
 
 
 def _compare(dataset: Any, wanted: Sequence[str], name: str, wanted_name: str) -> None:
@@ -81,9 +75,8 @@ def _compare(dataset: Any, wanted: Sequence[str], name: str, wanted_name: str) -
     if not classes or not wanted or classes == wanted:
         return
     stated = list(wanted) if len(wanted) <= MOST_STATED else '[...]'
-    if getattr(
-        dataset, 'folder_to_idx', None
-    ):  # mmpretrain's, which numbers the folders that are there
+    if getattr(dataset, 'folder_to_idx', None):
+        # mmpretrain's, which numbers the folders that are there.
         advice = f'give it a folder for each of {stated} and for no other; an empty one will do'
     else:
         advice = f'state the same in the data sets of the config, classes={stated}'
@@ -95,17 +88,12 @@ def _compare(dataset: Any, wanted: Sequence[str], name: str, wanted_name: str) -
 
 def _difference(classes: Sequence[str], others: Sequence[str]) -> str:
     differing = sorted(set(classes) ^ set(others))
-    return f' ({_listed(differing)})' if differing else ', in their order'
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ', '.join(islice(names, NAMED)) + (', ...' if len(names) > NAMED else '')
+    return f' ({listed(differing)})' if differing else ', in their order'
 
 
 def _check_labels(dataset: Any, runner: Runner) -> None:
     """Looks through the labels only where the data set does not state as few classes as the head has."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
+    num_classes = getattr(getattr(unwrap_model(runner.model), 'head', None), 'num_classes', None)
     get_info = getattr(dataset, 'get_data_info', None)
     classes = _classes(dataset)
     if num_classes is None or get_info is None or (classes and len(classes) <= num_classes):

@@ -19,9 +19,8 @@ from unireplknet_mm.launch.arguments import override
 from unireplknet_mm.launch.preflight import check_data, where_to_get_data
 from unireplknet_mm.weights.reading import read_meta
 
-LARGE_INPUT = (
-    1e6  # numbers of a sample; an image of 512×512 has fewer, a clip of 16 frames of 224×224 more
-)
+# Numbers of a sample; an image of 512×512 has fewer, a clip of 16 frames of 224×224 more.
+LARGE_INPUT = 1e6
 WITHOUT_DEMO_DATA = 'run the same command without --demo-data.'
 
 

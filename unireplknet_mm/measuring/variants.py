@@ -233,8 +233,8 @@ def forced(implementation: str) -> Iterator[None]:
     computes the modules as they are written.
     """
     is_plain = implementation == 'plain'
-    changes = {} if implementation == 'auto' else {FORCE_VARIABLE: implementation}
-    changes = PYTORCH_ALONE if is_plain else changes
+    special = dict(auto={}, plain=PYTORCH_ALONE)
+    changes = special.get(implementation, {FORCE_VARIABLE: implementation})
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

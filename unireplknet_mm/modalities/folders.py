@@ -6,9 +6,8 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from unireplknet_mm.errors import ArgumentError
-
-NAMED = 5  # names that a message lists
+from unireplknet_mm.configuration import as_names
+from unireplknet_mm.errors import ArgumentError, listed
 
 
 def not_hidden(folder: Path) -> Iterator[Path]:
@@ -29,11 +28,6 @@ def classes_of(root: Path, stated: Sequence | None) -> tuple[str, ...]:
     return classes
 
 
-def as_names(stated: Sequence | None) -> tuple[str, ...]:
-    """Stated classes, which a config may have as numbers, as the names of folders are."""
-    return tuple(map(str, stated or ()))
-
-
 def warn_of_empty_classes(
     place: str | Path, classes: Sequence[str], labels: Iterable[int], sample: str
 ) -> None:
@@ -46,8 +40,3 @@ def warn_of_empty_classes(
             logger='current',
             level=logging.WARNING,
         )
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of them, for a message."""
-    return ', '.join(names[:NAMED]) + (', ...' if len(names) > NAMED else '')

@@ -16,9 +16,8 @@ import numpy as np
 
 CODES = re.compile(r'[biufcmMSUO]\d+')  # of plain types; of objects too, which come as a list
 UNITS = ('Y', 'M', 'W', 'D', 'h', 'm', 's', 'ms', 'us', 'ns', 'ps', 'fs', 'as')
-NDARRAY = (
-    object()
-)  # in place of the class, which is only named, as the first argument of _reconstruct
+# In place of the class, which is only named, as the first argument of _reconstruct.
+NDARRAY = object()
 
 
 class _StandIn:

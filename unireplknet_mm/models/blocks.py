@@ -104,16 +104,18 @@ def update_running_statistics(
 
     All in few calls, since a compiler takes as long to trace a small step as a large one.
     """
-    kept = [norm.track_running_stats and norm.running_mean is not None for norm in norms]
-    norms, means, variances = (
-        [value for value, keep in zip(values, kept, strict=True) if keep]
-        for values in (norms, means, variances)
-    )
+    kept = [
+        (norm, mean, var)
+        for norm, mean, var in zip(norms, means, variances, strict=True)
+        if norm.track_running_stats and norm.running_mean is not None
+    ]
+    norms = [norm for norm, _, _ in kept]
     counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
     if counters:
         add_all_(counters, 1)
     running = [norm.running_mean for norm in norms] + [norm.running_var for norm in norms]
-    new = [value.to(old.dtype) for value, old in zip([*means, *variances], running, strict=True)]
+    new = [mean for _, mean, _ in kept] + [var for _, _, var in kept]
+    new = [value.to(old.dtype) for value, old in zip(new, running, strict=True)]
     momenta = {norm.momentum for norm in norms}
     if len(momenta) == 1 and None not in momenta:
         (momentum,) = momenta
@@ -561,9 +563,8 @@ class UniRepLKNetBlock(nn.Module):
     def projected(self, x: Tensor) -> Tensor:
         """Linear -> BN -> layer scale: [N, H, W, ffn_ratio C] -> (N, C, H, W)."""
         linear, to_channels_first, norm = self.pwconv2
-        scaled_norm = copy.copy(
-            norm
-        )  # shares the buffers; other threads may compute with the module itself
+        # A copy, which shares the buffers: other threads may compute with the module itself.
+        scaled_norm = copy.copy(norm)
         scaled_norm._parameters = dict(weight=norm.weight * self.gamma, bias=norm.bias * self.gamma)
         return scaled_norm(to_channels_first(linear(x)))
 

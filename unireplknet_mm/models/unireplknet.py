@@ -258,8 +258,11 @@ class Downsampling(nn.Sequential):
 
     @torch.jit.unused
     def computed(self, layer: nn.Module, x: Tensor) -> Tensor:
-        is_plain = is_untouched(layer, nn.Conv2d) and layer.padding_mode == 'zeros'
-        if not (is_plain and is_slow_in_float16(x, layer.parameters())):
+        if not (
+            is_slow_in_float16(x, layer.parameters())
+            and is_untouched(layer, nn.Conv2d)
+            and layer.padding_mode == 'zeros'
+        ):
             return layer(x)
         weight, bias = (None if t is None else t.float() for t in (layer.weight, layer.bias))
         settings = (layer.stride, layer.padding, layer.dilation, layer.groups)

@@ -18,7 +18,7 @@ import pickle
 import re
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -536,3 +536,8 @@ def read_meta(source: str | os.PathLike) -> dict[str, Any]:
     Args, errors: as in `load_checkpoint`.
     """
     return open_checkpoint(source).get('meta') or {}
+
+
+def dataset_meta(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the data of its training, such as `classes`; {} where it says nothing."""
+    return (checkpoint.get('meta') or {}).get('dataset_meta') or {}

@@ -56,7 +56,7 @@ class Suppression(NamedTuple):
         shifted = _apart(boxes, groups * 0 if self.across_classes else groups)
         boxes, flat = _with_two_more(shifted.reshape(-1, 4), scores.reshape(-1))
         kept = torch.ops.torchvision.nms(boxes, flat, self.iou_threshold)
-        return torch.zeros_like(flat).scatter(0, kept, flat[kept])[:-2].reshape(scores.shape)
+        return _only(kept, flat).reshape(scores.shape)
 
     def sparse(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
         """The same, where most scores are 0: only the others are sorted and compared."""
@@ -64,8 +64,7 @@ class Suppression(NamedTuple):
         boxes, flat = _with_two_more(_apart(boxes, groups).reshape(-1, 4), scores.reshape(-1))
         chosen = flat.nonzero()[:, 0]
         kept = torch.ops.torchvision.nms(boxes[chosen], flat[chosen], self.iou_threshold)
-        kept = chosen[kept]
-        return torch.zeros_like(flat).scatter(0, kept, flat[kept])[:-2].reshape(scores.shape)
+        return _only(chosen[kept], flat).reshape(scores.shape)
 
 
 class StableSorts(TorchFunctionMode):
@@ -113,6 +112,11 @@ def _with_two_more(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """
     more = boxes.new_tensor([[-4, -4, -3, -3], [-2, -2, -1, -1]])
     return torch.cat((boxes, more)), torch.cat((scores, scores.new_ones(2)))
+
+
+def _only(kept: Tensor, scores: Tensor) -> Tensor:
+    """The scores of what is kept, 0 for the others, without the last two (`_with_two_more`)."""
+    return torch.zeros_like(scores).scatter(0, kept, scores[kept])[:-2]
 
 
 def best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:

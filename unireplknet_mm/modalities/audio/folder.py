@@ -7,10 +7,11 @@ from typing import Any
 from mmengine.registry import DATASETS
 from mmpretrain.datasets import BaseDataset
 
-from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.configuration import as_names
+from unireplknet_mm.errors import ArgumentError, listed
 from unireplknet_mm.modalities.audio.recordings import RecordingError
 from unireplknet_mm.modalities.audio.searching import find_recordings
-from unireplknet_mm.modalities.folders import as_names, listed, warn_of_empty_classes
+from unireplknet_mm.modalities.folders import warn_of_empty_classes
 
 A_FOLDER_A_CLASS = r'(?P<label>[^/]+)/.*'
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.modalities.time_series.base import SeriesModel
+from unireplknet_mm.models.whole_model import unwrap_model
+from unireplknet_mm.weights.reading import dataset_meta
 
 
 def check_window(model: SeriesModel, learnt: Mapping[str, Any]) -> None:
@@ -44,8 +45,7 @@ class SameWindowHook(Hook):
         self.learnt: Mapping[str, Any] = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        self.learnt = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+        self.learnt = dataset_meta(checkpoint)
 
     def before_test(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        check_window(model, self.learnt)
+        check_window(unwrap_model(runner.model), self.learnt)

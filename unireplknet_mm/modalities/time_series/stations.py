@@ -16,7 +16,6 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS, HOOKS
 from mmengine.runner import Runner
 
@@ -24,6 +23,7 @@ from unireplknet_mm.errors import ArgumentError, MissingFileError, MissingPackag
 from unireplknet_mm.modalities.pickles import UNREADABLE, ArraysUnpickler
 from unireplknet_mm.modalities.time_series.series import SeriesError, calendar_features, pandas
 from unireplknet_mm.modalities.time_series.weather import PLACE
+from unireplknet_mm.models.whole_model import unwrap_model
 
 ROWS_AT_ONCE = 1024  # of a file that may be larger than the memory
 DATES = {('datetime', 'datetime'): datetime}  # what an array of dates may be pickled of
@@ -135,7 +135,7 @@ class StationPlacesHook(Hook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         places = runner.train_dataloader.dataset.metainfo.get('places')
         if places is None:
             raise ArgumentError(

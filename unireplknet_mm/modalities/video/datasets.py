@@ -22,10 +22,9 @@ from mmengine.registry import DATASETS, HOOKS
 from mmengine.runner import Runner
 from mmpretrain.datasets import BaseDataset
 
-from unireplknet_mm.errors import ArgumentError, MissingFileError, UserError
+from unireplknet_mm.errors import ArgumentError, MissingFileError, UserError, listed
 from unireplknet_mm.modalities.folders import (
     classes_of,
-    listed,
     not_hidden,
     warn_of_empty_classes,
 )
