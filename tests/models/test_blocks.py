@@ -162,6 +162,7 @@ TOUCHES = {
     'one more layer': lambda block: block.pwconv2.append(nn.ReLU()),
     'one layer less': lambda block: block.act.__delitem__(1),
     'a layer of SE': lambda block: setattr(block.se, 'up', DoubledConv(6, 24, 1)),
+    'a grouped layer of SE': lambda block: setattr(block.se, 'down', nn.Conv2d(24, 6, 1, groups=2)),
     'another SE': lambda block: setattr(block, 'se', nn.Identity()),
     'another drop path': lambda block: setattr(block, 'drop_path', nn.ReLU()),
     'a parametrization': parametrize_linear,

@@ -109,6 +109,7 @@ TOUCHES = {
     ),
     'no SE': lambda block: setattr(block, 'se', nn.Identity()),
     'another layer of SE': lambda block: setattr(block.se, 'up', nn.Sequential(block.se.up)),
+    'a grouped layer of SE': lambda block: setattr(block.se, 'down', nn.Conv2d(24, 6, 1, groups=2)),
     'another linear layer': lambda block: block.pwconv1.__setitem__(
         1, nn.Sequential(block.pwconv1[1])
     ),

@@ -464,8 +464,8 @@ EXPANDING_LAYERS = ((ToChannelsLast,), (nn.Linear,), (nn.GELU,), (GlobalResponse
 SQUEEZING_LAYERS = ((SqueezeExcitation,), (nn.Conv2d,), (nn.Conv2d,))
 # Those of pwconv2 whose BatchNorm can take layer scale over (`projected`).
 PROJECTING_LAYERS = ((nn.Linear,), (ToChannelsFirst,), (nn.BatchNorm2d,))
-# What `fused` computes in one: SE with its two layers, pwconv1, act and pwconv2.
-FUSED_LAYERS = (*SQUEEZING_LAYERS, *EXPANDING_LAYERS, (nn.Linear,), (ToChannelsFirst,))
+# What `fused` computes in one after SE: pwconv1, act and pwconv2.
+FUSED_LAYERS = (*EXPANDING_LAYERS, (nn.Linear,), (ToChannelsFirst,))
 
 
 class UniRepLKNetBlock(nn.Module):
@@ -591,7 +591,7 @@ class UniRepLKNetBlock(nn.Module):
         return (
             may_rearrange(x, parameters)
             and uses_own_batch(self.norm)
-            and is_plain((), [self.se, *self.se.children()], SQUEEZING_LAYERS)
+            and is_two_products(self.se)
             and x.numel() > x.shape[1]  # else the norm has an error to raise
         )
 
@@ -642,12 +642,13 @@ class UniRepLKNetBlock(nn.Module):
     def is_plain_inference(self) -> bool:
         """Whether the modules that `fused` computes in one are those that were built, in evaluation."""
         sequences = (self.pwconv1, self.act, self.pwconv2)
-        layers = [self.drop_path, self.se, *self.se.children(), *itertools.chain(*sequences)]
+        layers = [self.drop_path, *itertools.chain(*sequences)]
         kinds = [(nn.Identity, DropPath), *FUSED_LAYERS]
         if not self.deploy:
             kinds.append((nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm))
         return (
             is_plain(sequences, layers, kinds)
+            and is_two_products(self.se)
             and self.act[0].approximate == 'none'
             and not (self.drop_path.training and isinstance(self.drop_path, DropPath))
             and not any(norm.training or norm.running_mean is None for norm in self.pwconv2[2:])
@@ -729,6 +730,14 @@ def is_plain(
         len(layers) == len(kinds)
         and all(is_untouched(sequence, nn.Sequential) for sequence in sequences)
         and all(is_untouched(layer, *kind) for layer, kind in zip(layers, kinds, strict=True))
+    )
+
+
+def is_two_products(se: nn.Module) -> bool:
+    """Whether an SE is as it was built, so that `SqueezeExcitation.scale_by_products` may compute it."""
+    layers = list(se.children())
+    return is_plain((), [se, *layers], SQUEEZING_LAYERS) and all(
+        (conv.kernel_size, conv.padding, conv.groups) == ((1, 1), (0, 0), 1) for conv in layers
     )
 
 
