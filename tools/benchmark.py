@@ -36,6 +36,23 @@ TABLES = dict(
     table18="The paper's Table 18: what the branches cost in training",
     settings='What settings cost',
 )
+# What the tables set themselves.
+SET_BY_ALL = ('mode', 'form', 'size', 'compile', 'implementation')
+SET_BY = dict(
+    table1=(
+        *SET_BY_ALL,
+        'layout',
+        'rounds',
+        'warm_up',
+        'no_memory',
+        'cfg_options',
+        'csv',
+        'picture',
+    ),
+    table5=(*SET_BY_ALL, 'cfg_options'),
+    table18=(*SET_BY_ALL, 'cfg_options', 'picture'),
+    settings=(*SET_BY_ALL, 'dtype', 'layout', 'picture'),
+)
 INTERRUPTED = 130  # the exit status after Ctrl-C
 INTERRUPTION = 'Interrupted: the rest was not measured.'
 
@@ -104,18 +121,20 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     args.table = next((name for name in TABLES if getattr(args, name)), None)
     if not args.models and args.table is None:
         parser.error('name a MODEL, or one of --table1, --table5, --table18, --settings')
+    for name in SET_BY.get(args.table, ()):
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f'--{args.table} does not take --{name.replace("_", "-")}')
     takes_better = args.table in ('table5', 'table18')
     args.layout = args.layout or (['better'] if takes_better else ['NCHW'])
     if args.models and args.table not in (None, 'settings'):
         parser.error(f'--{args.table} takes no MODEL: its models are those of the paper')
-    if args.table and any(len(values or ()) > 1 for values in (args.batch_size, args.threads)):
-        parser.error(f'--{args.table} takes one --batch-size and one --threads')
-    if args.table == 'settings' and 'better' in args.layout:
-        parser.error('--settings compares the layouts: leave --layout out')
+    if args.table == 'settings' and len(args.models) > 1:
+        parser.error('--settings takes one MODEL')
+    several = (args.batch_size, args.threads, args.dtype)
+    if args.table and any(len(values or ()) > 1 for values in several):
+        parser.error(f'--{args.table} takes one --batch-size, one --threads and one --dtype')
     if args.docs and not (args.table or args.section):
         parser.error('--docs needs --section NAME where no table gives its name')
-    if args.table == 'table1' and (args.csv or args.picture):
-        parser.error('--table1 writes Markdown and JSON only')
     return args
 
 
@@ -146,6 +165,8 @@ def benchmark(args: argparse.Namespace) -> int:
     for name in ('markdown', 'csv', 'json', 'picture', 'docs'):
         if path := getattr(args, name):
             launch.create_folder(path.absolute().parent, f'--{name}')
+            if path.is_dir():
+                raise launch.UserError(f'--{name}: {path} is a folder.')
     machine = describe(device)
     if args.docs:
         refuse_busy_machine(machine)
@@ -169,6 +190,8 @@ def run_models(
     from unireplknet_mm.measuring.benchmark import Benchmark, keep_better_layouts
 
     plan, render = make_plan(args, threads, device)
+    if args.picture:
+        report.check_picture(args.picture, [one for group in plan.groups for one in group.variants])
     running = Benchmark(plan.builds, args.rounds, args.warm_up, not args.no_memory, progress)
     results = running.run(plan.groups)
     progress.close()
@@ -345,8 +368,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     if args.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
-    # A first call compiles, also where an earlier run left its files.
-    os.environ.setdefault('TORCHINDUCTOR_FORCE_DISABLE_CACHES', '1')
     from unireplknet_mm.launch import exit_on_user_error
 
     if status := exit_on_user_error(benchmark)(args):

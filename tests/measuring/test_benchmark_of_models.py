@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -181,9 +182,25 @@ def test_picture(tmp_path):
     assert path.read_bytes().startswith(b'\x89PNG') and path.stat().st_size > 5000
     with pytest.raises(ArgumentError, match='no measured model has a published accuracy'):
         report.draw([result('unireplknet_t', difference=1.0), result('mine')], path, 'title')
-    with pytest.raises(ArgumentError, match=r"no picture at .*'foo' is not supported"):
-        report.draw([result('unireplknet_t')], tmp_path / 'picture.foo', 'title')
     assert [file.name for file in tmp_path.iterdir()] == ['picture.png']
+
+
+@pytest.mark.parametrize(
+    ('name', 'model', 'changes', 'message'),
+    [
+        ('picture.foo', 'unireplknet_t', {}, r'picture\.foo: its name has to end in \.\w+, '),
+        ('picture.png', 'mine', {}, 'none of the models has a published accuracy'),
+        ('picture.png', 'unireplknet_t', dict(size=(96, 96)), 'published accuracy at that resol'),
+        ('picture.png', 'unireplknet_t', dict(mode='step'), 'published accuracy'),
+    ],
+)
+def test_a_picture_that_cannot_be_is_refused_beforehand(name, model, changes, message):
+    with pytest.raises(ArgumentError, match=message):
+        report.check_picture(Path(name), [Variant(model, **changes)])
+
+
+def test_a_picture_that_can_be():
+    report.check_picture(Path('a.PNG'), [Variant('mine'), Variant('unireplknet_t')])
 
 
 def test_a_section_of_a_page_is_replaced_and_others_stay(tmp_path):

@@ -100,6 +100,8 @@ def test_control_c_reports_what_there_is(call, monkeypatch, tmp_path):
         (['unireplknet_tt'], 'Did you mean unireplknet_t'),
         (['configs/cls/unireplknet_z.py'], 'configs/cls/unireplknet_z.py does not exist'),
         (['unireplknet_a', '--device', 'cuda'], 'torch sees none'),
+        (['unireplknet_a', '--device', 'cpu', '--csv', '.'], '--csv: . is a folder'),
+        (['unireplknet_a', '--device', 'cpu', '--picture', 'x.foo'], 'x.foo: its name has to end'),
     ],
 )
 def test_what_a_user_can_mend(call, monkeypatch, arguments, message):
@@ -121,8 +123,12 @@ def test_docs_need_a_quiet_machine(call, monkeypatch, tmp_path):
         (['unireplknet_a', '--table5'], '--table5 takes no MODEL'),
         (['--table5', '--batch-size', '1', '2'], '--table5 takes one --batch-size'),
         (['unireplknet_a', '--docs', 'x.md'], '--docs needs --section NAME'),
-        (['--settings', '--layout', 'better'], '--settings compares the layouts'),
-        (['--table1', '--csv', 'x.csv'], '--table1 writes Markdown and JSON only'),
+        (['--settings', '--layout', 'better'], '--settings does not take --layout'),
+        (['--settings', 'unireplknet_a', 'unireplknet_t'], '--settings takes one MODEL'),
+        (['--table1', '--csv', 'x.csv'], '--table1 does not take --csv'),
+        (['--table5', '--mode', 'step'], '--table5 does not take --mode'),
+        (['--table18', '--dtype', 'fp32', 'bf16'], 'one --threads and one --dtype'),
+        (['--table18', '--cfg-options', 'a=1'], '--table18 does not take --cfg-options'),
         (['unireplknet_a', '--size', '32x'], '32x is not of the form 224 or 480x640'),
         (['unireplknet_a', '--batch-size', '0'], '0 is not positive'),
     ],

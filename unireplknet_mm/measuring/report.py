@@ -12,7 +12,8 @@ from typing import Any
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.files import replacing, write_text
 from unireplknet_mm.measuring.benchmark import Result, describe, speed_up
-from unireplknet_mm.measuring.paper import figures_of
+from unireplknet_mm.measuring.paper import ImageNetFigures, figures_of
+from unireplknet_mm.measuring.variants import Variant
 from unireplknet_ops.benchmark_report import table
 
 COLUMNS = (
@@ -134,19 +135,40 @@ def to_json(results: Iterable[Result], machine: dict[str, str], command: str) ->
     return json.dumps(content, indent=1, allow_nan=False)
 
 
+def check_picture(path: Path, variants: Iterable[Variant]) -> None:
+    """Refuse a picture that `draw` could not make of what will be measured.
+
+    Raises:
+        ArgumentError: no model has a published accuracy, or matplotlib cannot write that kind of file.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lstrip('.').lower() not in kinds:
+        raise ArgumentError(f'no picture at {path}: its name has to end in .{", .".join(kinds)}')
+    if not any(map(_published, variants)):
+        raise ArgumentError(
+            'no picture: none of the models has a published accuracy at that resolution'
+        )
+
+
+def _published(variant: Variant) -> ImageNetFigures | None:
+    """The figures of a variant that a picture can show."""
+    return figures_of(variant.model, variant.size[0]) if variant.mode == 'forward' else None
+
+
 def draw(results: Iterable[Result], path: Path, title: str) -> None:
     """Top-1 accuracy, by the papers, against measured throughput; a line a family.
 
     Raises:
-        ArgumentError: no model that was measured in inference has a figure, or matplotlib cannot write
-            that kind of file.
+        ArgumentError: no model that was measured has a published accuracy.
     """
     from matplotlib.figure import Figure
 
     families: dict[str, list[tuple[float, float, str]]] = {}
     for result in results:
-        figures = figures_of(result.variant.model, result.variant.size[0])
-        if figures and result.agrees and result.seconds and result.variant.mode == 'forward':
+        figures = _published(result.variant)
+        if figures and result.agrees and result.seconds:
             point = (result.throughput, figures.top1, figures.label)
             families.setdefault(figures.family, []).append(point)
     if not families:
@@ -182,11 +204,8 @@ def draw(results: Iterable[Result], path: Path, title: str) -> None:
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.3, which='both')
     axes.legend(fontsize=7)
-    try:
-        with replacing(path, keep_extension=True) as partial:
-            figure.savefig(partial, dpi=150)
-    except ValueError as error:  # an unknown extension
-        raise ArgumentError(f'no picture at {path}: {error}') from error
+    with replacing(path, keep_extension=True) as partial:
+        figure.savefig(partial, dpi=150)
 
 
 def update_page(path: Path, name: str, text: str) -> None:
