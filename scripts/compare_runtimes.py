@@ -249,6 +249,7 @@ def main() -> None:
     if args.prepare:
         return
     machine = ', '.join(f'{key} {value}' for key, value in describe_machine('cpu').items())
+    command = ' '.join(['python', *sys.argv])
     unit = 'processor time' if args.clock == 'cpu' else 'wall time'
     parts, times = [], {}
     with thread_count(args.threads):
@@ -261,12 +262,12 @@ def main() -> None:
                 + as_table(args, batch_size, seconds)
             )
             times[batch_size] = {' / '.join(key): value for key, value in seconds.items()}
+            if args.json:
+                measured = dict(machine=machine, command=command, seconds=times)
+                args.json.write_text(json.dumps(measured))
             gc.collect()
-    command = ' '.join(['python', *sys.argv])
     text = '\n\n'.join([*parts, f'{machine}.\n\n`{command}`'])
     print(text)
-    if args.json:
-        args.json.write_text(json.dumps(dict(machine=machine, command=command, seconds=times)))
     if args.docs:
         update_page(args.docs, args.section, text)
 
