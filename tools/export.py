@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import itertools
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from common_options import add_cfg_options
 FORMATS = ('onnx', 'torch-export', 'aoti', 'openvino')
 PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
 DYNAMIC = ('batch', 'size')
+INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
 def parse_args() -> argparse.Namespace:
@@ -108,6 +110,8 @@ def parse_args() -> argparse.Namespace:
         if min(args.letterbox) < 32:
             parser.error(f'--letterbox takes two sizes of at least 32, not {args.letterbox}')
         args.dynamic = tuple({*args.dynamic, 'size'})
+    if args.backbone and args.score:
+        parser.error('--backbone has features, and no scores: leave out --score')
     if args.images and (args.demo_data or args.score):
         parser.error('--images have no annotations: leave it out for --score and --demo-data')
     return args
@@ -142,7 +146,10 @@ def export(args: argparse.Namespace) -> None:
     format = FORMATS[args.format]
     exporting.check_order(args.out, format, args.precision)
     cfg = launch.load_config(args.config, args.cfg_options)
+    exporting.add_test_pipeline(cfg)
     launch.check_complete(cfg, 'export')
+    if args.score:
+        exporting.check_scored(cfg)
     launch.check_checkpoint(args.checkpoint)
     launch.prepare_device(cfg, 'none', 'cpu')
     if not args.images and (args.demo_data or not exporting.has_test_data(cfg)):
@@ -208,11 +215,16 @@ def export(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     os.environ['CUDA_VISIBLE_DEVICES'] = ''  # files are written and compared on the CPU
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up first
     args.output = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no result
-        from unireplknet_mm.launch import exit_on_user_error
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no result
+            from unireplknet_mm.launch import exit_on_user_error
 
-        exit_on_user_error(export)(args)
+            exit_on_user_error(export)(args)
+    except KeyboardInterrupt:
+        say('Interrupted: nothing was written.')
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == '__main__':

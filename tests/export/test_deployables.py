@@ -24,7 +24,7 @@ from unireplknet_mm.export.rewriting import (
     wrap_convolutions,
     write_pointwise,
 )
-from unireplknet_mm.launch.exporting import sample_shape
+from unireplknet_mm.launch.exporting import add_test_pipeline, sample_shape
 from unireplknet_mm.models.blocks import UniRepLKNetBlock
 
 MEAN, STD = [10.0, 20.0, 30.0], [2.0, 3.0, 4.0]
@@ -135,6 +135,7 @@ def functions():
         ('cls/unireplknet_t_in1k.py', (224, 224)),
         ('cls/unireplknet_s_in22k_to_in1k_384.py', (384, 384)),
         ('cls/unireplknet_s_in22k.py', (224, 224)),  # without a test set
+        ('cls/unireplknet_xl_in22k.py', (192, 192)),
         ('seg/upernet_unireplknet_t_160k.py', (512, 512)),
         ('seg/upernet_unireplknet_l_160k.py', (640, 640)),
         ('det/cascade_unireplknet_t_3x.py', (800, 1344)),
@@ -144,6 +145,7 @@ def functions():
 )
 def test_images_have_the_size_that_the_config_tests_with(config, size, functions):
     cfg = load_config(ROOT / 'configs' / config)
+    add_test_pipeline(cfg)
     function = functions[config[:3] if config[:3] in functions else 'det']
     assert sample_shape(cfg, function, None) == (3, *size)
     assert sample_shape(cfg, function, (64, 96)) == (3, 64, 96)

@@ -65,9 +65,60 @@ def test_a_classifier_becomes_a_file_that_says_what_it_is(call, checkpoint, phot
     metadata = load('out/model.onnx').metadata
     assert metadata['config'] == 'cls_small.py' and metadata['epoch'] == 3
     assert metadata['input']['shape'] == [None, 3, 224, 224]
+    resize, crop = metadata['test_pipeline'][1:-1]
+    assert (resize['type'], resize['scale'], resize['edge']) == ('ResizeEdge', 256, 'short')
+    assert crop == dict(type='CenterCrop', crop_size=224)
     assert metadata['versions']['torch'] == str(torch.__version__)
     assert metadata['versions']['onnxscript'] == onnxscript.__version__
     assert metadata['parameters'] > 10_000
+
+
+@pytest.fixture
+def untested(tmp_path) -> Path:
+    """A config as those of ImageNet-22K, which has neither test data nor metrics."""
+    path = tmp_path / 'untested.py'
+    path.write_text(f'_base_ = {str(CONFIG)!r}\ntest_dataloader = None\ntest_evaluator = None\n')
+    return path
+
+
+@pytest.mark.parametrize('count', [3, 2])  # of photographs, or of demo data
+def test_a_config_that_is_never_tested_takes_what_it_crops_to(
+    call, checkpoint, photos, untested, count
+):
+    printed = call(
+        *('export', untested, checkpoint, '--format', 'torch-export', '--out', 'model.pt2'),
+        *(('--images', photos) if count == 3 else ()),
+    )
+    assert f'compared on {count} inputs' in printed
+    assert load('model.pt2').metadata['input']['shape'] == [1, 3, 32, 32]
+
+
+def test_a_config_without_metrics_has_no_scores(call, checkpoint, untested):
+    said = call(
+        *('export', untested, checkpoint, '--format', 'torch-export', '--out', 'model.pt2'),
+        '--score',
+        status=1,
+    )
+    assert 'has no test_evaluator or no test_cfg: leave it out.' in said
+    assert not os.path.exists('model.pt2')
+
+
+def test_an_interruption_leaves_nothing(call, checkpoint, photos, monkeypatch):
+    def interrupt(self, path, threads=None):
+        assert path.is_file()
+        raise KeyboardInterrupt
+
+    Path('out').mkdir()
+    Path('out/model.onnx').write_text('an earlier one')
+    monkeypatch.setattr(Onnx, 'load', interrupt)
+    said = call(
+        *('export', CONFIG, checkpoint, '--format', 'onnx', '--out', 'out/model.onnx'),
+        *('--images', photos, '--input-size', 64, 64),
+        status=130,
+    )
+    assert said.endswith('Interrupted: nothing was written.\n')
+    assert Path('out/model.onnx').read_text() == 'an earlier one'
+    assert files(Path('out')) == {'model.onnx'}
 
 
 def test_a_file_that_disagrees_is_not_written_unless_told(call, checkpoint, photos, monkeypatch):

@@ -149,6 +149,7 @@ def load_deployable(
         checkpoint=os.path.basename(checkpoint),
         epoch=meta.get('epoch'),
         classes=labels.names,
+        test_pipeline=described_pipeline(cfg),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         versions=dict(unireplknet_mm=__version__, torch=str(torch.__version__)),
     )
@@ -170,6 +171,16 @@ def load_deployable(
         if name not in inspect.signature(kind).parameters:
             raise ExportError(f'{MEANT_FOR[name]}, not for {kind.task}.{WAYS_OUT.get(name, "")}')
     return kind(model, **options), metadata
+
+
+def described_pipeline(cfg: Config) -> list[dict[str, Any]]:
+    """The test pipeline, for which the user of a file stands in; of configs without one (series) none."""
+    datasets = innermost_datasets(cfg.test_dataloader.dataset)
+    if not any(dataset.get('pipeline') for dataset in datasets):
+        return []
+    return [
+        {**transform, 'type': type_name(transform)} for transform in predicting.test_pipeline(cfg)
+    ]
 
 
 class Samples:
@@ -419,6 +430,39 @@ def tested_size(cfg: Config, deployable: Deployable) -> tuple[int, int]:
         keeps_ratio = name == 'Resize' and transform.get('keep_ratio')
         size = deployable.kept_size(width, height) if keeps_ratio else (height, width)
     return size
+
+
+def add_test_pipeline(cfg: Config) -> None:
+    """Give a config that is never tested, such as those of ImageNet-22K, test data, in place.
+
+    They are those of its training, resized to what that crops pictures to. Other configs stay as they are.
+    """
+    if cfg.get('test_dataloader') is not None or cfg.get('train_dataloader') is None:
+        return
+    loader = copy.deepcopy(cfg.train_dataloader)
+    for dataset in innermost_datasets(loader.dataset):
+        pipeline = dataset.get('pipeline') or []
+        crop = next((step for step in pipeline if type_name(step) == 'RandomResizedCrop'), None)
+        if crop is None:
+            return
+        size = crop['scale']  # height and width, which `Resize` takes the other way round
+        scale = size if isinstance(size, int) else tuple(size[::-1])
+        kept = {key: crop[key] for key in ('backend', 'interpolation') if key in crop}
+        resize = dict(type='Resize', scale=scale, **kept)
+        dataset['pipeline'] = [pipeline[0], resize, pipeline[-1]]
+    cfg.test_dataloader = loader
+
+
+def check_scored(cfg: Config) -> None:
+    """See that a config has metrics.
+
+    Raises:
+        UserError: it has none.
+    """
+    if cfg.get('test_evaluator') is None or cfg.get('test_cfg') is None:
+        raise UserError(
+            f'--score: config {cfg.filename} has no test_evaluator or no test_cfg: leave it out.'
+        )
 
 
 def has_test_data(cfg: Config) -> bool:

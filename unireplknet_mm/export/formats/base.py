@@ -192,7 +192,7 @@ def running_with(threads: int | None) -> Iterator[None]:
 
 
 def encode(metadata: Mapping[str, Any]) -> str:
-    return json.dumps(metadata, ensure_ascii=False)
+    return json.dumps(metadata, ensure_ascii=False, default=str)  # a config holds any object
 
 
 def decode(text: str | None) -> dict[str, Any]:
