@@ -6,6 +6,7 @@ import onnx
 import pytest
 import torch
 from detectors import HEADS, build, one_stage_config, pictures, query_config, region_config
+from torch.overrides import TorchFunctionMode
 
 from unireplknet_mm.export import FORMATS, ExportError, deployable
 from unireplknet_mm.export.deployable import as_arrays
@@ -256,6 +257,35 @@ def test_queries_find_what_mmdet_finds(kind):
     found = outputs(file, IMAGES)
     assert (found['scores'] > 0).all()
     assert within_limits(file, file.differences(file.reference(torch.from_numpy(IMAGES)), found))
+
+
+class Exchange(TorchFunctionMode):
+    """Two neighbours of the first ranking change places."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_first = True
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is not torch.topk or not self.is_first:
+            return result
+        self.is_first = False
+        order = torch.arange(result.indices.shape[1])
+        order[10], order[11] = 11, 10
+        return type(result)([part[:, order] for part in result])
+
+
+def test_boxes_of_queries_with_ranks_may_move_when_two_change_places():
+    """It is chance which of two of the same score comes first, and no fault of a file."""
+    file = deployable(build(query_config('DINO')))
+    found = outputs(file, IMAGES)
+    with Exchange():
+        other = outputs(file, IMAGES)
+    strict = deployable(build(query_config('DeformableDETR'))).limits('fp32')['boxes']
+    assert file.differences(found, other)['boxes'] > strict
+    assert file.limits('fp32')['boxes'] > strict
+    assert file.limits('fp16')['boxes'] == 2.0
 
 
 def test_queries_refuse_what_they_would_attend_to():

@@ -60,6 +60,10 @@ class RecordableShapes(TorchFunctionMode):
 class Queries(nn.Module):
     """Maps of the neck -> detections, of an mmdet `DetectionTransformer`.
 
+    Attributes:
+        queries_have_ranks: whether the n-th best place gets a learned query of its own, as in DINO. Of 900
+            places some score alike up to rounding; where they change places, all boxes move a little.
+
     Raises:
         ExportError: its head ranks queries by a rule that is not known here.
     """
@@ -78,6 +82,8 @@ class Queries(nn.Module):
                 f'{type(self.head).__name__} cannot be exported: it ranks queries by a rule of its own.'
             )
         self.number = int(self.head.test_cfg.get('max_per_img', model.num_queries))
+        is_two_stage = getattr(model, 'as_two_stage', False)
+        self.queries_have_ranks = is_two_stage and hasattr(model, 'query_embedding')
 
     @staticmethod
     def takes(model: nn.Module) -> bool:
