@@ -295,3 +295,23 @@ def test_arg_max_of_openvino(shape, axis, is_open):
         model = openvino.Model(outputs, [x])
         write_arg_max(model)
         assert 'TopK' in kinds(model)
+
+
+def test_an_arg_max_is_quantized_before_it_is_rewritten(tmp_path, monkeypatch):
+    """Its comparisons and ranks are exact numbers, which int8 would round: half of the labels change."""
+    openvino = pytest.importorskip('openvino')
+    from openvino import opset13 as ops
+
+    from unireplknet_mm.export.formats import openvino as module
+
+    def quantize(model, settings):
+        quantized.extend(node.get_type_name() for node in model.get_ordered_ops())
+        return model
+
+    quantized = []
+    monkeypatch.setattr(module, 'quantize', quantize)
+    x = ops.parameter([2, 5], openvino.Type.f32)
+    model = openvino.Model([ops.topk(x, 1, 1, 'max', 'none', 'i64').output(1)], [x])
+    module.OpenVino().save(model, tmp_path / 'model.xml', {}, Settings('int8'))
+    assert 'TopK' in quantized and 'ReduceMax' not in quantized
+    assert '"TopK"' not in (tmp_path / 'model.xml').read_text()

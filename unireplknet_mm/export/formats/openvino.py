@@ -54,11 +54,12 @@ class OpenVino(Format):
         self.save(model, path, complete_metadata(deployable, example, settings), settings)
 
     def save(self, model: Any, path: Path, metadata: Mapping[str, Any], settings: Settings) -> None:
-        """Write a model of OpenVINO in float32 in the precision of the settings."""
+        """Write what `convert` made in the precision of the settings."""
         import openvino
 
         if settings.precision == 'int8':
             model = quantize(model, settings)
+        write_arg_max(model)  # quantized, it would compare rounded values with each other
         model.set_rt_info(encode(metadata), [METADATA_KEY])
         openvino.save_model(model, path, compress_to_fp16=settings.precision == 'fp16')
 
@@ -69,9 +70,7 @@ class OpenVino(Format):
         with explained(settings), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'model.onnx'
             program.save(path)
-            model = openvino.convert_model(path)
-        write_arg_max(model)
-        return model
+            return openvino.convert_model(path)
 
     def load(self, path: Path, threads: int | None = None) -> Runtime:
         self.check_packages(('openvino',))
