@@ -24,7 +24,7 @@ from unireplknet_mm.export.rewriting import (
     wrap_convolutions,
     write_pointwise,
 )
-from unireplknet_mm.launch.exporting import add_test_pipeline, sample_shape
+from unireplknet_mm.launch.exporting import Samples, add_test_pipeline, sample_shape
 from unireplknet_mm.models.blocks import UniRepLKNetBlock
 
 MEAN, STD = [10.0, 20.0, 30.0], [2.0, 3.0, 4.0]
@@ -149,6 +149,12 @@ def test_images_have_the_size_that_the_config_tests_with(config, size, functions
     function = functions[config[:3] if config[:3] in functions else 'det']
     assert sample_shape(cfg, function, None) == (3, *size)
     assert sample_shape(cfg, function, (64, 96)) == (3, 64, 96)
+
+
+def test_a_config_that_reads_no_single_files_takes_none():
+    cfg = load_config(ROOT / 'tests' / 'data' / 'configs' / 'series_small.py')
+    with pytest.raises(ExportError, match=r'--images: config .*series_small\.py reads no single'):
+        Samples(None, None).of_files(cfg, ['table.csv'])
 
 
 def test_what_is_no_model_is_refused():

@@ -201,10 +201,16 @@ class Samples:
         Those that cannot be read are left out.
 
         Raises:
-            UserError: there are none.
+            UserError: there are none, or the config reads no single files, as of series.
         """
         pipeline = predicting.test_pipeline(cfg)
-        kind = find_kind(pipeline)
+        try:
+            kind = find_kind(pipeline)
+        except UserError:
+            raise ExportError(
+                f'--images: config {cfg.filename} reads no single files: leave it out, to compare on the '
+                'test data of the config, or on demo data.'
+            ) from None
         paths = [path for path, _ in find_inputs(arguments, kind, recursive=True)[0]]
         dataset = predicting.InputDataset(paths, kind, pipeline, cfg)
 
