@@ -25,19 +25,32 @@ CONFIGS = {
 }
 
 
-def check(file, path, sizes):
+def check(file, path, sizes, boxes=0.0):
+    """The file finds what the model does; `boxes`: pixels that boxes may be off by, if more than usual."""
     inputs = [
         (str((count, *size)), torch.from_numpy(pictures(count, *size))) for count, size in sizes
     ]
     comparison = compare(file, load(path, threads=1), inputs, 'fp32')
+    comparison.limits = comparison.limits | dict(boxes=max(comparison.limits['boxes'], boxes))
     assert comparison.agrees, comparison.lines()
+
+
+def effect_of_rounding(file, images):
+    """Pixels by which the model's boxes of a batch differ from those of its pictures one by one.
+
+    Of a Cascade R-CNN with random weights 0.007, which is rounding: its deltas are exponentials, twice.
+    """
+    of_batch = file.reference(images)['boxes']
+    one_by_one = [file.reference(image[None])['boxes'] for image in images]
+    return float(abs(of_batch - np.concatenate(one_by_one)).max())
 
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_the_batch_may_be_open(name, tmp_path):
     file = deployable(build(CONFIGS[name]))
     path = write(file, tmp_path / 'detector.onnx', SHAPE, ('batch',))
-    check(file, path, [(1, (64, 96)), (3, (64, 96))])
+    rounding = effect_of_rounding(file, torch.from_numpy(pictures(3, 64, 96)))
+    check(file, path, [(1, (64, 96)), (3, (64, 96))], boxes=min(rounding, 0.02))
 
 
 def test_the_size_may_be_open(tmp_path):

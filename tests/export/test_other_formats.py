@@ -108,7 +108,7 @@ def test_a_compiled_file_runs_from_c_plus_plus(tmp_path):
         *(f'-I{folder}' for folder in cpp_extension.include_paths()),
         *(f'-L{folder}' for folder in cpp_extension.library_paths()),
         *(f'-Wl,-rpath,{folder}' for folder in cpp_extension.library_paths()),
-        *('-ltorch', '-ltorch_cpu', '-lc10', '-ldl'),
+        *('-Wl,--no-as-needed', '-ltorch', '-ltorch_cpu', '-lc10', '-ldl'),
         f'-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}',
     ]
     subprocess.run(list(map(str, command)), check=True, timeout=500)
