@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common_options import INTERRUPTED
+
 if TYPE_CHECKING:
     from unireplknet_mm.measuring.benchmark import Benchmark, Group, Progress, Result
     from unireplknet_mm.measuring.catalogue import Build
@@ -53,7 +55,6 @@ SET_BY = dict(
     table18=(*SET_BY_ALL, 'cfg_options', 'picture'),
     settings=(*SET_BY_ALL, 'dtype', 'layout', 'picture'),
 )
-INTERRUPTED = 130  # the exit status after Ctrl-C
 INTERRUPTION = 'Interrupted: the rest was not measured.'
 
 

@@ -1,7 +1,11 @@
-"""The command-line options that tools share. Imports nothing that imports torch."""
+"""The command-line options that tools share, and how they end. Imports nothing that imports torch."""
 
 import argparse
 import os
+import signal
+import sys
+
+INTERRUPTED = 130  # the exit status after Ctrl-C
 
 # Where a launcher other than torchrun puts the number of a process on its machine.
 LOCAL_RANK_OF_LAUNCHER = dict(slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
@@ -55,3 +59,8 @@ def apply_to_environment(args: argparse.Namespace) -> None:
     os.environ['LOCAL_RANK'] = os.environ.get(variable, str(args.local_rank))
     if args.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
+
+def clean_up_when_terminated() -> None:
+    """Let SIGTERM end the process by an exception, so that what it has begun to write is removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -20,13 +20,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common_options import INTERRUPTED
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from unireplknet_mm.measuring.erf import Field
     from unireplknet_mm.measuring.last_maps import Normalization
-
-INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -22,15 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common_options import add_common_arguments, apply_to_environment
+from common_options import INTERRUPTED, add_common_arguments, apply_to_environment
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
     from unireplknet_mm.measuring.zoo_table import Row
     from unireplknet_mm.zoo import ZooModel
-
-INTERRUPTED = 130
 
 
 def parse_args() -> argparse.Namespace:

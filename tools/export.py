@@ -13,17 +13,15 @@ import argparse
 import contextlib
 import itertools
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from common_options import add_cfg_options
+from common_options import INTERRUPTED, add_cfg_options, clean_up_when_terminated
 
 FORMATS = ('onnx', 'torch-export', 'aoti', 'openvino')
 PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
 DYNAMIC = ('batch', 'size')
-INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
 def parse_args() -> argparse.Namespace:
@@ -215,7 +213,7 @@ def export(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     os.environ['CUDA_VISIBLE_DEVICES'] = ''  # files are written and compared on the CPU
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up first
+    clean_up_when_terminated()
     args.output = sys.stdout
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no result

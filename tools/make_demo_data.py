@@ -6,8 +6,8 @@ python tools/make_demo_data.py coco --help
 
 import argparse
 import contextlib
-import signal
-import sys
+
+from common_options import clean_up_when_terminated
 
 from unireplknet_mm.datasets import make_demo_data
 from unireplknet_mm.datasets.layouts import LAYOUTS
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
 def write(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up first
+    clean_up_when_terminated()
     samples = LAYOUTS[args.layout].samples
 
     def show_progress(jobs: list) -> tqdm:

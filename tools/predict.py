@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from common_options import add_cfg_options, add_checkpoint
+from common_options import INTERRUPTED, add_cfg_options, add_checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from unireplknet_mm.modalities.inputs import InputKind
     from unireplknet_mm.modalities.predictions import Prediction
 
-INTERRUPTED = 130  # the exit status after Ctrl-C
 BROKEN_PIPE = 141  # as a shell has it
 NAMES_SHOWN = 3
 
