@@ -57,6 +57,12 @@ def test_a_step_agrees_with_the_plain_form(changes):
     assert distance(variant) < tolerance(variant) / 2
 
 
+def test_a_wrong_gradient_of_one_layer_shows():
+    wrong = Prepared(STEP, BUILD)
+    wrong.model.backbone.stages[1][0].norm.bias.register_hook(torch.zeros_like)
+    assert difference(wrong.outputs(), Prepared(STEP, BUILD).outputs()) > tolerance(STEP)
+
+
 def test_compiled_is_the_same_function(monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, 'compile', lambda model: compiled.append(model) or model)

@@ -188,7 +188,11 @@ class Prepared:
         return loss.detach()
 
     def outputs(self) -> list[Tensor]:
-        """What is compared: the outputs, or the gradients of a first step and its loss, in float32."""
+        """What is compared, in float32: the outputs, or the loss of a first step and its gradients.
+
+        These are a vector for each layer, so that none hides behind the others. Not one for each parameter:
+        a bias in front of a BatchNorm has a gradient of rounding alone.
+        """
         with forced(self.variant.implementation):
             if not self.optimizer:
                 # Where gradients are kept, a few images at a time.
@@ -200,8 +204,15 @@ class Prepared:
                 ]
                 return [torch.cat(part) for part in zip(*parts, strict=True)]
             loss = self._step()
-        gradients = [p.grad.float().flatten() for p in self.trained if p.grad is not None]
-        return [loss, torch.cat(gradients)]
+        gradients = [
+            [
+                p.grad.float().flatten()
+                for p in layer.parameters(recurse=False)
+                if p.grad is not None
+            ]
+            for layer in self.task.model.modules()
+        ]
+        return [loss, *(torch.cat(of_layer) for of_layer in gradients if of_layer)]
 
     def release_gradients(self) -> None:
         if self.optimizer:
