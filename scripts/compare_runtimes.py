@@ -5,10 +5,11 @@
     python scripts/compare_runtimes.py --prepare                         # only writes the files
     python scripts/compare_runtimes.py --clock cpu --threads 1           # on a busy machine
 
-MODEL is a name that tools/benchmark.py takes, or a config, with its pre- and postprocessing. Files are
-written once, to --files, with an open batch; then, for each batch size, everything takes turns in one
-process: a call of each, round by round. The table has medians. --clock cpu takes the processor's time
-instead, which another program hardly changes, and means something with one thread only.
+MODEL is a name that tools/benchmark.py takes, or a config, with its pre- and postprocessing, which in bf16
+runs under autocast. Files are written once, to --files, with an open batch; then, for each batch size,
+everything takes turns in one process: a call of each, round by round. The table has medians. --clock cpu
+takes the processor's time instead, which another program hardly changes, and means something with one thread
+only.
 """
 
 import argparse
@@ -23,7 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import openvino
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +31,6 @@ from unireplknet_mm import launch
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.export import FORMATS, Deployable, deployable
 from unireplknet_mm.export.formats import Settings
-from unireplknet_mm.export.formats.base import complete_metadata
 from unireplknet_mm.export.rewriting import write_pointwise
 from unireplknet_mm.measuring.benchmark import percentile
 from unireplknet_mm.measuring.catalogue import find_config_model, find_model
@@ -92,6 +91,7 @@ def parse_args() -> argparse.Namespace:
     add('--size', type=int, nargs=2, default=(224, 224), metavar=('HEIGHT', 'WIDTH'))
     add('--threads', type=int, default=torch.get_num_threads())
     add('--rounds', type=int, default=15)
+    add('--warm-up', type=int, default=3, metavar='CALLS')
     add('--clock', choices=['wall', 'cpu'], default='wall')
     add('--files', type=Path, default=Path('work_dirs/runtimes'))
     add('--prepare', action='store_true', help='write the files, and measure nothing')
@@ -149,17 +149,11 @@ def write_files(args: argparse.Namespace, name: str) -> None:
         calibration = [network.example(1, (3, *args.size))] * CALIBRATION_IMAGES
         path.parent.mkdir(parents=True, exist_ok=True)
         start = time.process_time()
-        settings = Settings(precision, dynamic, {}, calibration)
-        base = file_of(args, name, format_name, 'fp32')
         with tempfile.TemporaryDirectory(
             dir=path.parent
         ) as folder:  # a file is whole, or not there
             new = Path(folder) / path.name
-            if format_name == 'openvino' and base.exists():  # which spares the recording
-                metadata = complete_metadata(copied, example, settings)
-                format.save(openvino.Core().read_model(base), new, metadata, settings)
-            else:
-                format.write(copied, example, new, settings)
+            format.write(copied, example, new, Settings(precision, dynamic, {}, calibration))
             for part in format.parts(new):
                 os.replace(part, path.with_name(part.name))
         report(f'wrote {path} ({time.process_time() - start:.0f} s of the processor)')
@@ -177,18 +171,19 @@ def runner(
         )
         return lambda batch: loaded(batch.numpy())
     model = network()
-    if precision == 'bf16':
+    is_network = type(model) is Network
+    lowered = is_network and precision == 'bf16'
+    if lowered:
         model = copy.deepcopy(model).to(torch.bfloat16)
     if runtime == 'compiled':
         # What differs between networks: their one `forward` here would be compiled again for each.
-        is_network = type(model) is Network
         model = Network(torch.compile(model.model)) if is_network else torch.compile(model)
-
+    autocast = torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bf16' and not lowered)
     implementation = 'plain' if runtime == 'eager, PyTorch alone' else 'auto'
 
     def run(batch: Tensor) -> Any:
-        with torch.inference_mode(), forced(implementation):
-            return model(batch.to(torch.bfloat16) if precision == 'bf16' else batch)
+        with torch.inference_mode(), forced(implementation), autocast:
+            return model(batch.to(torch.bfloat16) if lowered else batch)
 
     return run
 
@@ -208,7 +203,7 @@ def measure(args: argparse.Namespace, batch_size: int) -> dict[tuple[str, str], 
         for runtime in args.runtimes:
             try:
                 run = runner(args, name, runtime, network)
-                for _ in range(3):
+                for _ in range(args.warm_up):
                     run(example)
             except (UserError, RuntimeError) as error:
                 report(f'{name}, {runtime}: left out: {str(error).splitlines()[0]}')

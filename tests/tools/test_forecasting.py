@@ -345,3 +345,14 @@ def test_a_file_takes_the_calendar_too(train, call):
     columns = load(work_dir / 'model.onnx').metadata['columns']
     assert list(columns)[:2] == ['station 1', 'station 2']
     assert columns['station 1'].keys() == {'mean', 'deviation'}
+
+
+def test_the_backbone_of_a_forecaster_is_not_exported_alone(call, train):
+    data, work_dir = train(SERIES)
+    printed = call(
+        *('export', SERIES.config, (work_dir / 'last_checkpoint').read_text(), '--format', 'onnx'),
+        *('--backbone', '--out', work_dir / 'maps.onnx', *settings(SERIES, data)),
+        status=1,
+    )
+    assert 'Forecaster takes what its embedding makes, no images: leave out --backbone' in printed
+    assert not (work_dir / 'maps.onnx').exists()

@@ -164,6 +164,11 @@ def load_deployable(
     if only_backbone:
         if not hasattr(model, 'backbone'):
             raise ExportError(f'a {type(model).__name__} has no backbone to export alone.')
+        if hasattr(model, 'embedding'):
+            raise ExportError(
+                f'the backbone of a {type(model).__name__} takes what its embedding makes, no images: leave '
+                'out --backbone, to export the whole model.'
+            )
         options['preprocessor'] = model.data_preprocessor
         model = model.backbone
     kind = find_deployable(model)

@@ -1,7 +1,6 @@
 """OpenVINO's intermediate representation: a `.xml` file with the graph and a `.bin` file with the weights."""
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +49,13 @@ class OpenVino(Format):
     def write(
         self, deployable: Deployable, example: Tensor, path: Path, settings: Settings
     ) -> None:
-        model = self.convert(deployable, example, settings)
-        self.save(model, path, complete_metadata(deployable, example, settings), settings)
-
-    def save(self, model: Any, path: Path, metadata: Mapping[str, Any], settings: Settings) -> None:
-        """Write what `convert` made in the precision of the settings."""
         import openvino
 
+        model = self.convert(deployable, example, settings)
         if settings.precision == 'int8':
             model = quantize(model, settings)
         write_arg_max(model)  # quantized, it would compare rounded values with each other
+        metadata = complete_metadata(deployable, example, settings)
         model.set_rt_info(encode(metadata), [METADATA_KEY])
         openvino.save_model(model, path, compress_to_fp16=settings.precision == 'fp16')
 
