@@ -18,6 +18,8 @@ INSTRUCTION_SETS = ('avx2', 'avx512', 'avx512_bf16')  # in which they were measu
 
 def obstacle(x: Tensor, tensors: tuple[Tensor | None, ...], dtype: torch.dtype) -> str | None:
     """Why no operator can compute with these in `dtype`, None if one can."""
+    if not isinstance(x, Tensor):
+        return 'torch.fx traces it'
     if x.device.type not in ('cpu', 'meta'):
         return f'there is no kernel for {x.device.type} tensors, only for cpu'
     if (missing := missing_library()) is not None:
@@ -34,7 +36,8 @@ def obstacle(x: Tensor, tensors: tuple[Tensor | None, ...], dtype: torch.dtype) 
 def is_left_to_native(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
     """Whether 'auto' leaves this machine, graphs or tensors of this kind to PyTorch."""
     if (
-        x.device.type != 'cpu'
+        not isinstance(x, Tensor)  # but a torch.fx proxy
+        or x.device.type != 'cpu'
         or is_exporting()
         or torch.jit.is_tracing()
         or torch.onnx.is_in_onnx_export()

@@ -306,12 +306,12 @@ def test_a_step_is_that_of_the_modules(shape, kwargs, training, memory_format, m
 @pytest.mark.parametrize('training', [False, True])
 def test_layer_scale_in_the_norm_changes_nothing(training, with_cp, monkeypatch):
     block = make_block(with_cp=with_cp, drop_path_rate=0.4).double().train(training)
-    assert block.can_scale_norm()
     x = torch.randn(3, 24, 5, 6).double()
+    assert block.can_scale_norm(x)
     steps = []
     for twin in (block, copy.deepcopy(block)):
         steps.append(step_of(twin, x))
-        monkeypatch.setattr(UniRepLKNetBlock, 'can_scale_norm', lambda self: False)
+        monkeypatch.setattr(UniRepLKNetBlock, 'can_scale_norm', lambda self, x: False)
     slack = 1e-12 if training else 0  # what the next BatchNorm takes out is rounding
     for actual, expected in zip(*steps, strict=True):
         assert (actual - expected).norm() <= 1e-12 * expected.norm() + slack
@@ -320,14 +320,14 @@ def test_layer_scale_in_the_norm_changes_nothing(training, with_cp, monkeypatch)
 @pytest.mark.parametrize('name', ['pwconv2', 'pwconv2.0', 'pwconv2.1', 'pwconv2.2'])
 @pytest.mark.parametrize('kind', ['register_forward_hook', 'register_full_backward_hook'])
 def test_layer_scale_stays_out_of_what_is_hooked(name, kind):
-    block = make_block()
-    assert block.can_scale_norm()
+    block, x = make_block(), torch.randn(1, 24, 5, 6)
+    assert block.can_scale_norm(x)
     handle = getattr(block.get_submodule(name), kind)(lambda *args: None)
-    assert not block.can_scale_norm()
+    assert not block.can_scale_norm(x)
     handle.remove()
     block.pwconv2[2] = nn.BatchNorm2d(24, affine=False)
-    assert not block.can_scale_norm()
-    assert not make_block().half().can_scale_norm()
+    assert not block.can_scale_norm(x)
+    assert not make_block().half().can_scale_norm(x.half())
 
 
 @needs_op

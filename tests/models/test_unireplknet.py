@@ -396,6 +396,25 @@ def test_graphs_that_leave_the_process_have_no_copies_for_the_layout(monkeypatch
     assert actual == operators()
 
 
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('deploy', [False, True])
+def test_symbolic_tracing_sees_the_modules(training, deploy):
+    """Of torch.fx, for whoever rewrites graphs; the traced network trains and drops paths as well."""
+    network = build(drop_path_rate=0.5).train(training)
+    if deploy:
+        network.switch_to_deploy()
+    traced = torch.fx.symbolic_trace(network)
+    called = {node.target for node in traced.graph.nodes if node.op == 'call_module'}
+    assert {'stages.1.0.se.down', 'stages.1.0.pwconv1.1'} <= called
+    x = torch.randn(2, 3, 64, 45)
+    maps = []
+    for form in (traced, network):
+        torch.manual_seed(0)
+        maps.append(form(x))
+    for actual, expected in zip(*maps, strict=True):
+        assert relative_error(actual, expected) < 1e-4
+
+
 def test_vmap_computes_the_same():
     model, x = build().eval(), torch.randn(2, 3, 64, 64)
     with torch.no_grad():

@@ -59,6 +59,10 @@ from unireplknet_ops.dispatch import forced_implementation
 from unireplknet_ops.feedforward import global_response_norm
 from unireplknet_ops.torch_internals import add_all_, multiply_all_
 
+torch.fx.wrap(
+    'global_response_norm'
+)  # a node of its own for torch.fx, which cannot trace its dtypes
+
 
 def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
     """A BatchNorm module's tensors in the dtype that folding computes in, as of an affine one."""
@@ -140,7 +144,8 @@ class LayerNorm2d(nn.LayerNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        is_channels_first = x.is_contiguous() or x.stride(1) != 1
+        is_traced = not isinstance(x, Tensor)  # by torch.fx
+        is_channels_first = is_traced or x.is_contiguous() or x.stride(1) != 1
         x = x.permute(0, 2, 3, 1)  # [N, H, W, C]
         x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         x = x.permute(0, 3, 1, 2)
@@ -537,7 +542,7 @@ class UniRepLKNetBlock(nn.Module):
             x = self.act(self.pwconv1(self.se(self.norm(self.dwconv(x)))))
         else:
             x = self.expanded(self.dwconv(x))
-        if not torch.jit.is_scripting() and self.can_scale_norm():
+        if not torch.jit.is_scripting() and self.can_scale_norm(x):
             x = self.projected(x)
         else:
             x = self.pwconv2(x)
@@ -546,13 +551,14 @@ class UniRepLKNetBlock(nn.Module):
         return self.drop_path(x)
 
     @torch.jit.unused
-    def can_scale_norm(self) -> bool:
+    def can_scale_norm(self, x: Tensor) -> bool:
         """Whether layer scale may be part of the BatchNorm in front of it: no pass and no map of its own.
 
         Not in 16 bits, where its initial 1e-6 is too small to be multiplied, and not in recorded graphs.
         """
         return (
             self.gamma is not None
+            and isinstance(x, Tensor)  # not a torch.fx proxy
             and is_plain((self.pwconv2,), [*self.pwconv2], PROJECTING_LAYERS)
             and self.pwconv2[2].weight is not None
             and self.pwconv2[2].weight.dtype in (torch.float32, torch.float64)
@@ -630,6 +636,8 @@ class UniRepLKNetBlock(nn.Module):
 
     def can_fuse(self, x: Tensor) -> bool:
         """Whether `fused` may take the place of the modules: in inference, where the op is faster."""
+        if not isinstance(x, Tensor):  # a torch.fx proxy
+            return False
         if torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in itertools.chain(self.parameters(), [x])
         ):

@@ -216,8 +216,16 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.drop_prob == 0 or not self.training:
             return x
-        keep = 1 - self.drop_prob
-        shape = (x.shape[0],) + (1,) * (x.dim() - 1)
-        # As mmcv draws it, so that a seed gives the same paths: floor(keep + U(0, 1)).
-        mask = torch.floor(keep + torch.rand(shape, dtype=x.dtype, device=x.device))
-        return x.div(keep) * mask
+        return skip_samples(x, self.drop_prob)
+
+
+def skip_samples(x: Tensor, drop_prob: float) -> Tensor:
+    """What `DropPath` does in training."""
+    keep = 1 - drop_prob
+    shape = (x.shape[0],) + (1,) * (x.dim() - 1)
+    # As mmcv draws it, so that a seed gives the same paths: floor(keep + U(0, 1)).
+    mask = torch.floor(keep + torch.rand(shape, dtype=x.dtype, device=x.device))
+    return x.div(keep) * mask
+
+
+torch.fx.wrap('skip_samples')  # a node of its own for torch.fx, which knows no rank
