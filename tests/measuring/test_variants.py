@@ -8,7 +8,14 @@ from torch import nn
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.measuring import variants
 from unireplknet_mm.measuring.catalogue import UniRepLKNetClassifier, classifier
-from unireplknet_mm.measuring.variants import SETTINGS, Prepared, Variant, difference, tolerance
+from unireplknet_mm.measuring.variants import (
+    SETTINGS,
+    Prepared,
+    Variant,
+    difference,
+    smallest_norm,
+    tolerance,
+)
 from unireplknet_mm.models import blocks
 from unireplknet_mm.models.blocks import DilatedReparamBlock
 from unireplknet_ops import is_available
@@ -20,9 +27,8 @@ STEP = FORWARD._replace(form='train', mode='step')
 
 def distance(variant: Variant) -> float:
     """From its plain form."""
-    return difference(
-        Prepared(variant, BUILD).outputs(), Prepared(variant.plain(), BUILD).outputs()
-    )
+    actual, expected = (Prepared(one, BUILD).outputs() for one in (variant, variant.plain()))
+    return difference(actual, expected, smallest_norm(variant))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,8 @@ def test_a_step_agrees_with_the_plain_form(changes):
 def test_a_wrong_gradient_of_one_layer_shows():
     wrong = Prepared(STEP, BUILD)
     wrong.model.backbone.stages[1][0].norm.bias.register_hook(torch.zeros_like)
-    assert difference(wrong.outputs(), Prepared(STEP, BUILD).outputs()) > tolerance(STEP)
+    found = difference(wrong.outputs(), Prepared(STEP, BUILD).outputs(), smallest_norm(STEP))
+    assert found > tolerance(STEP)
 
 
 def test_compiled_is_the_same_function(monkeypatch):
@@ -158,3 +165,7 @@ def test_difference():
     assert difference([one * float('nan')], [one]) == float('inf')
     assert difference([torch.ones(4)], [one]) == float('inf')
     assert difference([one], [one, one]) == float('inf')
+    rounding = 1e-6 * one
+    assert difference([one, -rounding], [one, rounding]) == pytest.approx(2)
+    assert difference([one, -rounding], [one, rounding], 1e-2) == pytest.approx(2e-4, rel=1e-4)
+    assert difference([one, -0.1 * one], [one, 0.1 * one], 1e-2) == pytest.approx(2, rel=1e-4)

@@ -50,7 +50,7 @@ def test_a_step_in_two_dtypes_without_memory(call):
 
 
 def test_wrong_outputs_end_with_status_1(call, monkeypatch):
-    monkeypatch.setattr(benchmark, 'difference', lambda actual, expected: 0.5)
+    monkeypatch.setattr(benchmark, 'difference', lambda *arguments: 0.5)
     error = call('benchmark', SMALL, *QUICK, status=1)
     assert 'WRONG: inference' in error and 'differs from its plain form by 5.0e-01' in error
 

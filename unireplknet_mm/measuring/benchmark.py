@@ -19,7 +19,13 @@ from torch import Tensor
 
 from unireplknet_mm.measuring.catalogue import Build
 from unireplknet_mm.measuring.memory import peak_of_call
-from unireplknet_mm.measuring.variants import Prepared, Variant, difference, tolerance
+from unireplknet_mm.measuring.variants import (
+    Prepared,
+    Variant,
+    difference,
+    smallest_norm,
+    tolerance,
+)
 from unireplknet_ops.measure import in_turn, thread_count, timed_call
 
 
@@ -217,7 +223,7 @@ class Benchmark:
         reference = expected(variant)
         with _nothing_compiled() if variant.compiled else contextlib.nullcontext():
             actual, result.first_seconds = timed_call(prepared.outputs, variant.device)
-        result.difference = difference(actual, reference)
+        result.difference = difference(actual, reference, smallest_norm(variant))
         del actual
         for _ in range(self.warm_up):
             prepared()

@@ -36,6 +36,9 @@ CONTEXTS = {
 # else. What rounding leaves: float32 below 1e-5; 16-bit dtypes as in `tests/measuring/test_variants.py`.
 OUTPUT_TOLERANCES = {'fp32': 1e-3, 'bf16': 0.1, 'fp16': 2e-2}
 GRADIENT_TOLERANCES = {'fp32': 1e-2, 'bf16': 0.3, 'fp16': 0.1}
+# A layer's gradient below it, relative to the largest one, may be rounding for the most part: that of a
+# depthwise convolution of one position, whose scale the BatchNorm behind it takes out.
+SMALLEST_GRADIENTS = {'fp32': 1e-2, 'bf16': 0.1, 'fp16': 0.1}
 
 
 class Setting(NamedTuple):
@@ -259,16 +262,27 @@ def forced(implementation: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def difference(actual: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest relative 2-norm of a difference; infinite where numbers, shapes or finiteness differ."""
+def difference(actual: list[Tensor], expected: list[Tensor], smallest: float = 0.0) -> float:
+    """The largest relative 2-norm of a difference; infinite where numbers, shapes or finiteness differ.
+
+    Args:
+        smallest: what a difference is relative to at least, in times the largest norm.
+    """
     if [tensor.shape for tensor in actual] != [tensor.shape for tensor in expected]:
         return float('inf')
+    norms = [tensor.double().norm() for tensor in expected]
+    least = max(1e-30, smallest * max(norms))
     differences = [
-        ((a.double() - e.double()).norm() / e.double().norm().clamp_min(1e-30)).item()
-        for a, e in zip(actual, expected, strict=True)
+        ((a.double() - e.double()).norm() / norm.clamp_min(least)).item()
+        for a, e, norm in zip(actual, expected, norms, strict=True)
     ]
     return max(float('inf') if value != value else value for value in differences)
 
 
 def tolerance(variant: Variant) -> float:
     return (OUTPUT_TOLERANCES if variant.mode == 'forward' else GRADIENT_TOLERANCES)[variant.dtype]
+
+
+def smallest_norm(variant: Variant) -> float:
+    """What its outputs are compared relative to at least, as `difference` takes it."""
+    return 0.0 if variant.mode == 'forward' else SMALLEST_GRADIENTS[variant.dtype]
