@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from unireplknet_mm import launch
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.export import FORMATS, Deployable, deployable
+from unireplknet_mm.export.detection import DetectorFile
 from unireplknet_mm.export.formats import Settings
 from unireplknet_mm.export.rewriting import write_pointwise
 from unireplknet_mm.measuring.benchmark import percentile
@@ -176,8 +177,7 @@ def runner(
     if lowered:
         model = copy.deepcopy(model).to(torch.bfloat16)
     if runtime == 'compiled':
-        # What differs between networks: their one `forward` here would be compiled again for each.
-        model = Network(torch.compile(model.model)) if is_network else torch.compile(model)
+        model = compiled(model)
     autocast = torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bf16' and not lowered)
     implementation = 'plain' if runtime == 'eager, PyTorch alone' else 'auto'
 
@@ -186,6 +186,24 @@ def runner(
             return model(batch.to(torch.bfloat16) if lowered else batch)
 
     return run
+
+
+def compiled(function: Deployable) -> Deployable:
+    """By `torch.compile`, what differs between models: one `forward` would be compiled again for each.
+
+    Of detectors backbone, neck and the layers of each head, since torch 2.11 fails on what is between them.
+    """
+    function = copy.deepcopy(function)
+    if type(function) is Network:
+        function.model.compile()
+    elif isinstance(function, DetectorFile):
+        for name, module in function.model.named_modules():
+            is_head = type(module).__name__.endswith('Head') and name != 'roi_head'
+            if is_head or name in ('backbone', 'neck'):
+                module.compile()
+    else:
+        function.compile()
+    return function
 
 
 def measure(args: argparse.Namespace, batch_size: int) -> dict[tuple[str, str], list[float]]:

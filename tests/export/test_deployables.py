@@ -14,7 +14,7 @@ from torch import nn
 from unireplknet_mm.errors import MissingPackageError
 from unireplknet_mm.export import FORMATS, ExportError, deployable, find_format, load
 from unireplknet_mm.export.comparison import Comparison
-from unireplknet_mm.export.deployable import largest_difference
+from unireplknet_mm.export.deployable import Deployable, largest_difference
 from unireplknet_mm.export.formats import Settings
 from unireplknet_mm.export.formats.base import PRECISIONS
 from unireplknet_mm.export.images import ImagePreprocessing
@@ -273,7 +273,7 @@ def test_differences_that_are_no_numbers_are_infinite():
 
 @pytest.mark.parametrize(
     ('shape', 'axis', 'is_open'),
-    [((2, 150, 9, 7), 1, True), ((3, 5), 1, False), ((4, 6, 3), 2, False), ((2, 3, 4), 0, False)],
+    [((2, 150, 9, 7), 1, True), ((3, 5), 1, False), ((4, 6, 3), -1, False), ((2, 3, 4), 0, False)],
 )
 def test_arg_max_of_openvino(shape, axis, is_open):
     """The first of equal values, of any axis; what else TopK gives is left to it."""
@@ -303,21 +303,24 @@ def test_arg_max_of_openvino(shape, axis, is_open):
         assert 'TopK' in kinds(model)
 
 
-def test_an_arg_max_is_quantized_before_it_is_rewritten(tmp_path, monkeypatch):
+@pytest.mark.parametrize('axis', [1, -1])
+def test_an_arg_max_is_quantized_before_it_is_rewritten(axis, tmp_path, monkeypatch):
     """Its comparisons and ranks are exact numbers, which int8 would round: half of the labels change."""
     openvino = pytest.importorskip('openvino')
     from openvino import opset13 as ops
 
     from unireplknet_mm.export.formats import openvino as module
 
-    def quantize(model, settings):
+    def quantize(model, settings, exact):
         quantized.extend(node.get_type_name() for node in model.get_ordered_ops())
         return model
 
     quantized = []
     monkeypatch.setattr(module, 'quantize', quantize)
     x = ops.parameter([2, 5], openvino.Type.f32)
-    model = openvino.Model([ops.topk(x, 1, 1, 'max', 'none', 'i64').output(1)], [x])
-    module.OpenVino().save(model, tmp_path / 'model.xml', {}, Settings('int8'))
+    model = openvino.Model([ops.topk(x, 1, axis, 'max', 'none', 'i64').output(1)], [x])
+    monkeypatch.setattr(module.OpenVino, 'convert', lambda *arguments: model)
+    monkeypatch.setattr(module, 'complete_metadata', lambda *arguments: {})
+    module.OpenVino().write(Deployable, None, tmp_path / 'model.xml', Settings('int8'))
     assert 'TopK' in quantized and 'ReduceMax' not in quantized
     assert '"TopK"' not in (tmp_path / 'model.xml').read_text()

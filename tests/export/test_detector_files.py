@@ -66,6 +66,36 @@ def test_other_formats_find_the_same(suffix, tmp_path):
     check(file, path, [(1, (64, 96))])
 
 
+@pytest.mark.parametrize(
+    'config', [region_config(2), query_config('DINO')], ids=['Cascade', 'DINO']
+)
+def test_int8_rounds_no_coordinates(config, tmp_path):
+    """A 255th of a picture of 1333 pixels would be five of them."""
+    openvino = pytest.importorskip('openvino')
+    pytest.importorskip('nncf')
+    file = deployable(build(config))
+    calibration = torch.from_numpy(pictures(2, 64, 96)).split(1)
+    path = write(
+        file,
+        tmp_path / 'detector.xml',
+        SHAPE,
+        (),
+        batch_size=1,
+        precision='int8',
+        calibration=calibration,
+    )
+    rounded = {
+        user.get_node().get_type_name()
+        for node in openvino.Core().read_model(path).get_ops()
+        if node.get_type_name() == 'FakeQuantize'
+        for user in node.output(0).get_target_inputs()
+    }
+    assert {'Convolution', 'MatMul'} <= rounded
+    assert not rounded & set(file.exact_operators)
+    found = load(path)(pictures(1, 64, 96))
+    assert all(np.isfinite(found[name]).all() for name in file.output_names)
+
+
 @pytest.mark.parametrize('suffix', ['.onnx', '.pt2', '.aoti.pt2', '.xml'])
 def test_a_picture_on_which_nothing_is_found(suffix, tmp_path):
     model = build(region_config(1))

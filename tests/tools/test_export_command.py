@@ -14,6 +14,7 @@ from tool_runs import CONFIGS
 
 from unireplknet_mm import launch
 from unireplknet_mm.export import FORMATS, load
+from unireplknet_mm.export.formats.base import damaged
 from unireplknet_mm.export.formats.onnx import Onnx
 from unireplknet_mm.launch import exporting
 
@@ -137,6 +138,22 @@ def test_a_file_that_disagrees_is_not_written_unless_told(call, checkpoint, phot
     assert files(Path('out')) == set()
     assert 'TOO MUCH' in call(*arguments, '--force')
     assert files(Path('out')) == {'model.onnx'}
+
+
+def test_a_file_that_its_runtime_cannot_run_is_no_damaged_one(
+    call, checkpoint, photos, monkeypatch
+):
+    def fail(self, path, threads=None):
+        raise damaged(path, 'shapes of a node do not fit') from RuntimeError('shapes do not fit')
+
+    monkeypatch.setattr(Onnx, 'load', fail)
+    said = call(
+        *('export', CONFIG, checkpoint, '--format', 'onnx', '--precision', 'fp16'),
+        *('--images', photos, '--input-size', 64, 64, '--out', 'model.onnx'),
+        status=1,
+    )
+    assert 'error: onnx does not run the model in fp16: shapes do not fit\nChoose another' in said
+    assert not os.path.exists('model.onnx')
 
 
 @pytest.mark.parametrize(

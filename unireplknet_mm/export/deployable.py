@@ -38,6 +38,8 @@ class Deployable(nn.Module):
         input_axes: what each axis of the input is; 'batch' comes first.
         dynamic: which of `DYNAMIC` the model allows to be left open.
         usual_size: height and width of images, where nobody asks for another one.
+        exact_operators: of OpenVINO, by type, that int8 leaves in floating point, beside those that it never
+            rounds.
     """
 
     task: ClassVar[str]
@@ -45,6 +47,7 @@ class Deployable(nn.Module):
     input_axes: ClassVar[tuple[str, ...]] = ('batch', 'channels', 'height', 'width')
     dynamic: ClassVar[tuple[str, ...]] = DYNAMIC
     usual_size: ClassVar[tuple[int, int]] = (224, 224)
+    exact_operators: ClassVar[tuple[str, ...]] = ()
     output_names: tuple[str, ...]
 
     def __init__(self, model: nn.Module):

@@ -35,6 +35,7 @@ from unireplknet_mm.export import (
 from unireplknet_mm.export.comparison import compare
 from unireplknet_mm.export.deployable import Arrays
 from unireplknet_mm.export.formats import Settings
+from unireplknet_mm.export.formats.recording import first_line
 from unireplknet_mm.export.rewriting import open_pools, wrap_convolutions, write_pointwise
 from unireplknet_mm.files import check_replaceable, create_folder, in_words, no_space_error
 from unireplknet_mm.launch import folding, predicting
@@ -345,7 +346,7 @@ def write(
             with steps('recording and writing'):
                 order.format.write(form_for(deployable, order), example, path, settings)
             with steps('loading'):
-                runtime = order.format.load(path)
+                runtime = load_written(path, order)
         run = run_in_batches(runtime, order.dynamic)
         with steps('comparing'):
             comparison = compare(deployable, run, samples, order.precision)
@@ -356,6 +357,22 @@ def write(
             )
         judge(run)
     return comparison
+
+
+def load_written(path: Path, order: Order) -> Runtime:
+    """Read the file that was just written.
+
+    Raises:
+        ExportError: its runtime cannot run it.
+    """
+    try:
+        return order.format.load(path)
+    except ExportError as error:
+        reason = first_line(error.__cause__ or error)
+        raise ExportError(
+            f'{order.format.name} does not run the model in {order.precision}: {reason}\n'
+            'Choose another --precision or --format.'
+        ) from error
 
 
 class FileModel(nn.Module):

@@ -1,6 +1,7 @@
 """OpenVINO's intermediate representation: a `.xml` file with the graph and a `.bin` file with the weights."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class OpenVino(Format):
 
         model = self.convert(deployable, example, settings)
         if settings.precision == 'int8':
-            model = quantize(model, settings)
+            model = quantize(model, settings, deployable.exact_operators)
         write_arg_max(model)  # quantized, it would compare rounded values with each other
         metadata = complete_metadata(deployable, example, settings)
         model.set_rt_info(encode(metadata), [METADATA_KEY])
@@ -120,7 +121,8 @@ def write_arg_max(model: Any) -> None:
         if node.get_type_name() != 'TopK' or node.output(0).get_target_inputs():
             continue
         x, index = node.input_value(0), node.output(1)
-        axis, mode = node.get_attributes()['axis'], node.get_attributes()['mode']
+        mode = node.get_attributes()['mode']
+        axis = node.get_attributes()['axis'] % len(x.get_partial_shape())
         is_one = index.get_partial_shape()[axis] == openvino.Dimension(1)
         if mode != 'max' or not is_one or x.get_partial_shape()[axis].is_dynamic:
             continue
@@ -137,8 +139,12 @@ def write_arg_max(model: Any) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def quantize(model: Any, settings: Settings) -> Any:
-    """A model with int8 convolutions and products, their ranges measured on the calibration inputs."""
+def quantize(model: Any, settings: Settings, exact: Sequence[str] = ()) -> Any:
+    """A model with int8 convolutions and products, their ranges measured on the calibration inputs.
+
+    Args:
+        exact: types of operators whose inputs are not rounded.
+    """
     import nncf
 
     inputs = [one.numpy() for one in settings.calibration]
@@ -148,5 +154,6 @@ def quantize(model: Any, settings: Settings) -> Any:
             nncf.Dataset(inputs),
             preset=nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.CPU,
+            ignored_scope=nncf.IgnoredScope(types=list(exact), validate=False),
             subset_size=len(inputs),
         )
