@@ -9,10 +9,11 @@ from helpers import SMALL_ARCH, randomise, relative_error
 from torch import nn
 from torch.autograd.profiler import profile
 
+from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import UniRepLKNet
 from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
 from unireplknet_mm.models.layers import is_untouched
-from unireplknet_ops import is_available
+from unireplknet_ops import DepthwiseConv2d, is_available
 
 needs_op = pytest.mark.skipif(not is_available('cpu'), reason='no compiled op')
 FORCE_VARIABLE = 'UNIREPLKNET_DILATED_REPARAM'
@@ -265,7 +266,21 @@ def replace_forward(block):
     block.dil_bn_k7_2.forward = lambda x: 2 * forward(x)
 
 
+def dilate(module, dilation=2):
+    """As DeepLab's users do with whole stages: every convolution, whatever its own dilation was."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv.dilation = (dilation, dilation)
+            conv.padding = tuple(dilation * (size // 2) for size in conv.kernel_size)
+
+
 TOUCHES = {
+    'another dilation': lambda b: dilate(b.dil_conv_k3_3),
+    'another dilation of the kernel': lambda b: dilate(b.lk_origin),
+    'another dilation of all': dilate,
+    'another kernel size': lambda b: setattr(
+        b, 'dil_conv_k3_3', DepthwiseConv2d(24, kernel_size=5, bias=False)
+    ),
     'another convolution': lambda b: setattr(b, 'dil_conv_k3_3', DoubledConv(24, 24, 3, padding=1)),
     'another padding': lambda b: setattr(b.dil_conv_k3_3, 'padding_mode', 'circular'),
     'a bias': lambda b: setattr(b.lk_origin, 'bias', nn.Parameter(torch.ones(24))),
@@ -284,6 +299,48 @@ def test_what_users_change_is_run(touch):
     assert is_fused(block, x)
     TOUCHES[touch](block)
     assert not is_fused(block, x)
+
+
+CONV_TOUCHES = [name for name in TOUCHES if 'dilation' in name or 'size' in name or 'bias' in name]
+
+
+@pytest.mark.parametrize('dilation', [1, 2])
+@pytest.mark.parametrize('touch', CONV_TOUCHES)
+def test_changed_convolutions_are_computed_as_they_are(touch, dilation):
+    """In training and in evaluation, where the undilated block would be fused and merge."""
+    block, x = make_block(dilation=dilation), torch.randn(2, 24, 20, 20)
+    TOUCHES[touch](block)
+    for norms_train in (True, False):
+        block.train(norms_train)
+        expected = sum(norm(nn.Conv2d.forward(conv, x)) for conv, norm, _ in block.layers())
+        assert relative_error(block(x), expected) < 1e-5
+
+
+@pytest.mark.parametrize('dilation', [1, 2])
+@pytest.mark.parametrize('touch', CONV_TOUCHES)
+def test_changed_convolutions_fold_as_they_are(touch, dilation):
+    block, x = make_block(dilation=dilation).eval(), torch.randn(2, 24, 20, 20)
+    TOUCHES[touch](block)
+    expected = block(x)
+    if (touch, dilation) in (('another dilation of the kernel', 1), ('another kernel size', 2)):
+        with pytest.raises(ArgumentError, match='the taps of'):
+            block.switch_to_deploy()
+    else:
+        block.switch_to_deploy()
+        assert isinstance(block.lk_origin, DepthwiseConv2d) and block.deploy
+    assert relative_error(block(x), expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'), [('stride', (2, 2)), ('padding_mode', 'circular'), ('dilation', (1, 2))]
+)
+@pytest.mark.parametrize('layer', ['lk_origin', 'dil_conv_k3_3'])
+def test_what_does_not_fold_is_refused(layer, name, value):
+    block = make_block()
+    setattr(block.get_submodule(layer), name, value)
+    with pytest.raises(ArgumentError, match='does not fold'):
+        block.switch_to_deploy()
+    assert not block.deploy
 
 
 @needs_op

@@ -72,11 +72,13 @@ def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTen
     return rep.BatchNormTensors(*(t.to(dtype) for t in (mean, var, weight, bias)), norm.eps)
 
 
-def is_plain_conv(conv: nn.Module) -> bool:
-    """Whether a branch's convolution is the one that was built, free to run where it is fastest."""
+def is_plain_conv(conv: nn.Module, kernel_size: int, dilation: int) -> bool:
+    """Whether a convolution is the one that was built with these, free to run where it is fastest."""
     return (
         is_untouched(conv, DepthwiseConv2d, DepthWiseConv2dImplicitGEMM)
         and conv.implementation == 'auto'
+        and conv.kernel_size == (kernel_size, kernel_size)
+        and conv.dilation == (dilation, dilation)
         and conv.is_as_built()
     )
 
@@ -246,7 +248,7 @@ class ExtraConvolutions(nn.Sequential):
                 continue
             dtype = rep.folding_dtype(conv.weight.dtype)
             weight, bias = rep.fold_batch_norm(
-                conv.weight.detach().to(dtype), None, batch_norm_tensors(norm, dtype)
+                conv.weight.detach().to(dtype), conv.bias, batch_norm_tensors(norm, dtype)
             )
             if conv.kernel_size == (1, 1):
                 new = nn.Conv2d(conv.in_channels, conv.out_channels, 1, device='meta')
@@ -348,6 +350,16 @@ class DilatedReparamBlock(nn.Module):
         """
         return [(self.lk_origin, self.origin_bn, 1), *self.dilated_layers()]
 
+    def has_plain_convs(self) -> bool:
+        """Whether every convolution is the one that was built, and has a bias only in the folded form."""
+        if self.deploy:
+            return is_plain_conv(self.lk_origin, self.kernel_size, self.dilation)
+        sizes = [self.kernel_size, *(size for size, _ in self.branches)]
+        return all(
+            conv.bias is None and is_plain_conv(conv, size, dilation * self.dilation)
+            for (conv, _, dilation), size in zip(self.layers(), sizes, strict=True)
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():  # which cannot look layers up by names that it puts together
             maps = [x]
@@ -371,11 +383,10 @@ class DilatedReparamBlock(nn.Module):
         """Whether `in_phases` may take the place of the modules: on CPUs, where the op has kernels."""
         if not isinstance(x, Tensor) or x.device.type != 'cpu' or x.dim() != 4:
             return False
-        convs = [self.lk_origin] if self.deploy else [conv for conv, _, _ in self.layers()]
         return (
             is_available('cpu')
             and forced_implementation() != 'native'
-            and all(is_plain_conv(conv) for conv in convs)
+            and self.has_plain_convs()
             and not leaves_process()
         )
 
@@ -390,7 +401,7 @@ class DilatedReparamBlock(nn.Module):
             return join_phases(self.fused(phases), self.dilation, x)
         out = None
         for conv, norm, dilation in self.layers():
-            branch = depthwise_conv2d(phases, conv.weight, conv.bias, dilation=dilation)
+            branch = depthwise_conv2d(phases, conv.weight, dilation=dilation)
             branch = norm(join_phases(branch, self.dilation, x))
             out = branch if out is None else out + branch
         return out
@@ -400,10 +411,7 @@ class DilatedReparamBlock(nn.Module):
         if not isinstance(x, Tensor):  # a torch.fx proxy
             return False
         layers = self.layers()
-        if not all(
-            is_plain_conv(conv) and conv.bias is None and uses_own_batch(norm)
-            for conv, norm, _ in layers
-        ):
+        if not self.has_plain_convs() or not all(uses_own_batch(norm) for _, norm, _ in layers):
             return False
         vectors = [vector for _, norm, _ in layers for vector in (norm.weight, norm.bias)]
         return dilated_reparam_takes_op(x, [conv.weight for conv, _, _ in layers], vectors)
@@ -433,19 +441,28 @@ class DilatedReparamBlock(nn.Module):
         return (
             may_rearrange(x, self.parameters())
             and x.numel() >= MINIMUM_POSITIONS_TO_MERGE * x.shape[1]
-            and all(
-                is_plain_conv(conv) and conv.bias is None and uses_own_statistics(norm)
-                for conv, norm, _ in self.layers()
-            )
+            and self.has_plain_convs()
+            and all(uses_own_statistics(norm) for _, norm, _ in self.layers())
         )
 
     def merged_kernel(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Weight (C, 1, K, K) and bias (C,) of the one convolution that equals the block in evaluation."""
-        branches = [
-            rep.Branch(conv.weight.to(dtype), batch_norm_tensors(norm, dtype), dilation)
-            for conv, norm, dilation in self.layers()
-        ]
-        return rep.merge_branches(branches, self.kernel_size)
+        """Weight (C, 1, K, K) and bias (C,) of the one convolution that equals the block in evaluation.
+
+        The convolutions count as they are, whatever they were built as; K and dilation are `lk_origin`'s.
+
+        Raises:
+            ArgumentError: somebody has changed a convolution so that it does not fold.
+        """
+        large, branches = self.lk_origin, []
+        for conv, norm, _ in self.layers():
+            check_folds(conv)
+            dilation, rest = divmod(conv.dilation[0], large.dilation[0])
+            reach = (conv.kernel_size[0] - 1) * dilation
+            if rest or reach >= large.kernel_size[0]:
+                raise ArgumentError(f'the taps of {conv} are not among those of {large}')
+            norm = batch_norm_tensors(norm, dtype)
+            branches.append(rep.Branch(conv.weight.to(dtype), norm, dilation, conv.bias))
+        return rep.merge_branches(branches, large.kernel_size[0])
 
     def replace_by(self, conv: nn.Conv2d) -> None:
         """Drop the branches; `conv` is the block from now on."""
@@ -703,7 +720,9 @@ class UniRepLKNetBlock(nn.Module):
         conv = self.dwconv.lk_origin if is_large else self.dwconv
         dtype = rep.folding_dtype(conv.weight.dtype)
         weight, bias = (
-            self.dwconv.merged_kernel(dtype) if is_large else (conv.weight.detach().to(dtype), None)
+            self.dwconv.merged_kernel(dtype)
+            if is_large
+            else (conv.weight.detach().to(dtype), conv.bias)
         )
         weight, bias = rep.fold_batch_norm(weight, bias, batch_norm_tensors(self.norm, dtype))
         folded_conv = conv_like(conv, weight, bias, self.conv_cfg)
@@ -783,8 +802,34 @@ def identity_conv(norm: _BatchNorm, conv_cfg: dict | None) -> nn.Conv2d:
     return conv.train(norm.training)
 
 
+def check_folds(conv: nn.Conv2d) -> None:
+    """Check that a depthwise convolution has what `build_depthwise_conv` gives one of its size and dilation.
+
+    Raises:
+        ArgumentError: somebody has changed it.
+    """
+    (kernel_size, width), (dilation, other) = conv.kernel_size, conv.dilation
+    is_foldable = (
+        kernel_size == width
+        and kernel_size % 2 == 1
+        and dilation == other
+        and conv.stride == (1, 1)
+        and conv.padding_mode == 'zeros'
+        and conv.padding in ('same', same_padding(conv.kernel_size, dilation))
+    )
+    if not is_foldable:
+        raise ArgumentError(
+            f"{conv} does not fold: only odd square kernels of stride 1 with zeros as 'same' padding do"
+        )
+
+
 def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor, conv_cfg: dict | None) -> nn.Conv2d:
-    """A depthwise convolution with bias that takes the place of `conv`."""
+    """A depthwise convolution with bias that takes the place of `conv`.
+
+    Raises:
+        ArgumentError: as in `check_folds`.
+    """
+    check_folds(conv)
     with torch.device('meta'):
         new = build_depthwise_conv(
             len(weight), weight.shape[-1], conv_cfg, bias=True, dilation=conv.dilation[0]

@@ -91,7 +91,9 @@ class ConvolutionUnit(nn.Module):
             pairs.append((self.small_conv, self.small_bn))
         # Both have the convolution's own dilation, so among themselves they have none.
         branches = [
-            rep.Branch(conv.weight.detach().to(dtype), batch_norm_tensors(norm, dtype), dilation=1)
+            rep.Branch(
+                conv.weight.detach().to(dtype), batch_norm_tensors(norm, dtype), 1, conv.bias
+            )
             for conv, norm in pairs
         ]
         weight, bias = rep.merge_branches(branches, conv.kernel_size[0])

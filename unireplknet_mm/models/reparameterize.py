@@ -24,11 +24,12 @@ class BatchNormTensors(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """A depthwise convolution with its BatchNorm: weight (C, 1, k, k), no bias, 'same' padding."""
+    """A depthwise convolution with its BatchNorm: weight (C, 1, k, k), bias (C,), 'same' padding."""
 
     weight: Tensor
     norm: BatchNormTensors
     dilation: int
+    bias: Tensor | None = None
 
 
 def folding_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -98,7 +99,7 @@ def merge_branches(branches: list[Branch], kernel_size: int) -> tuple[Tensor, Te
     """
     weights, biases = [], []
     for branch in branches:
-        weight, bias = fold_batch_norm(branch.weight, None, branch.norm)
+        weight, bias = fold_batch_norm(branch.weight, branch.bias, branch.norm)
         weights.append(embed_kernel(dilated_to_dense(weight, branch.dilation), kernel_size))
         biases.append(bias)
     return torch.stack(weights).sum(0), torch.stack(biases).sum(0)
