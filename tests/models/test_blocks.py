@@ -102,6 +102,23 @@ def test_every_kind_of_block_is_fused(kwargs, monkeypatch):
     assert relative_error(fused, plain) <= 1e-6
 
 
+def add_biases(block):
+    for layer in (block.dwconv, block.pwconv2[0]):
+        layer.bias = nn.Parameter(torch.randn(24))
+
+
+@needs_op
+@torch.no_grad()
+def test_biases_of_ones_own_count(monkeypatch):
+    """Of layers that are built without, since a BatchNorm follows them: fused and folded."""
+    block, x = make_block(), torch.randn(2, 24, 5, 7)
+    add_biases(block)
+    fused, plain = outputs_of(block, x, monkeypatch)
+    assert relative_error(fused, plain) <= 1e-6
+    block.switch_to_deploy()
+    assert relative_error(block(x), plain) <= 1e-6
+
+
 @needs_op
 @torch.no_grad()
 def test_fused_under_autocast(monkeypatch):

@@ -687,7 +687,7 @@ class UniRepLKNetBlock(nn.Module):
         for norm in self.pwconv2[2:]:
             ones = torch.ones_like(norm.running_mean, dtype=torch.float32)
             output_scale, bias2 = rep.fold_batch_norm(
-                ones, None, batch_norm_tensors(norm, ones.dtype)
+                ones, bias2, batch_norm_tensors(norm, ones.dtype)
             )
             if self.gamma is not None:
                 output_scale, bias2 = rep.fold_output_scale(output_scale, bias2, self.gamma)
