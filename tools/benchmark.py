@@ -55,6 +55,7 @@ SET_BY = dict(
     table18=(*SET_BY_ALL, 'cfg_options', 'picture'),
     settings=(*SET_BY_ALL, 'dtype', 'layout', 'picture'),
 )
+OUTPUTS = ('markdown', 'csv', 'json', 'picture', 'docs')
 INTERRUPTION = 'Interrupted: the rest was not measured.'
 
 
@@ -105,7 +106,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of configs')
     how = parser.add_argument_group('how')
     how.add_argument('--rounds', type=positive, default=20, help='timed calls of each (20)')
-    how.add_argument('--warm-up', type=int, default=2, help='calls before them (2)')
+    how.add_argument('--warm-up', type=not_negative, default=2, help='calls before them (2)')
     how.add_argument('--no-memory', action='store_true', help='leave the peak memory out')
     output = parser.add_argument_group('output, beside the table on the screen')
     output.add_argument('--markdown', type=Path, metavar='FILE')
@@ -134,6 +135,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     several = (args.batch_size, args.threads, args.dtype)
     if args.table and any(len(values or ()) > 1 for values in several):
         parser.error(f'--{args.table} takes one --batch-size, one --threads and one --dtype')
+    for first, second in itertools.combinations(OUTPUTS, 2):
+        path, other = (getattr(args, name) for name in (first, second))
+        if path and other and path.absolute() == other.absolute():
+            parser.error(f'--{first} and --{second} name the same file')
     if args.docs and not (args.table or args.section):
         parser.error('--docs needs --section NAME where no table gives its name')
     return args
@@ -143,6 +148,13 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f'{text} is not positive')
+    return number
+
+
+def not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f'{text} is negative')
     return number
 
 
@@ -163,7 +175,7 @@ def benchmark(args: argparse.Namespace) -> int:
 
     device = launch.choose_device(args.device)
     threads = args.threads or [torch.get_num_threads()]
-    for name in ('markdown', 'csv', 'json', 'picture', 'docs'):
+    for name in OUTPUTS:
         if path := getattr(args, name):
             launch.create_folder(path.absolute().parent, f'--{name}')
             if path.is_dir():
@@ -235,17 +247,24 @@ def make_plan(
 def find_builds(
     names: 'Sequence[str]', cfg_options: list[str] | None
 ) -> 'tuple[dict[str, Build], tuple[int, int]]':
-    """What builds each model, by its name (for a config, that of the file without its folders), and the size
-    of the input where no other is asked for: what the configs state, if they agree, else 224×224."""
+    """What builds each model, by its name, and the size of the input where no other is asked for.
+
+    A config's name is that of its file, with its folders where two have the same. The size is what the
+    configs state, if they agree, else 224×224.
+    """
     from unireplknet_mm import launch
     from unireplknet_mm.measuring import catalogue
 
     builds, sizes = {}, set()
+    stems = [Path(name).stem for name in dict.fromkeys(names)]
     for name in names:
         if name.endswith('.py'):
             cfg = launch.load_config(name, cfg_options)
             explaining = launch.explain_mistakes(cfg)
-            builds[Path(name).stem] = explaining(catalogue.find_config_model(cfg))
+            stem = Path(name).stem
+            builds[stem if stems.count(stem) == 1 else name] = explaining(
+                catalogue.find_config_model(cfg)
+            )
             sizes.add(launch.input_size(cfg))
         else:
             builds[name] = catalogue.find_model(name)
@@ -369,9 +388,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     if args.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
-    from unireplknet_mm.launch import exit_on_user_error
+    try:
+        from unireplknet_mm.launch import exit_on_user_error
 
-    if status := exit_on_user_error(benchmark)(args):
+        status = exit_on_user_error(benchmark)(args)
+    except KeyboardInterrupt:  # before there is anything to measure
+        print(INTERRUPTION, file=sys.stderr)
+        status = INTERRUPTED
+    if status:
         sys.exit(status)
 
 

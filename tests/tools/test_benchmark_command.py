@@ -55,6 +55,45 @@ def test_wrong_outputs_end_with_status_1(call, monkeypatch):
     assert 'WRONG: inference' in error and 'differs from its plain form by 5.0e-01' in error
 
 
+def test_a_model_that_fails_is_left_out_and_the_others_are_measured(call, tmp_path):
+    """Whatever it raises, at whatever call."""
+    (tmp_path / 'nets.py').write_text(
+        'from torch import nn\n'
+        'class Net(nn.Conv2d):\n'
+        '    def __init__(self, error=None, call=1):\n'
+        '        super().__init__(3, 2, 3)\n'
+        '        self.error, self.left = error, call\n'
+        '    def forward(self, x):\n'
+        '        self.left -= 1\n'
+        '        if self.error and self.left == 0:\n'
+        '            raise self.error("no such size")\n'
+        '        return {"logits": super().forward(x).mean((2, 3))}\n'
+        'def good(): return Net()\n'
+        'def at_once(): return Net(AssertionError)\n'
+        'def late(): return Net(KeyError, call=4)\n'
+        'def number(): return 3\n'
+    )
+    names = [f'{tmp_path}/nets.py:{name}' for name in ('at_once', 'number', 'late', 'good')]
+    path = tmp_path / 'rows.csv'
+    out = call('benchmark', *names, *QUICK, '--rounds', 3, '--csv', path)
+    rows = {line.split(' | ')[0].rpartition(':')[2]: line for line in out.splitlines()}
+    assert 'AssertionError: no such size' in rows['at_once']
+    assert 'no torch.nn.Module was built, but 3' in rows['number']
+    assert "KeyError: 'no such size'" in rows['late']
+    assert 'images/s' not in rows['good'] and ' ms' in rows['good']
+    with path.open() as stream:
+        assert [row['rounds'] for row in csv.DictReader(stream)] == ['0', '0', '0', '3']
+
+
+def test_configs_of_one_name_are_measured_both(call, tmp_path):
+    paths = [tmp_path / folder / 'net.py' for folder in 'ab']
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(f'_base_ = {str(SMALL)!r}\n')
+    out = call('benchmark', *paths, *QUICK)
+    assert all(f'| {path} |' in out for path in paths)
+
+
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
@@ -131,6 +170,8 @@ def test_docs_need_a_quiet_machine(call, monkeypatch, tmp_path):
         (['--table18', '--cfg-options', 'a=1'], '--table18 does not take --cfg-options'),
         (['unireplknet_a', '--size', '32x'], '32x is not of the form 224 or 480x640'),
         (['unireplknet_a', '--batch-size', '0'], '0 is not positive'),
+        (['unireplknet_a', '--warm-up', '-3'], '-3 is negative'),
+        (['unireplknet_a', '--csv', 'x', '--json', './x'], '--csv and --json name the same file'),
     ],
 )
 def test_arguments_that_do_not_fit(call, arguments, message):

@@ -17,6 +17,7 @@ from typing import NamedTuple, TextIO
 import torch
 from torch import Tensor
 
+from unireplknet_mm.errors import UserError
 from unireplknet_mm.measuring.catalogue import Build
 from unireplknet_mm.measuring.memory import peak_of_call
 from unireplknet_mm.measuring.variants import (
@@ -208,8 +209,10 @@ class Benchmark:
                 try:
                     prepared.append(self._prepare(variant, expected, result))
                     results.append(result)
-                except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-                    result.left_out = f'{type(error).__name__}: {_first_line(error)}'
+                except Exception as error:
+                    if isinstance(error, UserError) and not isinstance(error, ValueError):
+                        raise  # of the config, whose mistake concerns everything
+                    result.left_out = _reason(error)
                 _release_memory(variant.device)
             expected.clear()
             self._time(group, prepared, results, variants_later)
@@ -236,13 +239,26 @@ class Benchmark:
     def _time(
         self, group: Group, prepared: list[Prepared], results: list[Result], variants_later: int
     ) -> None:
-        functions = [lambda one=one: one() for one in prepared]
-        repeats = [self.rounds] * len(functions)
+        repeats = [self.rounds] * len(prepared)
         device = group.variants[0].device
         start = time.monotonic()
-        # timed_call returns what was computed as well, which is not kept.
-        samples = in_turn(functions, repeats, lambda function: timed_call(function, device)[1])
+
+        def seconds_of(i: int) -> float | None:
+            if results[i].left_out is not None:
+                return None
+            try:
+                return timed_call(prepared[i], device)[
+                    1
+                ]  # and what was computed, which is not kept
+            except Exception as error:
+                results[i].left_out = _reason(error)
+                results[i].seconds.clear()
+                return None
+
+        samples = in_turn(range(len(prepared)), repeats, seconds_of)
         for taken, (i, seconds) in enumerate(samples, start=1):
+            if seconds is None:
+                continue
             results[i].seconds.append(seconds)
             elapsed = time.monotonic() - start
             left = elapsed / taken * (sum(repeats) - taken)
@@ -295,6 +311,7 @@ def _release_memory(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """Why a variant is left out: whatever a model of somebody else's raises, in a line."""
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else 'no message'
+    return f'{type(error).__name__}: {lines[0][:200] if lines else "no message"}'

@@ -120,6 +120,8 @@ def classifier(make: Callable[[], nn.Module], pretrained: bool = False) -> Build
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = make()
+            if not isinstance(model, nn.Module):
+                raise ArgumentError(f'no torch.nn.Module was built, but {model!r:.80}')
             return Classifier(model if pretrained else with_weights(model))
 
     return build

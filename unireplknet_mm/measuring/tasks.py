@@ -1,11 +1,13 @@
 """What a model of each task is run on: random images, and the targets that its loss needs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from unireplknet_mm.errors import ArgumentError
 
 
 class Task:
@@ -112,7 +114,15 @@ class Detector(Task):
 
 
 def flatten(value: Any) -> list[Tensor]:
-    """All tensors in nested lists and tuples."""
+    """All tensors in nested lists, tuples and dicts.
+
+    Raises:
+        ArgumentError: there is something else in them.
+    """
     if isinstance(value, Tensor):
         return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        raise ArgumentError(f'a {type(value).__name__} among the outputs is no tensor')
     return [tensor for part in value for tensor in flatten(part)]
