@@ -62,5 +62,12 @@ def apply_to_environment(args: argparse.Namespace) -> None:
 
 
 def clean_up_when_terminated() -> None:
-    """Let SIGTERM end the process by an exception, so that what it has begun to write is removed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Let SIGTERM end this process by an exception, so that what it has begun to write is removed.
+
+    Processes that are forked from it end at once: a worker of a pool that caught the exception would keep the
+    pool waiting for it.
+    """
+    owner, status = os.getpid(), 128 + signal.SIGTERM
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(status) if os.getpid() == owner else os._exit(status)
+    )
