@@ -207,6 +207,8 @@ def export(args: argparse.Namespace) -> None:
         f'Wrote {args.out} ({in_words(size)}), compared on {comparison.count} inputs.',
         file=args.output,
     )
+    if advice := format.advice(args.precision):
+        print(advice, file=args.output)
     print(steps.line(), file=args.output)
 
 

@@ -303,6 +303,16 @@ def test_arg_max_of_openvino(shape, axis, is_open):
         assert 'TopK' in kinds(model)
 
 
+@pytest.mark.parametrize(
+    ('precision', 'hint'), [('fp32', 'f32'), ('fp16', 'f32'), ('bf16', 'bf16')]
+)
+def test_openvino_says_in_what_its_files_were_compared(precision, hint):
+    """It computes in bfloat16 by itself on processors that have it, which no file can change."""
+    said = FORMATS['openvino'].advice(precision)
+    assert f"compile_model(path, 'CPU', {{'INFERENCE_PRECISION_HINT': '{hint}'}})" in said
+    assert FORMATS['onnx'].advice(precision) is None
+
+
 @pytest.mark.parametrize('axis', [1, -1])
 def test_an_arg_max_is_quantized_before_it_is_rewritten(axis, tmp_path, monkeypatch):
     """Its comparisons and ranks are exact numbers, which int8 would round: half of the labels change."""

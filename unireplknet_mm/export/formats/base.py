@@ -113,6 +113,10 @@ class Format(ABC):
                 f'--format {self.name} has no --precision {precision}: it has {", ".join(self.precisions)}.'
             )
 
+    def advice(self, precision: str) -> str | None:
+        """What has to be said to whoever runs a file by himself; None: it runs as it was compared."""
+        return None
+
     def check_packages(self, packages: Iterable[str]) -> None:
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
         if missing:

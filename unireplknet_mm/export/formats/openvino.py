@@ -27,7 +27,8 @@ class OpenVino(Format):
     """Converted from ONNX; int8 by NNCF, which measures the ranges on the calibration inputs.
 
     fp16 stores weights in 16 bits and computes in 32. bf16 stores 32 bits and computes in bfloat16 on
-    processors that do; who loads such a file himself asks for it with INFERENCE_PRECISION_HINT.
+    processors that do. No file can say so: OpenVINO computes as its INFERENCE_PRECISION_HINT says, which is
+    bfloat16 on processors that have it, and `load` sets it as the precision is.
     """
 
     name = 'openvino'
@@ -46,6 +47,13 @@ class OpenVino(Format):
 
     def parts(self, path: Path) -> list[Path]:
         return [path.with_suffix('.bin'), path]
+
+    def advice(self, precision: str) -> str:
+        hint = dict(INFERENCE_PRECISION_HINT=self.computes_in[precision])
+        return (
+            f"Load it as it was compared, compile_model(path, 'CPU', {hint}): by itself OpenVINO computes in "
+            'bf16 where the processor has it.'
+        )
 
     def write(
         self, deployable: Deployable, example: Tensor, path: Path, settings: Settings
