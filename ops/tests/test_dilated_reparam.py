@@ -300,6 +300,47 @@ def test_gradients_of_gradients(dtype):
         assert distance(actual, right) <= tolerance * right.norm()
 
 
+@pytest.mark.parametrize('create_graph', [False, True])
+def test_an_input_may_follow_from_another(create_graph):
+    """As where one block's output, which depends on its weights, is its next input."""
+    case = Case(2, 3, 5, 7, K5)
+    dilations, eps = settings_of(case)
+    grads = []
+    for function in (op, naive.dilated_reparam):
+        inputs = inputs_of(case) if function is not op else as_dtype(inputs_of(case), torch.float32)
+        x, *parameters = (t.detach().requires_grad_() for t in (inputs.x, *inputs.parameters()))
+        weights, scales, shifts = (parameters[i * 3 : (i + 1) * 3] for i in range(3))
+        y = x
+        for _ in '12':
+            y, _, _ = function(y, weights, dilations, scales, shifts, eps)
+        leaves = [x, *weights, *scales]
+        grads.append(torch.autograd.grad(y, leaves, inputs.grad_output, create_graph=create_graph))
+    for actual, right in zip(*grads, strict=True):
+        assert distance(actual, right) <= 1e-5 * right.norm()
+
+
+@pytest.mark.parametrize('transform', ['is_grads_batched', 'vmap'])
+def test_batches_of_gradients(transform):
+    case = Case(2, 3, 5, 7, K5)
+    inputs, (dilations, eps) = as_dtype(inputs_of(case), torch.float32), settings_of(case)
+    leaves = [t.detach().requires_grad_() for t in (inputs.x, *inputs.parameters())]
+    x, *parameters = leaves
+    y, _, _ = op(x, parameters[:3], dilations, parameters[3:6], parameters[6:], eps)
+    batch = torch.stack([inputs.grad_output, inputs.grad_output.flip(0), y.detach()])
+
+    def grads_of(grad_output, **options):
+        return torch.autograd.grad(y, leaves, grad_output, retain_graph=True, **options)
+
+    if transform == 'vmap':
+        actual = torch.func.vmap(grads_of)(batch)
+    else:
+        actual = grads_of(batch, is_grads_batched=True)
+    single = map(torch.stack, zip(*map(grads_of, batch), strict=True))
+    for grad, expected in zip(actual, single, strict=True):
+        assert not grad.requires_grad
+        assert distance(grad, expected) <= 1e-5 * expected.norm()
+
+
 def test_frozen_parameters_have_no_gradient():
     case = Case(2, 3, 5, 7, K5)
     inputs, (dilations, eps) = as_dtype(inputs_of(case), torch.float32), settings_of(case)

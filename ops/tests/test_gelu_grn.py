@@ -317,6 +317,35 @@ def test_second_derivatives():
         assert relative_error(actual, expected) <= 1e-5
 
 
+@pytest.mark.parametrize('create_graph', [False, True])
+def test_an_input_may_follow_from_another(create_graph):
+    """As where one block's output, which depends on its bias, is its next input."""
+    grads = []
+    for implementation in ('op', 'native'):
+        x, bias, gamma, beta = (t.clone().requires_grad_() for t in as_dtype((2, 4, 5, 20)).values())
+        output = x
+        for _ in '12':
+            output = gelu_grn(output, bias, gamma, beta, implementation=implementation)
+        loss = output.square().sum()
+        leaves = [x, bias, gamma, beta]
+        grads.append(torch.autograd.grad(loss, leaves, create_graph=create_graph))
+    for actual, expected in zip(*grads, strict=True):
+        assert relative_error(actual, expected) <= 1e-5
+
+
+@pytest.mark.filterwarnings('ignore:There is a performance drop')
+@pytest.mark.parametrize('create_graph', [False, True])
+def test_batches_of_gradients(create_graph):
+    leaves = [t.clone().requires_grad_() for t in as_dtype((2, 4, 5, 20)).values()]
+    output = gelu_grn(*leaves, implementation='op')
+    batch = torch.randn(3, *output.shape, generator=torch.Generator().manual_seed(0))
+    options = dict(retain_graph=True, create_graph=create_graph)
+    actual = torch.autograd.grad(output, leaves, batch, is_grads_batched=True, **options)
+    single = [torch.autograd.grad(output, leaves, one, **options) for one in batch]
+    for grad, expected in zip(actual, map(torch.stack, zip(*single, strict=True)), strict=True):
+        assert relative_error(grad, expected) <= 1e-6
+
+
 def test_keeps_one_map_for_the_derivative():
     leaves = {name: t.clone().requires_grad_() for name, t in as_dtype((2, 4, 5, 200)).items()}
     kept = []

@@ -126,6 +126,21 @@ def is_transformed() -> bool:
     return _is_in_transform() or _is_in_dual_level()
 
 
+_functorch = getattr(torch._C, '_functorch', None)
+
+if hasattr(_functorch, 'is_batchedtensor') and hasattr(_functorch, 'is_legacy_batchedtensor'):
+
+    def is_batched(tensor: Tensor) -> bool:
+        """Whether a tensor stands for many, as gradients do within vmap and for `is_grads_batched`."""
+        return _functorch.is_batchedtensor(tensor) or _functorch.is_legacy_batchedtensor(tensor)
+
+else:
+
+    def is_batched(tensor: Tensor) -> bool:
+        """Whether a tensor stands for many; torch does not tell, but at what it cannot compute."""
+        return False
+
+
 if hasattr(torch.compiler, '_is_exporting_flag'):
 
     def is_exporting() -> bool:

@@ -164,6 +164,38 @@ def test_recomputed_by_whoever_checkpoints_the_block():
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+@needs_op
+@pytest.mark.parametrize('kernel_size', [3, 13])
+def test_a_block_may_be_its_own_input(kernel_size):
+    """Gradients through a block applied twice are the same whether they can be differentiated or not."""
+    block = randomise(UniRepLKNetBlock(24, kernel_size)).train()
+    y = block(block(map_of((2, 24, 9, 7), dtype=torch.float32).requires_grad_()))
+    # Of what a BatchNorm takes out again, such as all the branches' biases, rounding is left.
+    parameters = {n: p for n, p in block.named_parameters() if n != 'act.1.beta' and 'bn' not in n}
+    first, second = (
+        torch.autograd.grad(
+            y.square().mean(), parameters.values(), retain_graph=True, create_graph=create_graph
+        )
+        for create_graph in (False, True)
+    )
+    for name, expected, actual in zip(parameters, first, second, strict=True):
+        assert (actual - expected).norm() <= 1e-4 * expected.norm(), name
+
+
+@needs_op
+@pytest.mark.filterwarnings('ignore:There is a performance drop')
+@pytest.mark.parametrize('kernel_size', [3, 13])
+def test_jacobian_as_one_batch_of_gradients(kernel_size):
+    block = randomise(UniRepLKNetBlock(4, kernel_size)).train()
+    x = map_of((2, 4, 3, 3), dtype=torch.float32)
+    assert is_joined(block, x)
+    one, many = (
+        torch.autograd.functional.jacobian(copy.deepcopy(block), x, vectorize=vectorize)
+        for vectorize in (False, True)
+    )
+    assert (many - one).norm() <= 1e-5 * one.norm()
+
+
 def test_a_broken_derivative_is_seen(monkeypatch):
     """The comparisons above fail where the summand is forgotten when the map is scaled again."""
     forgetful = lambda x, scale, shift: (x * scale[:, :, None, None]).permute(0, 2, 3, 1)  # noqa: E731

@@ -69,8 +69,8 @@ class _ScaledLinear(torch.autograd.Function):
         x, scale, shift, weight = ctx.saved_tensors
         grad_x = grad_scale = grad_shift = grad_weight = None
         if ctx.needs_input_grad[3]:
-            rows = _scaled_rows(x, scale, shift).flatten(0, 2)  # [N H W, C]
-            grad_weight = grad_output.flatten(0, 2).t() @ rows
+            rows = _scaled_rows(x, scale, shift).reshape(-1, x.shape[1])  # [N H W, C]
+            grad_weight = grad_output.reshape(-1, len(weight)).t() @ rows
             del rows
         if any(ctx.needs_input_grad[:3]):
             grad_rows = grad_output @ weight  # [N, H, W, C]

@@ -16,7 +16,7 @@ from unireplknet_ops.convolution_rules import empty_like_map
 from unireplknet_ops.deferred import when_imported
 from unireplknet_ops.dilatedreparam import naive
 from unireplknet_ops.errors import ArgumentError, demand
-from unireplknet_ops.torch_internals import without_autocast
+from unireplknet_ops.torch_internals import is_batched, without_autocast
 
 
 @functools.cache
@@ -126,7 +126,7 @@ def gradients(
     x, mean, var, *parameters = ctx.saved_tensors
     count = len(ctx.dilations)
     weights, scales, shifts = (parameters[i * count : (i + 1) * count] for i in range(3))
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or is_batched(grad_output):
         return _differentiable_gradients(ctx, grad_output, x, weights, scales, shifts)
     return torch.ops.unireplknet.dilated_reparam_backward(
         grad_output, x, weights, ctx.dilations, scales, mean, var, ctx.eps
@@ -134,11 +134,12 @@ def gradients(
 
 
 def _differentiable_gradients(ctx, grad_output, x, weights, scales, shifts):
-    """Those of the plain form, for gradients of gradients."""
-    count = len(weights)
+    """Those of the plain form, for gradients of gradients and for batches of gradients."""
+    count, create_graph = len(weights), torch.is_grad_enabled()
     inputs = [x.float(), *weights, *scales, *shifts]
-    inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in inputs]
-    with without_autocast(x.device.type):
+    with without_autocast(x.device.type), torch.enable_grad():
+        # By aliases, since one input may follow from another.
+        inputs = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in inputs]
         y, _, _ = naive.dilated_reparam(
             inputs[0],
             inputs[1 : 1 + count],
@@ -147,7 +148,9 @@ def _differentiable_gradients(ctx, grad_output, x, weights, scales, shifts):
             inputs[1 + 2 * count :],
             ctx.eps,
         )
-        grad_x, *others = torch.autograd.grad(y, inputs, grad_output.float(), create_graph=True)
+        grad_x, *others = torch.autograd.grad(
+            y, inputs, grad_output.float(), create_graph=create_graph
+        )
     return grad_x.to(x.dtype), *(others[i * count : (i + 1) * count] for i in range(3))
 
 

@@ -194,6 +194,8 @@ def backward_of_gelu_grn(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, 
     *inputs, norm = ctx.saved_tensors
     needed = ctx.needs_input_grad
     if torch.is_grad_enabled():
+        # By aliases, since one input may follow from another.
+        inputs = [None if t is None else t.view_as(t) for t in inputs]
         output = native_gelu_grn(*inputs)
         wanted = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
         found = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True))
