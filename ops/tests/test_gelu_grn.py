@@ -322,12 +322,11 @@ def test_an_input_may_follow_from_another(create_graph):
     """As where one block's output, which depends on its bias, is its next input."""
     grads = []
     for implementation in ('op', 'native'):
-        x, bias, gamma, beta = (t.clone().requires_grad_() for t in as_dtype((2, 4, 5, 20)).values())
-        output = x
+        leaves = [t.clone().requires_grad_() for t in as_dtype((2, 4, 5, 20)).values()]
+        output, *parameters = leaves
         for _ in '12':
-            output = gelu_grn(output, bias, gamma, beta, implementation=implementation)
+            output = gelu_grn(output, *parameters, implementation=implementation)
         loss = output.square().sum()
-        leaves = [x, bias, gamma, beta]
         grads.append(torch.autograd.grad(loss, leaves, create_graph=create_graph))
     for actual, expected in zip(*grads, strict=True):
         assert relative_error(actual, expected) <= 1e-5
