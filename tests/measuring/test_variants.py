@@ -17,7 +17,7 @@ from unireplknet_mm.measuring.variants import (
     tolerance,
 )
 from unireplknet_mm.models import blocks
-from unireplknet_mm.models.blocks import DilatedReparamBlock
+from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
 from unireplknet_ops import is_available
 
 BUILD = classifier(lambda: UniRepLKNetClassifier(SMALL_ARCH, num_classes=7))
@@ -141,16 +141,24 @@ def test_implementation_is_forced_within_a_call_only(monkeypatch):
     assert 'UNIREPLKNET_DWCONV' not in variants.os.environ
 
 
-@pytest.mark.parametrize('name', ['gelu_grn', 'scaled_linear', 'dilated_reparam'])
-def test_the_plain_form_takes_nothing_of_the_suite(name, monkeypatch):
+@pytest.mark.parametrize(
+    ('owner', 'name'),
+    [
+        (blocks, 'gelu_grn'),
+        (blocks, 'scaled_linear'),
+        (blocks, 'dilated_reparam'),
+        (UniRepLKNetBlock, 'projected'),
+    ],
+)
+def test_the_plain_form_takes_nothing_of_the_suite(owner, name, monkeypatch):
     """A rearranged form that is wrong differs from it."""
-    right = getattr(blocks, name)
+    right = getattr(owner, name)
 
     def wrong(*args, **kwargs):
         result = right(*args, **kwargs)
         return (result[0].abs(), *result[1:]) if isinstance(result, tuple) else result.abs()
 
-    monkeypatch.setattr(blocks, name, wrong)
+    monkeypatch.setattr(owner, name, wrong)
     prepared = Prepared(STEP.plain(), BUILD).outputs()
     if is_available('cpu'):
         assert difference(Prepared(STEP, BUILD).outputs(), prepared) > 1e-2

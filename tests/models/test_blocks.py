@@ -11,8 +11,9 @@ from helpers import randomise, relative_error
 from torch import nn
 from torch.autograd.profiler import profile
 
+from unireplknet_mm.measuring.variants import forced
 from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
-from unireplknet_mm.models.layers import is_untouched
+from unireplknet_mm.models.layers import as_written, is_untouched
 from unireplknet_ops import is_available
 
 needs_op = pytest.mark.skipif(not is_available('cpu'), reason='no compiled op')
@@ -52,9 +53,9 @@ def is_fused(block: UniRepLKNetBlock, x: torch.Tensor) -> bool:
 def outputs_of(block, x, monkeypatch) -> tuple[torch.Tensor, torch.Tensor]:
     """With the op and with the modules."""
     outputs = []
-    for forced in ('op', 'native'):
-        monkeypatch.setenv(FORCE_VARIABLE, forced)
-        assert is_fused(block, x) == (forced == 'op')
+    for choice in ('op', 'native'):
+        monkeypatch.setenv(FORCE_VARIABLE, choice)
+        assert is_fused(block, x) == (choice == 'op')
         outputs.append(block(x))
     return outputs[0], outputs[1]
 
@@ -278,15 +279,16 @@ def step_of(block: UniRepLKNetBlock, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def steps_of(block, x, monkeypatch) -> zip:
-    """Pairs of what a training step gives with the op and with the modules."""
-    steps = []
+    """Pairs of what a training step gives with the op and with the modules as they are written."""
     state = {name: tensor.clone() for name, tensor in block.state_dict().items()}
-    for forced in ('op', 'native'):
-        monkeypatch.setenv(FORCE_VARIABLE, forced)
-        block.load_state_dict(state)
-        steps.append(step_of(block, x))
-        assert is_joined(block, x) == (forced == 'op')
-    return zip(*steps, strict=True)
+    with forced('plain'):
+        plain = step_of(block, x)
+        assert not is_joined(block, x)
+    monkeypatch.setenv(FORCE_VARIABLE, 'op')
+    block.load_state_dict(state)
+    joined = step_of(block, x)
+    assert is_joined(block, x)
+    return zip(joined, plain, strict=True)
 
 
 @needs_op
@@ -321,14 +323,14 @@ def test_a_step_is_that_of_the_modules(shape, kwargs, training, memory_format, m
 
 @pytest.mark.parametrize('with_cp', [False, True])
 @pytest.mark.parametrize('training', [False, True])
-def test_layer_scale_in_the_norm_changes_nothing(training, with_cp, monkeypatch):
+def test_layer_scale_in_the_norm_changes_nothing(training, with_cp):
     block = make_block(with_cp=with_cp, drop_path_rate=0.4).double().train(training)
     x = torch.randn(3, 24, 5, 6).double()
     assert block.can_scale_norm(x)
-    steps = []
-    for twin in (block, copy.deepcopy(block)):
-        steps.append(step_of(twin, x))
-        monkeypatch.setattr(UniRepLKNetBlock, 'can_scale_norm', lambda self, x: False)
+    steps = [step_of(copy.deepcopy(block), x)]
+    with as_written():
+        assert not block.can_scale_norm(x)
+        steps.append(step_of(block, x))
     slack = 1e-12 if training else 0  # what the next BatchNorm takes out is rounding
     for actual, expected in zip(*steps, strict=True):
         assert (actual - expected).norm() <= 1e-12 * expected.norm() + slack
@@ -345,6 +347,10 @@ def test_layer_scale_stays_out_of_what_is_hooked(name, kind):
     block.pwconv2[2] = nn.BatchNorm2d(24, affine=False)
     assert not block.can_scale_norm(x)
     assert not make_block().half().can_scale_norm(x.half())
+    assert not make_block().double().can_scale_norm(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert not make_block().can_scale_norm(x)
+    assert make_block().can_scale_norm(x)
 
 
 @needs_op
@@ -352,8 +358,8 @@ def test_layer_scale_stays_out_of_what_is_hooked(name, kind):
 def test_a_step_in_bfloat16(autocast, monkeypatch):
     exact = make_block()
     x = torch.randn(3, 24, 9, 8, generator=torch.Generator().manual_seed(0)).bfloat16().float()
-    monkeypatch.setenv(FORCE_VARIABLE, 'native')
-    expected = step_of(exact, x)
+    with forced('plain'):
+        expected = step_of(exact, x)
     block = copy.deepcopy(exact) if autocast else copy.deepcopy(exact).bfloat16()
     with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
         steps = list(steps_of(block, x if autocast else x.bfloat16(), monkeypatch))
@@ -376,10 +382,10 @@ def test_frozen_parts_are_joined(monkeypatch):
         block.get_submodule(part).requires_grad_(False)
         x = torch.randn(2, 24, 5, 7)
         grads = []
-        for forced in ('op', 'native'):
-            monkeypatch.setenv(FORCE_VARIABLE, forced)
+        for choice in ('op', 'native'):
+            monkeypatch.setenv(FORCE_VARIABLE, choice)
             block.zero_grad()
-            assert is_joined(block, x) == (forced == 'op')
+            assert is_joined(block, x) == (choice == 'op')
             block(x).square().sum().backward()
             grads.append({n: p.grad for n, p in block.named_parameters() if p.grad is not None})
         joined, plain = grads

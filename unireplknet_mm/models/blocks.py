@@ -39,6 +39,7 @@ from unireplknet_mm.models.layers import (
     is_untouched,
     leaves_process,
     may_rearrange,
+    may_rearrange_training,
 )
 from unireplknet_mm.models.phases import join_phases, split_phases
 from unireplknet_mm.models.scaled_linear import moments, scaled_linear
@@ -81,6 +82,10 @@ def is_plain_conv(conv: nn.Module, kernel_size: int, dilation: int) -> bool:
         and conv.dilation == (dilation, dilation)
         and conv.is_as_built()
     )
+
+
+def is_affine(norm: _BatchNorm) -> bool:
+    return norm.weight is not None and norm.bias is not None
 
 
 def uses_own_batch(norm: nn.Module) -> bool:
@@ -439,7 +444,7 @@ class DilatedReparamBlock(nn.Module):
         In training with frozen statistics, exact to rounding, on maps that are large enough to pay for it.
         """
         return (
-            may_rearrange(x, self.parameters())
+            may_rearrange_training(x, self.parameters())
             and x.numel() >= MINIMUM_POSITIONS_TO_MERGE * x.shape[1]
             and self.has_plain_convs()
             and all(uses_own_statistics(norm) for _, norm, _ in self.layers())
@@ -571,15 +576,14 @@ class UniRepLKNetBlock(nn.Module):
     def can_scale_norm(self, x: Tensor) -> bool:
         """Whether layer scale may be part of the BatchNorm in front of it: no pass and no map of its own.
 
-        Not in 16 bits, where its initial 1e-6 is too small to be multiplied, and not in recorded graphs.
+        Not in 16 bits, where its initial 1e-6 is too small to be multiplied, and not under autocast, where
+        it makes 32 bits of the map.
         """
-        return (
-            self.gamma is not None
-            and isinstance(x, Tensor)  # not a torch.fx proxy
-            and is_plain((self.pwconv2,), [*self.pwconv2], PROJECTING_LAYERS)
-            and self.pwconv2[2].weight is not None
-            and self.pwconv2[2].weight.dtype in (torch.float32, torch.float64)
-            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        if self.gamma is None or not is_plain((self.pwconv2,), [*self.pwconv2], PROJECTING_LAYERS):
+            return False
+        linear, _, norm = self.pwconv2
+        return is_affine(norm) and may_rearrange(
+            x, (*linear.parameters(), *norm.parameters(), self.gamma)
         )
 
     @torch.jit.unused
@@ -612,7 +616,7 @@ class UniRepLKNetBlock(nn.Module):
         """Whether `product_of_normed` may take the place of BN, SE and Linear: in training."""
         parameters = [*self.norm.parameters(), *self.se.parameters(), self.pwconv1[1].weight]
         return (
-            may_rearrange(x, parameters)
+            may_rearrange_training(x, parameters)
             and uses_own_batch(self.norm)
             and is_two_products(self.se)
             and x.numel() > x.shape[1]  # else the norm has an error to raise

@@ -153,28 +153,36 @@ def as_written() -> Iterator[None]:
         _rearranges.reset(token)
 
 
-def may_rearrange(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
-    """Whether modules may compute a map in another order than they are written: in training on the CPU.
+def is_autocast(device_type: str) -> bool:
+    is_available = torch.amp.is_autocast_available(device_type)  # not on 'meta'
+    return is_available and torch.is_autocast_enabled(device_type)
 
-    That is where something needs a gradient, in float32 or float64 throughout, without autocast. Compiled
-    graphs fuse by themselves, those that leave the process show the modules, and subclasses of tensors may
-    be more than their numbers.
+
+def may_rearrange(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
+    """Whether modules may compute a map in another order than they are written.
+
+    So they may in float32 or float64 throughout, without autocast, whose dtypes follow from the order.
+    Compiled graphs fuse by themselves, those that leave the process show the modules, and subclasses of
+    tensors may be more than their numbers.
     """
     return (
         isinstance(x, Tensor)  # not a torch.fx proxy
-        and torch.is_grad_enabled()
-        and x.device.type == 'cpu'
+        and not torch.compiler.is_compiling()
         and x.dtype in (torch.float32, torch.float64)
         and all(
             type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == x.dtype
             for tensor in (x, *parameters)
             if tensor is not None
         )
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled('cpu')
+        and not is_autocast(x.device.type)
         and not leaves_process()
         and _rearranges.get()
     )
+
+
+def may_rearrange_training(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
+    """Whether they may where it pays only in training on the CPU: where something needs a gradient."""
+    return torch.is_grad_enabled() and may_rearrange(x, parameters) and x.device.type == 'cpu'
 
 
 def is_slow_in_float16(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
