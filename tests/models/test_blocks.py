@@ -374,6 +374,48 @@ def test_a_step_in_bfloat16(autocast, monkeypatch):
     assert of_joined <= 1.2 * of_plain
 
 
+UNUSUAL = {
+    'a norm without bias': lambda block: setattr(block.norm, 'bias', None),
+    'a norm without weight': lambda block: setattr(block.norm, 'weight', None),
+    'a branch without bias': lambda block: setattr(block.dwconv.origin_bn, 'bias', None),
+    'a branch without weight': lambda block: setattr(block.dwconv.dil_bn_k5_1, 'weight', None),
+    'a last norm without bias': lambda block: setattr(block.pwconv2[2], 'bias', None),
+    'a last norm without weight': lambda block: setattr(block.pwconv2[2], 'weight', None),
+    'a norm of two branches': lambda block: setattr(
+        block.dwconv, 'dil_bn_k5_1', block.dwconv.origin_bn
+    ),
+    'layer scale of a map': lambda block: setattr(
+        block, 'gamma', nn.Parameter(block.gamma.detach().reshape(1, -1, 1, 1))
+    ),
+    'one layer scale for all': lambda block: setattr(block, 'gamma', nn.Parameter(torch.ones(1))),
+    'one gamma of GRN for all': lambda block: setattr(
+        block.act[1], 'gamma', nn.Parameter(torch.ones(1, 1, 1, 1))
+    ),
+}
+
+
+@needs_op
+@pytest.mark.parametrize('unusual', UNUSUAL)
+@pytest.mark.parametrize('training', [False, True])
+def test_what_the_modules_take_is_taken(unusual, training):
+    """In a training step, in inference and folding."""
+    block, x = make_block(kernel_size=13), torch.randn(2, 24, 9, 11)
+    UNUSUAL[unusual](block)
+    block.train(training)
+    twin = copy.deepcopy(block)
+    with forced('plain'):
+        expected = step_of(twin, x)
+    slack = 2e-4 if training else 2e-6
+    for actual, plain in zip(step_of(block, x), expected, strict=True):
+        assert (actual - plain).norm() <= 1e-5 * plain.norm() + slack
+    with torch.no_grad():
+        with forced('plain'):
+            output = twin.eval()(x)
+        assert relative_error(block.eval()(x), output) <= 1e-5
+        block.switch_to_deploy()
+        assert relative_error(block(x), output) <= 1e-5
+
+
 @needs_op
 def test_frozen_parts_are_joined(monkeypatch):
     """What needs no gradient gets none, and the others get theirs."""

@@ -95,7 +95,7 @@ def uses_own_batch(norm: nn.Module) -> bool:
     is_alone = type(norm) is nn.BatchNorm2d or not (
         torch.distributed.is_available() and torch.distributed.is_initialized()
     )
-    return norm.training and norm.affine and is_alone
+    return norm.training and is_affine(norm) and is_alone
 
 
 def uses_own_statistics(norm: nn.Module) -> bool:
@@ -103,7 +103,7 @@ def uses_own_statistics(norm: nn.Module) -> bool:
     return (
         is_untouched(norm, nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm)
         and not norm.training
-        and norm.affine
+        and is_affine(norm)
         and norm.running_mean is not None
     )
 
@@ -297,6 +297,14 @@ class GlobalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return global_response_norm(x, self.gamma, self.beta)
 
+    def vectors(self) -> list[Tensor | None]:
+        """gamma and beta as vectors, (C,)."""
+        return [None if tensor is None else tensor.flatten() for tensor in (self.gamma, self.beta)]
+
+    def is_of(self, channels: int) -> bool:
+        """Whether gamma and beta have one value a channel, not one for all, which the modules broadcast."""
+        return all(t is None or t.numel() == channels for t in (self.gamma, self.beta))
+
 
 class DilatedReparamBlock(nn.Module):
     """A K×K depthwise convolution, in training with parallel dilated ones, each with BatchNorm (Fig. 6).
@@ -415,11 +423,13 @@ class DilatedReparamBlock(nn.Module):
         """Whether `fused` may take the place of the modules: in training, where the op is faster."""
         if not isinstance(x, Tensor):  # a torch.fx proxy
             return False
-        layers = self.layers()
-        if not self.has_plain_convs() or not all(uses_own_batch(norm) for _, norm, _ in layers):
+        convs, norms, _ = zip(*self.layers(), strict=True)
+        if not self.has_plain_convs() or not all(map(uses_own_batch, norms)):
             return False
-        vectors = [vector for _, norm, _ in layers for vector in (norm.weight, norm.bias)]
-        return dilated_reparam_takes_op(x, [conv.weight for conv, _, _ in layers], vectors)
+        if len(set(norms)) < len(norms):  # one whose statistics are updated several times
+            return False
+        vectors = [vector for norm in norms for vector in (norm.weight, norm.bias)]
+        return dilated_reparam_takes_op(x, [conv.weight for conv in convs], vectors)
 
     def fused(self, x: Tensor) -> Tensor:
         """The undilated block in training, with all branches in one op, which keeps x alone for backward."""
@@ -592,7 +602,8 @@ class UniRepLKNetBlock(nn.Module):
         linear, to_channels_first, norm = self.pwconv2
         # A copy, which shares the buffers: other threads may compute with the module itself.
         scaled_norm = copy.copy(norm)
-        scaled_norm._parameters = dict(weight=norm.weight * self.gamma, bias=norm.bias * self.gamma)
+        gamma = self.gamma.flatten()
+        scaled_norm._parameters = dict(weight=norm.weight * gamma, bias=norm.bias * gamma)
         return scaled_norm(to_channels_first(linear(x)))
 
     @torch.jit.unused
@@ -602,8 +613,12 @@ class UniRepLKNetBlock(nn.Module):
         if not is_plain((self.pwconv1, self.act), layers, EXPANDING_LAYERS):
             return self.act(self.pwconv1(self.se(self.norm(x))))
         to_channels_last, linear, gelu, grn = layers
-        vectors = [grn.gamma.flatten(), None if grn.beta is None else grn.beta.flatten()]
-        if gelu.approximate != 'none' or not gelu_grn_takes_op(x, linear.bias, *vectors):
+        vectors = grn.vectors()
+        if (
+            gelu.approximate != 'none'
+            or not gelu_grn_takes_op(x, linear.bias, *vectors)
+            or not grn.is_of(linear.out_features)
+        ):
             return self.act(self.pwconv1(self.se(self.norm(x))))
         if self.can_scale_input(x):
             product = self.product_of_normed(x)
@@ -679,6 +694,7 @@ class UniRepLKNetBlock(nn.Module):
             is_plain(sequences, layers, kinds)
             and is_two_products(self.se)
             and self.act[0].approximate == 'none'
+            and self.act[1].is_of(self.pwconv1[1].out_features)
             and not (self.drop_path.training and isinstance(self.drop_path, DropPath))
             and not any(norm.training or norm.running_mean is None for norm in self.pwconv2[2:])
         )
@@ -699,8 +715,7 @@ class UniRepLKNetBlock(nn.Module):
             y,
             linear1.weight,
             linear1.bias,
-            grn.gamma.flatten(),
-            None if grn.beta is None else grn.beta.flatten(),
+            *grn.vectors(),
             linear2.weight,
             bias2,
             input_scale=self.se.scale_by_products(F.adaptive_avg_pool2d(y, 1).flatten(1)),

@@ -116,5 +116,5 @@ def fold_input_bias(weight: Tensor, bias: Tensor | None, input_bias: Tensor) -> 
 
 
 def fold_output_scale(weight: Tensor, bias: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Fold a per-channel factor behind a layer (layer scale, (C_out,)) into its weight and bias."""
-    return weight * scale.reshape(-1, *[1] * (weight.dim() - 1)), bias * scale
+    """Fold a per-channel factor behind a layer (layer scale, C_out values) into its weight and bias."""
+    return weight * scale.reshape(-1, *[1] * (weight.dim() - 1)), bias * scale.flatten()
