@@ -250,6 +250,19 @@ def test_the_nearest_kernel_size_speaks(install):
             assert choose(kernel_size=kernel_size) == expected, size
 
 
+def test_rows_and_columns_of_channels_last_maps_keep_their_convolutions(install):
+    """Of few taps, where PyTorch's are faster; not their gradients of the filter."""
+    install(make_table(make_cells(lambda *_: FAST), layout='channels_last'))
+    for size in ((1, 7), (11, 1), (3, 1)):
+        line = dict(kernel_size=size, channels_last=True)
+        assert choose(**line) == 'native'
+        assert choose(**line, needs_grad=True, which='grad_weight') == 'op'
+    for size in ((1, 13), (1, 1), (3, 7)):
+        assert choose(kernel_size=size, channels_last=True) == 'op'
+    install(make_cells(lambda *_: FAST))
+    assert choose(kernel_size=(1, 7)) == 'op'
+
+
 def test_the_nearest_number_of_elements_speaks(install, threads):
     """Whatever the shape; what counts is what a thread has."""
     install(make_cells(lambda kernel, dilation, side: FAST if side == 28 else SLOW))

@@ -20,7 +20,10 @@ from unireplknet_ops.errors import OpUnavailableError
 from unireplknet_ops.torch_internals import below_autograd, without_autocast
 
 FORCE_VARIABLE = 'UNIREPLKNET_DILATED_REPARAM'
-MINIMUM_CHANNELS = 4  # a sweep: with 2 to 4 of a vector's lanes in use it is as fast, with 1 slower
+# A vector holds so many channels. From a sweep: with at least three quarters of the lanes in use the operator
+# is faster, with half of them it takes up to 1.8 times as long on large maps and in bfloat16.
+LANES = 16
+MINIMUM_SHARE = 0.75
 
 
 def dilated_reparam(
@@ -80,8 +83,8 @@ def dilated_reparam_takes_op(
 ) -> bool:
     """Whether `dilated_reparam` of x, weights and these scales and shifts runs the compiled operator.
 
-    It does where a sweep found it faster: on x86 CPUs with AVX2, from 4 channels on, but for large maps in
-    bfloat16.
+    It does where a sweep found it faster: on x86 CPUs with AVX2, where channels fill at least three quarters
+    of groups of 16, but for large maps in bfloat16.
 
     Graphs that leave the process (`torch.export`, `torch.jit.trace`, ONNX) are left to PyTorch's operators,
     as are tensor subclasses, `torch.func` and every call while UNIREPLKNET_DWCONV=native keeps the
@@ -101,7 +104,7 @@ def _is_faster(x: Tensor, weights: Sequence[Tensor], vectors: Sequence[Tensor]) 
         not choice.is_left_to_native(x, (*weights, *vectors))
         and dispatch.forced_implementation() != 'native'
         and _obstacle(x, weights, vectors) is None
-        and x.shape[1] >= MINIMUM_CHANNELS
+        and x.shape[1] >= MINIMUM_SHARE * LANES * -(-x.shape[1] // LANES)
         and not _pairs_are_faster(x, weights)
     )
 
