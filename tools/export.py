@@ -153,9 +153,17 @@ def export(args: argparse.Namespace) -> None:
     if not args.images and (args.demo_data or not exporting.has_test_data(cfg)):
         say('Comparing on demo data.' if args.demo_data else 'No test data are there: demo data.')
         launch.use_demo_data(cfg, args.cfg_options)
+    tested, padding = cfg, None
+    if args.letterbox:
+        cfg, padding = exporting.without_padding(cfg)
     steps = exporting.Steps(say)
     with steps('building the model'):
-        asked = dict(logits=args.logits, letterbox=args.letterbox, pasted_masks=args.paste_masks)
+        asked = dict(
+            logits=args.logits,
+            letterbox=args.letterbox,
+            padding=padding,
+            pasted_masks=args.paste_masks,
+        )
         options = {name: value for name, value in asked.items() if value}
         deployable, metadata = exporting.load_deployable(
             cfg, args.checkpoint, args.config, not args.unfolded, args.backbone, **options
@@ -188,7 +196,7 @@ def export(args: argparse.Namespace) -> None:
     scores: dict[str, dict[str, float]] = {}
     if args.score:
         with steps('scoring the model'):
-            scores['model'] = exporting.score(cfg, deployable.model)
+            scores['model'] = exporting.score(tested, deployable.model)
         metadata['scores'] = scores['model']
 
     def judge(run: Any) -> None:

@@ -24,7 +24,12 @@ from unireplknet_mm.export.rewriting import (
     wrap_convolutions,
     write_pointwise,
 )
-from unireplknet_mm.launch.exporting import Samples, add_test_pipeline, sample_shape
+from unireplknet_mm.launch.exporting import (
+    Samples,
+    add_test_pipeline,
+    sample_shape,
+    without_padding,
+)
 from unireplknet_mm.models.blocks import UniRepLKNetBlock
 
 MEAN, STD = [10.0, 20.0, 30.0], [2.0, 3.0, 4.0]
@@ -149,6 +154,18 @@ def test_images_have_the_size_that_the_config_tests_with(config, size, functions
     function = functions[config[:3] if config[:3] in functions else 'det']
     assert sample_shape(cfg, function, None) == (3, *size)
     assert sample_shape(cfg, function, (64, 96)) == (3, 64, 96)
+
+
+def test_what_a_pipeline_pads_with_is_left_to_the_letterbox():
+    cfg = load_config(ROOT / 'configs' / 'det' / 'rtmdet_unireplknet_t_100e.py')
+    padded, padding = without_padding(cfg)
+    assert padding['pad_val'] == dict(img=(114, 114, 114)) and padding['size'] == (640, 640)
+    left = padded.test_dataloader.dataset.pipeline
+    assert [step for step in cfg.test_dataloader.dataset.pipeline if step not in left] == [padding]
+    assert without_padding(padded)[1] is None
+    cfg.test_dataloader.dataset.pipeline.insert(1, padding)
+    with pytest.raises(ExportError, match='resizes and pads once'):
+        without_padding(cfg)
 
 
 def test_a_config_that_reads_no_single_files_takes_none():

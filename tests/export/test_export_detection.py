@@ -63,6 +63,32 @@ def test_detections_are_those_of_mmdet(detector, options):
     assert within_limits(file, file.differences(reference, found))
 
 
+GREY = dict(img=(104, 116, 124))  # as pipelines have it: blue, green, red
+PADDINGS = [
+    dict(type='Pad', size=(640, 640), pad_val=GREY),
+    dict(type='mmdet.Pad', size_divisor=16, pad_val=114),
+    dict(type='Pad', pad_to_square=True, pad_val=dict(img=(114, 114, 114), seg=255)),
+]
+
+
+@pytest.mark.parametrize('padding', PADDINGS, ids=['size', 'divisor', 'square'])
+@pytest.mark.parametrize('letterbox', [(96, 96), (160, 96)])
+def test_a_letterbox_is_padded_as_by_the_pipeline(padding, letterbox):
+    model = build(one_stage_config(HEADS['ATSS']))
+    file = deployable(model, letterbox=letterbox, padding=padding)
+    reference = file.reference(torch.from_numpy(IMAGES))
+    assert (reference['scores'] > 0).sum() >= 10
+    assert within_limits(file, file.differences(reference, outputs(file, IMAGES)))
+    black = outputs(deployable(model, letterbox=letterbox), IMAGES)
+    assert not within_limits(file, file.differences(reference, black))
+
+
+def test_padding_without_a_colour_is_refused():
+    padding = dict(type='Pad', size_divisor=32, padding_mode='reflect')
+    with pytest.raises(ExportError, match="padding_mode='reflect'"):
+        deployable(build(region_config(1)), letterbox=(64, 96), padding=padding)
+
+
 def test_images_of_a_batch_do_not_see_each_other(detector):
     file = deployable(detector)
     together = outputs(file, IMAGES)
@@ -202,6 +228,12 @@ def test_masks_are_pasted_as_in_mmdet():
     boxes = torch.tensor([[[3.2, 4.7, 40.1, 30.3], [0, 0, 64, 48], [50.5, 20.0, 70.0, 60.0]]])
     expected, _ = _do_paste_mask(masks[0][:, None], boxes[0], 48, 64, skip_empty=False)
     torch.testing.assert_close(paste(masks, boxes, 48, 64)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_a_picture_that_is_a_line_keeps_a_pixel():
+    fitted, placement = fit(torch.rand(1, 3, 1, 700), 64, 96)
+    assert placement.bounds.tolist() == [96, 1] * 2
+    assert fitted.isfinite().all()
 
 
 @pytest.mark.parametrize('height, width', [(40, 100), (200, 30), (64, 96), (31, 33)])

@@ -50,11 +50,15 @@ class ImagePreprocessing(nn.Module):
 
     def to_pipeline(self, images: Tensor) -> list[Tensor]:
         """The same images as the toolbox's pipelines give them to the data preprocessor: a list, in BGR."""
-        return list(images.flip(1) if self.channels == 3 else images)
+        return list(self.swap(images))
 
     def from_pipeline(self, image: Tensor) -> Tensor:
         """One image of a pipeline, (C, H, W), as a batch of one for the file."""
-        return (image.flip(0) if self.channels == 3 else image)[None]
+        return self.swap(image[None])
+
+    def swap(self, images: Tensor) -> Tensor:
+        """From RGB, which the file takes, to BGR, which pipelines give, or back."""
+        return images.flip(1) if self.channels == 3 else images
 
     def describe(self) -> dict[str, Any]:
         return dict(

@@ -481,6 +481,29 @@ def add_test_pipeline(cfg: Config) -> None:
     cfg.test_dataloader = loader
 
 
+def without_padding(cfg: Config) -> tuple[Config, dict[str, Any] | None]:
+    """A config whose test pipeline leaves padding to the file, and the settings of its `Pad`, if it has one.
+
+    Raises:
+        ExportError: it does something between padding and packing that a letterbox cannot do.
+    """
+    cfg = copy.deepcopy(cfg)
+    found = None
+    for dataset in innermost_datasets(cfg.test_dataloader.dataset):
+        pipeline = dataset.get('pipeline') or []
+        names = [type_name(step) for step in pipeline]
+        if 'Pad' not in names:
+            continue
+        if names.count('Pad') > 1 or 'Resize' in names[names.index('Pad') :]:
+            raise ExportError(
+                '--letterbox resizes and pads once, and the test pipeline of the config does not: '
+                f'{", ".join(names)}. Leave it out, and fit pictures in front of the file.'
+            )
+        found = dict(pipeline[names.index('Pad')])
+        dataset['pipeline'] = [step for step in pipeline if type_name(step) != 'Pad']
+    return cfg, found
+
+
 def check_scored(cfg: Config) -> None:
     """See that a config has metrics.
 

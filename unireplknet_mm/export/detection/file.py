@@ -1,6 +1,6 @@
 """Detectors: images to boxes, scores, classes and masks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireplknet_mm.export.deployable import Arrays, Deployable, inherits, register
-from unireplknet_mm.export.detection.letterbox import Placement, fit, whole
+from unireplknet_mm.export.detection.letterbox import PipelinePadding, Placement, fit, whole
 from unireplknet_mm.export.detection.one_stage import OneStage
 from unireplknet_mm.export.detection.queries import Queries
 from unireplknet_mm.export.detection.results import NOTHING, Detections, differences, paste
@@ -41,9 +41,11 @@ class DetectorFile(Deployable):
         pasted_masks: whether masks are those of the image's pixels, not of 28×28 cells of a box.
         letterbox: the (height, width) that pictures of any size are fitted into; boxes and pasted masks
             are those of the picture. None: images come in the size that the model computes in.
+        padding: of a letterbox, the settings of the `Pad` of the test pipeline; None: the data preprocessor
+            alone pads.
 
     Raises:
-        ExportError: the detector, or a part of it, is none of those that are known here.
+        ExportError: the detector, a part of it or the padding is none of those that are known here.
     """
 
     task = 'object detection'
@@ -66,12 +68,14 @@ class DetectorFile(Deployable):
         model: nn.Module,
         pasted_masks: bool = False,
         letterbox: Sequence[int] | None = None,
+        padding: Mapping[str, Any] | None = None,
     ):
         super().__init__(model)
         self.preprocessing = ImagePreprocessing(model.data_preprocessor, self.channels)
         self.decoder = _find_decoder(model)
         self.pasted_masks = pasted_masks
         self.letterbox = tuple(letterbox) if letterbox else None
+        self.padding = PipelinePadding(padding, letterbox, self.channels) if padding else None
         self.output_names = ('boxes', 'scores', 'labels')
         if self.decoder.gives_masks:
             self.output_names += ('masks',)
@@ -113,6 +117,9 @@ class DetectorFile(Deployable):
                 )
             return x, whole(images)
         fitted, placement = fit(images.float(), *self.letterbox)
+        if self.padding is not None:
+            swapped, placement = self.padding(self.preprocessing.swap(fitted), placement)
+            fitted = self.preprocessing.swap(swapped)
         x = self.preprocessing(fitted)
         height, width = self.letterbox
         padded = torch.where(
@@ -176,25 +183,33 @@ class DetectorFile(Deployable):
         )
 
     def _predict(self, images: Tensor) -> list[Any]:
-        metas = self._metas(images.shape[-2:], images.shape[-2:])
-        batch = self.model.data_preprocessor(
-            dict(
-                inputs=self.preprocessing.to_pipeline(images),
-                data_samples=_samples(metas, len(images)),
-            )
-        )
-        return self.model.predict(batch['inputs'], batch['data_samples'])
+        pictures = self.preprocessing.to_pipeline(images)
+        metas = self._metas(images.shape[-2:], images.shape[-2:], (1.0, 1.0))
+        return self._predict_batch(pictures, _samples(metas, len(images)))
 
     def _predict_letterboxed(self, images: Tensor) -> list[Any]:
-        x, placement = self.prepare(images)
+        """Padded by the pipeline and the data preprocessor, in a batch whose last picture fills the letterbox."""
+        fitted, placement = fit(images.float(), *self.letterbox)
         width, height = (int(value) for value in placement.bounds[:2])
-        metas = self._metas((height, width), images.shape[-2:])
-        metas.update(batch_input_shape=tuple(x.shape[-2:]), pad_shape=tuple(x.shape[-2:]))
-        return self.model.predict(x, _samples(metas, len(images)))
+        pictures = self.preprocessing.to_pipeline(fitted[..., :height, :width])
+        if self.padding is not None:
+            pictures = [self.padding.by_pipeline(picture) for picture in pictures]
+        metas = self._metas(pictures[0].shape[-2:], images.shape[-2:], placement.scale[:2].tolist())
+        full = torch.zeros(images.shape[1], *self.letterbox)
+        samples = _samples(metas, len(images) + 1)
+        return self._predict_batch([*pictures, full], samples, len(images))
 
-    def _metas(self, shape: Sequence[int], original: Sequence[int]) -> dict[str, Any]:
-        scale = tuple(new / old for new, old in zip(shape[::-1], original[::-1], strict=True))
-        return dict(img_shape=tuple(shape), ori_shape=tuple(original), scale_factor=scale)
+    def _predict_batch(
+        self, pictures: list[Tensor], samples: list[Any], number: int | None = None
+    ) -> list[Any]:
+        """mmdet's results of the first `number` pictures."""
+        batch = self.model.data_preprocessor(dict(inputs=pictures, data_samples=samples))
+        return self.model.predict(batch['inputs'][:number], batch['data_samples'][:number])
+
+    def _metas(
+        self, shape: Sequence[int], original: Sequence[int], scale: Sequence[float]
+    ) -> dict[str, Any]:
+        return dict(img_shape=tuple(shape), ori_shape=tuple(original), scale_factor=tuple(scale))
 
     def differences(self, reference: Arrays, exported: Arrays) -> dict[str, float]:
         shapes = [(len(reference['scores']), self.decoder.number), exported['scores'].shape]
