@@ -186,7 +186,8 @@ def export(args: argparse.Namespace) -> None:
         if args.precision == 'int8':
             # Of others than those that are compared, where there are enough.
             number = min(exporting.CALIBRATION_INPUTS, available)
-            calibration = [batch for _, batch in itertools.islice(source, number)]
+            # Of a sample of several views one, as the file takes it.
+            calibration = [batch[:1] for _, batch in itertools.islice(source, number)]
             if available - number < args.count:
                 source = samples.of_files(cfg, args.images) if args.images else samples.of_data(cfg)
                 source = source[1]

@@ -17,6 +17,7 @@ from unireplknet_mm.export.comparison import Comparison
 from unireplknet_mm.export.deployable import Deployable, largest_difference
 from unireplknet_mm.export.formats import Settings
 from unireplknet_mm.export.formats.base import PRECISIONS
+from unireplknet_mm.export.formats.recording import first_line
 from unireplknet_mm.export.images import ImagePreprocessing
 from unireplknet_mm.export.rewriting import (
     AveragePool,
@@ -236,6 +237,17 @@ def test_an_input_that_is_too_small_is_refused_in_two_lines(tmp_path):
         )
     assert len(str(error.value).splitlines()) == 2
     assert not any(tmp_path.iterdir())
+
+
+def test_of_openvino_s_errors_the_cause_is_said():
+    said = """Exception from src/inference/src/cpp/infer_request.cpp:117:
+        Exception from src/inference/src/cpp/infer_request.cpp:67:
+        Check 'shape.compatible(tensor->get_shape())' failed at src/plugins/intel_cpu/infer_request.cpp:385:
+        Can't set the input tensor with index: 0"""
+    assert first_line(RuntimeError(said)) == "Can't set the input tensor with index: 0"
+    alone = 'Exception from src/plugin.cpp:1:'
+    assert first_line(RuntimeError(alone)) == alone
+    assert first_line(RuntimeError('')) == 'RuntimeError'
 
 
 @pytest.mark.parametrize(

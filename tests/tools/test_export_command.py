@@ -207,6 +207,22 @@ def test_options_of_other_tasks_are_refused(call, checkpoint, photos, option, me
     assert not os.path.exists('model.onnx')
 
 
+def test_int8_is_measured_on_one_view_of_a_sample(call, tmp_path):
+    pytest.importorskip('h5py', reason='no h5py, which the configs of point clouds import')
+    for package in ('openvino', 'nncf'):
+        pytest.importorskip(package, reason=f'no {package} package')
+    cfg = launch.load_config(CONFIGS / 'point_cloud_small.py')
+    init_default_scope(cfg.default_scope)
+    model = randomise(MODELS.build(cfg.model))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'points.pth')
+    printed = call(
+        *('export', CONFIGS / 'point_cloud_small.py', tmp_path / 'points.pth', '--demo-data'),
+        *('--format', 'openvino', '--precision', 'int8', '--force', '--out', 'model.xml'),
+    )
+    assert 'compared on 2 inputs' in printed
+    assert load('model.xml').metadata['input']['shape'] == [1, 64, 3]
+
+
 def test_a_missing_runtime_names_the_extra(call, checkpoint, monkeypatch):
     monkeypatch.setattr(type(FORMATS['openvino']), 'packages', ('no_such_runtime',))
     said = call(

@@ -188,7 +188,7 @@ class DetectorFile(Deployable):
         return self._predict_batch(pictures, _samples(metas, len(images)))
 
     def _predict_letterboxed(self, images: Tensor) -> list[Any]:
-        """Padded by the pipeline and the data preprocessor, in a batch whose last picture fills the letterbox."""
+        """Padded by pipeline and data preprocessor, in a batch whose last picture fills the letterbox."""
         fitted, placement = fit(images.float(), *self.letterbox)
         width, height = (int(value) for value in placement.bounds[:2])
         pictures = self.preprocessing.to_pipeline(fitted[..., :height, :width])

@@ -83,8 +83,8 @@ class PipelinePadding(nn.Module):
         mode = settings.get('padding_mode', 'constant')
         if mode != 'constant':
             raise ExportError(
-                f"the test pipeline pads with padding_mode='{mode}', which --letterbox does not: leave it out, "
-                'and fit pictures in front of the file.'
+                f"the test pipeline pads with padding_mode='{mode}', which --letterbox does not: leave it "
+                'out, and fit pictures in front of the file.'
             )
         self.letterbox = tuple(letterbox)
         self.to_square = bool(settings.get('pad_to_square'))

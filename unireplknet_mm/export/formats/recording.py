@@ -1,6 +1,7 @@
 """The graph of a model, recorded by `torch.export`, with what stops it said in a line or two."""
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,10 @@ from torch.export import ExportedProgram
 from unireplknet_mm.export.deployable import Deployable
 from unireplknet_mm.export.errors import ExportError
 from unireplknet_mm.export.formats.base import Settings
+
+
+# How OpenVINO begins: "Exception from src/x.cpp:1:", "Check '...' failed at src/x.cpp:1:".
+PLACE = re.compile(r"(Exception from|Check '.*' failed at) \S+:$")
 
 
 def record(deployable: Deployable, example: Tensor, settings: Settings) -> ExportedProgram:
@@ -87,5 +92,7 @@ def explain(error: Exception, settings: Settings) -> str:
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, without the places in OpenVINO's code that come before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:240] if lines else type(error).__name__
+    said = [line for line in lines if not PLACE.match(line)] or lines
+    return said[0][:240] if said else type(error).__name__
