@@ -11,6 +11,7 @@ images, and is written only if both agree. docs/deployment.md shows how to run i
 
 import argparse
 import contextlib
+import functools
 import itertools
 import os
 import sys
@@ -205,8 +206,16 @@ def export(args: argparse.Namespace) -> None:
             with steps('scoring the file'):
                 scores['file'] = exporting.score(cfg, exporting.FileModel(run, samples))
 
-    progress = tqdm(chosen, unit='input', disable=None, leave=False)
-    comparison = exporting.write(deployable, order, metadata, progress, calibration, steps, judge)
+    comparison = exporting.write(
+        deployable,
+        order,
+        metadata,
+        chosen,
+        calibration,
+        steps,
+        judge,
+        progress=functools.partial(tqdm, unit='input', disable=None, leave=False),
+    )
     for line in comparison.lines():
         print(line, file=args.output)
     for name, value in scores.get('model', {}).items():

@@ -57,6 +57,27 @@ def test_a_pipelines_image_comes_back_from_the_file_s_input():
     assert torch.equal(preprocessing.to_pipeline(batch)[0], image)
 
 
+def test_bytes_that_a_pipeline_holds_in_floats_are_bytes():
+    preprocessing = ImagePreprocessing(ImgDataPreprocessor(MEAN, STD, bgr_to_rgb=True))
+    image = torch.randint(0, 256, (3, 5, 4), dtype=torch.uint8)
+    expected = preprocessing.from_pipeline(image)
+    assert torch.equal(preprocessing.from_pipeline(image.float()), expected)
+    resized = image.float()
+    resized[0, 0, :2], image[0, 0, 0], image[0, 0, 1] = torch.tensor([-20.4, 270.2]), 0, 255
+    given = preprocessing.from_pipeline(resized)
+    assert given.dtype == torch.uint8
+    assert torch.equal(given, preprocessing.from_pipeline(image))
+
+
+@pytest.mark.parametrize('scale', [1 / 255, 257])
+def test_pixels_of_another_range_are_refused_with_the_way_out(scale):
+    image = torch.randint(1, 255, (3, 5, 4)) * scale
+    with pytest.raises(ExportError, match='leave scaling and subtraction to the data preprocessor'):
+        ImagePreprocessing(None).from_pipeline(image)
+    many = torch.cat((image, image))
+    assert torch.equal(ImagePreprocessing(None, channels=6).from_pipeline(many), many[None])
+
+
 def test_grey_images_keep_their_channel():
     preprocessing = ImagePreprocessing(None, channels=1)
     image = torch.randint(0, 256, (1, 5, 4), dtype=torch.uint8)

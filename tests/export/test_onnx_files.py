@@ -4,9 +4,11 @@ import copy
 import re
 
 import pytest
-from file_models import SMALL, agreement, change_weights, function_of, write
+import torch
+from file_models import SMALL, agreement, build, change_weights, function_of, write
 
-from unireplknet_mm.export import ExportError, deployable, load
+from unireplknet_mm.export import FORMATS, ExportError, deployable, load
+from unireplknet_mm.launch import exporting
 
 onnx = pytest.importorskip('onnx', reason='no onnx package')
 pytest.importorskip('onnxscript', reason='no onnxscript package')
@@ -100,6 +102,29 @@ def test_a_truncated_file_is_refused_in_two_lines(written, tmp_path):
     with pytest.raises(ExportError, match='damaged') as error:
         load(path)
     assert len(str(error.value).splitlines()) <= 2
+
+
+def test_a_file_of_many_channels_takes_what_its_pipeline_gives(tmp_path):
+    """Satellites measure in 16 bits; loaders give floats."""
+    function = deployable(
+        build(
+            'classifier',
+            backbone=dict(in_channels=5),
+            data_preprocessor=dict(mean=[4000.0] * 5, std=[900.0] * 5),
+        )
+    )
+    generator = torch.Generator().manual_seed(0)
+    samples = [
+        (str(index), function.from_pipeline(torch.rand(5, 32, 32, generator=generator) * 9000))
+        for index in range(2)
+    ]
+    path = tmp_path / 'model.onnx'
+    order = exporting.Order(FORMATS['onnx'], 'fp32', (), path, (5, 32, 32))
+    steps = exporting.Steps(lambda line: None)
+    exporting.write(function, order, dict(versions={}), samples, [], steps)
+    described = load(path).metadata['input']
+    assert described['dtype'] == 'float32'
+    assert described['values'].startswith('as the test pipeline gives them')
 
 
 def test_a_backbone_alone_agrees(tmp_path):

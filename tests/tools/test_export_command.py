@@ -74,6 +74,24 @@ def test_a_classifier_becomes_a_file_that_says_what_it_is(call, checkpoint, phot
     assert metadata['parameters'] > 10_000
 
 
+def test_a_pipeline_may_compute_in_floats(call, checkpoint, photos, tmp_path):
+    config = tmp_path / 'floats.py'
+    config.write_text(
+        f'_base_ = {str(CONFIG)!r}\n'
+        'test_dataloader = dict(dataset=dict(pipeline=[\n'
+        '    dict(type="LoadImageFromFile", to_float32=True),\n'
+        '    dict(type="Resize", scale=(32, 32), interpolation="bicubic"),\n'
+        '    dict(type="PackInputs"),\n'
+        ']))\n'
+    )
+    printed = call(
+        *('export', config, checkpoint, '--format', 'torch-export', '--images', photos),
+        *('--out', 'model.pt2'),
+    )
+    assert 'TOO MUCH' not in printed
+    assert load('model.pt2').metadata['input']['dtype'] == 'uint8'
+
+
 @pytest.fixture
 def untested(tmp_path) -> Path:
     """A config as those of ImageNet-22K, which has neither test data nor metrics."""

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from unireplknet_mm.export.errors import ExportError
 
+OVERSHOOT = 64  # what cubic resizing may add to 0 or 255: a quarter of their distance
+
 
 class ImagePreprocessing(nn.Module):
     """Channel order, mean, std and padding of a toolbox's data preprocessor, for a batch of one size.
@@ -53,7 +55,16 @@ class ImagePreprocessing(nn.Module):
         return list(self.swap(images))
 
     def from_pipeline(self, image: Tensor) -> Tensor:
-        """One image of a pipeline, (C, H, W), as a batch of one for the file."""
+        """One image of a pipeline, (C, H, W), as a batch of one for the file.
+
+        Grey and coloured ones become uint8, also where the pipeline computes in floats
+        (`LoadImageFromFile(to_float32=True)`); images of other channels keep their type, which is the file's.
+
+        Raises:
+            ExportError: a coloured one has other values than 0 to 255.
+        """
+        if self.channels in (1, 3) and image.dtype != torch.uint8:
+            image = _as_bytes(image)
         return self.swap(image[None])
 
     def swap(self, images: Tensor) -> Tensor:
@@ -61,10 +72,23 @@ class ImagePreprocessing(nn.Module):
         return images.flip(1) if self.channels == 3 else images
 
     def describe(self) -> dict[str, Any]:
+        range = '0 to 255' if self.channels in (1, 3) else 'as the test pipeline gives them'
         return dict(
             channels='RGB' if self.channels == 3 else f'{self.channels} channels',
-            values='0 to 255; mean, std and channel order of the training are in the file',
+            values=f'{range}; mean, std and channel order of the training are in the file',
         )
+
+
+def _as_bytes(image: Tensor) -> Tensor:
+    """Round to uint8; what cubic resizing adds beyond 0 and 255 is cut off, as where it resizes bytes."""
+    least, largest = image.min().item(), image.max().item()
+    is_unit = largest <= 1 and not torch.equal(image, image.round())
+    if is_unit or least < -OVERSHOOT or largest > 255 + OVERSHOOT:
+        raise ExportError(
+            f'the test pipeline gives values from {least:.4g} to {largest:.4g}, and files take pixels from 0 '
+            'to 255 in uint8: leave scaling and subtraction to the data preprocessor (mean, std).'
+        )
+    return image.round().clamp(0, 255).to(torch.uint8)
 
 
 def _swaps_channels(preprocessor: nn.Module | None) -> bool:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -248,7 +248,9 @@ class Samples:
         if 'size' in self.order.dynamic or not is_image or tuple(batch.shape[1:]) == wanted:
             return batch
         resized = F.interpolate(batch.float(), wanted[-2:], mode='bilinear', antialias=True)
-        return resized.round().clamp(0, 255).to(batch.dtype)
+        if batch.dtype == torch.uint8:
+            resized = resized.round().clamp(0, 255)
+        return resized.to(batch.dtype)
 
 
 def run_in_batches(runtime: Runtime, dynamic: Collection[str]) -> Callable[[np.ndarray], Arrays]:
@@ -323,21 +325,24 @@ def write(
     deployable: Deployable,
     order: Order,
     metadata: dict[str, Any],
-    samples: list[Sample],
+    samples: Sequence[Sample],
     calibration: list[Tensor],
     steps: Steps,
     judge: Callable[[Callable[[np.ndarray], Arrays]], None] = lambda run: None,
+    progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
 ) -> Comparison:
     """Write the file, read it back, compare it with the model, and only then put it in its place.
 
     Args:
+        samples: that are compared; the file takes the type of number that they have.
         judge: given the file's function before the file is put in its place, for scores.
+        progress: wraps the samples while they are compared, as `tqdm.tqdm` does.
 
     Raises:
         ExportError: it cannot be written, or disagrees and is not forced.
     """
     batch_size = 2 if 'batch' in order.dynamic else 1
-    example = deployable.example(batch_size, order.shape)
+    example = deployable.example(batch_size, order.shape).to(samples[0][1].dtype)
     tools = {name: import_module(name).__version__ for name in order.format.packages}
     metadata = dict(metadata, versions={**metadata['versions'], **tools})
     settings = Settings(order.precision, order.dynamic, metadata, calibration)
@@ -349,7 +354,7 @@ def write(
                 runtime = load_written(path, order)
         run = run_in_batches(runtime, order.dynamic)
         with steps('comparing'):
-            comparison = compare(deployable, run, samples, order.precision)
+            comparison = compare(deployable, run, progress(samples), order.precision)
         if not comparison.agrees and not order.forced:
             raise ExportError(
                 '\n'.join(comparison.lines())

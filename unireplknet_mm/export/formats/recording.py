@@ -14,7 +14,6 @@ from unireplknet_mm.export.deployable import Deployable
 from unireplknet_mm.export.errors import ExportError
 from unireplknet_mm.export.formats.base import Settings
 
-
 # How OpenVINO begins: "Exception from src/x.cpp:1:", "Check '...' failed at src/x.cpp:1:".
 PLACE = re.compile(r"(Exception from|Check '.*' failed at) \S+:$")
 
