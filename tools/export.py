@@ -222,7 +222,7 @@ def export(args: argparse.Namespace) -> None:
         print(f'{name}: model {value:.4g}, file {scores["file"][name]:.4g}', file=args.output)
     size = sum(part.stat().st_size for part in format.parts(args.out))
     print(
-        f'Wrote {args.out} ({in_words(size)}), compared on {comparison.count} inputs.',
+        f'Wrote {args.out} ({in_words(size)}), compared on {comparison.inputs()}.',
         file=args.output,
     )
     if advice := format.advice(args.precision):

@@ -9,6 +9,7 @@ from detectors import HEADS, build, one_stage_config, pictures, query_config, re
 from torch.overrides import TorchFunctionMode
 
 from unireplknet_mm.export import FORMATS, ExportError, deployable
+from unireplknet_mm.export.comparison import compare
 from unireplknet_mm.export.deployable import as_arrays
 from unireplknet_mm.export.detection.letterbox import fit
 from unireplknet_mm.export.detection.results import differences, paste
@@ -147,6 +148,26 @@ def test_what_differs_is_noticed(change, worst):
     found = {name: values.copy() for name, values in outputs(file, IMAGES).items()}
     change(found)
     assert file.differences(file.reference(images), found)[worst] > file.limits('fp32')[worst]
+
+
+def test_a_comparison_says_how_many_detections_it_is_of():
+    """Of none, any two files agree."""
+    model = build(one_stage_config(HEADS['FCOS']))
+    file = deployable(model)
+    inputs = [('first', torch.from_numpy(IMAGES[:1])), ('second', torch.from_numpy(IMAGES[1:]))]
+
+    def run(batch):
+        return outputs(file, batch)
+
+    comparison = compare(file, run, inputs, 'fp32')
+    number = sum(int((run(batch.numpy())['scores'] > 0).sum()) for _, batch in inputs)
+    assert comparison.agrees and number > 5
+    assert comparison.inputs() == f'2 inputs, {number} detections'
+    with torch.no_grad():
+        model.bbox_head.conv_cls.bias -= 1e4
+    comparison = compare(file, run, inputs, 'fp32')
+    assert not comparison.agrees
+    assert 'found nothing in 2 inputs' in comparison.lines()[-1]
 
 
 @pytest.mark.parametrize(('side', 'expected'), [(50, 0.5), (100, 0.5), (1000, 0.05)])

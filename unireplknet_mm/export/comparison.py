@@ -17,14 +17,18 @@ class Comparison:
         limits: what counts as agreement, by what is compared.
         largest: the largest difference seen of each, and in which input.
         count: of inputs.
+        found: detections of the model in them; None of models that are no detectors.
     """
 
     limits: Mapping[str, float]
     largest: dict[str, tuple[float, str]] = field(default_factory=dict)
     count: int = 0
+    found: int | None = None
 
-    def add(self, name: str, differences: Mapping[str, float]) -> None:
+    def add(self, name: str, differences: Mapping[str, float], found: int | None = None) -> None:
         self.count += 1
+        if found is not None:
+            self.found = found + (self.found or 0)
         for key, value in differences.items():
             value = float('inf') if value != value else value
             if key not in self.largest or value > self.largest[key][0]:
@@ -32,18 +36,33 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether there was anything to compare, and nothing differs by more than it may."""
-        return self.count > 0 and all(
-            value <= self.limits[key] for key, (value, _) in self.largest.items()
+        """Whether there was anything to compare, of detectors a detection, and nothing differs too much."""
+        return (
+            self.count > 0
+            and self.found != 0
+            and all(value <= self.limits[key] for key, (value, _) in self.largest.items())
         )
 
     def lines(self) -> list[str]:
         """What was found, a line for each that is compared."""
-        return [
+        lines = [
             f'{key}: differs by {value:.1e} at most ({name}), {self.limits[key]:.2g} is allowed'
             + ('' if value <= self.limits[key] else ': TOO MUCH')
             for key, (value, name) in self.largest.items()
         ]
+        if self.found == 0:
+            lines.append(
+                f'no detections: the model found nothing in {self.inputs()}, so that nothing was compared. '
+                'Name pictures of its classes with --images, or lower score_thr of model.test_cfg.'
+            )
+        return lines
+
+    def inputs(self) -> str:
+        """What was compared, as in '20 inputs, 341 detections'."""
+        inputs = f'{self.count} input{"" if self.count == 1 else "s"}'
+        if not self.found:
+            return inputs
+        return f'{inputs}, {self.found} detection{"" if self.found == 1 else "s"}'
 
     def record(self) -> dict[str, float]:
         """The largest differences, for the meta data of the file."""
@@ -67,5 +86,6 @@ def compare(
     comparison = Comparison(deployable.limits(precision))
     for name, batch in inputs:
         reference = deployable.reference(batch)
-        comparison.add(name, deployable.differences(reference, run(batch.numpy())))
+        differences = deployable.differences(reference, run(batch.numpy()))
+        comparison.add(name, differences, deployable.count_found(reference))
     return comparison

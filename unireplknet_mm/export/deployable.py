@@ -107,6 +107,10 @@ class Deployable(nn.Module):
         """How far a result is from another one, by what is compared; 0 is equal."""
         raise NotImplementedError
 
+    def count_found(self, reference: Arrays) -> int | None:
+        """How many detections there are in a result; None of models that are no detectors."""
+        return None
+
     def limits(self, precision: str) -> dict[str, float]:
         """The largest of each of `differences` that counts as agreement."""
         raise NotImplementedError

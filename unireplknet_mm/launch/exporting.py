@@ -358,7 +358,9 @@ def write(
         if not comparison.agrees and not order.forced:
             raise ExportError(
                 '\n'.join(comparison.lines())
-                + f'\n{order.path} was not written: it disagrees with the model. --force writes it.'
+                + f'\n{order.path} was not written: it '
+                + ('was not compared' if comparison.found == 0 else 'disagrees')
+                + ' with the model. --force writes it.'
             )
         judge(run)
     return comparison

@@ -224,6 +224,9 @@ class DetectorFile(Deployable):
             reference, exported, self.decoder.score_threshold, self.limits('fp32')['scores']
         )
 
+    def count_found(self, reference: Arrays) -> int:
+        return int((reference['scores'] > 0).sum())
+
     def limits(self, precision: str) -> dict[str, float]:
         limits = dict(LIMITS[precision])
         if not self.decoder.gives_masks:
