@@ -14,6 +14,7 @@ from tool_runs import CONFIGS
 
 from unireplknet_mm import launch
 from unireplknet_mm.export import FORMATS, load
+from unireplknet_mm.export.backbone import MAP
 from unireplknet_mm.export.formats.base import damaged
 from unireplknet_mm.export.formats.onnx import Onnx
 from unireplknet_mm.launch import exporting
@@ -90,6 +91,22 @@ def test_a_pipeline_may_compute_in_floats(call, checkpoint, photos, tmp_path):
     )
     assert 'TOO MUCH' not in printed
     assert load('model.pt2').metadata['input']['dtype'] == 'uint8'
+
+
+@pytest.mark.parametrize('changes', [[], ['--cfg-options', *MAP.split()]], ids=['mean', 'map'])
+def test_the_backbone_of_a_classifier_says_what_it_gives(call, checkpoint, photos, changes):
+    call(
+        *('export', CONFIG, checkpoint, '--format', 'torch-export', '--images', photos),
+        *('--backbone', '--input-size', 64, 96, '--out', 'model.pt2', *changes),
+    )
+    run = load('model.pt2')
+    features = run(np.zeros((1, 3, 64, 96), dtype=np.uint8))['stage3']
+    said = run.metadata['outputs']['stage3']
+    assert features.shape == ((1, 32, 2, 3) if changes else (1, 32))
+    assert said.startswith('(N, channels, height, width)' if changes else '(N, channels), the mean')
+    if changes:  # normalised as it is, since the trained norm is that of the mean
+        np.testing.assert_allclose(features.mean(1), 0, atol=1e-4)
+        np.testing.assert_allclose(features.std(1), 1, atol=1e-2)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from unireplknet_mm.export.deployable import (
 from unireplknet_mm.export.errors import ExportError
 from unireplknet_mm.export.images import ImagePreprocessing, random_images
 
+# With which a classifier's backbone gives its last map, normalised without the trained scale and shift.
+MAP = 'model.backbone.gap_before_final_norm=False model.neck.type=GlobalAveragePooling'
 # Relative to the largest value of a map.
 FEATURE_LIMITS = dict(fp32=1e-4, fp16=2e-2, bf16=1e-1, int8=3e-1)
 
@@ -25,6 +27,8 @@ FEATURE_LIMITS = dict(fp32=1e-4, fp16=2e-2, bf16=1e-1, int8=3e-1)
 @register
 class BackboneFile(Deployable):
     """A backbone alone: `images` -> `stage0`, ..., (N, C, H/s, W/s) of each of its `out_indices`.
+
+    With `gap_before_final_norm`, as in classifiers, the last is the mean of its map instead, (N, C).
 
     Args:
         model: a module (N, C, H, W) -> a tuple of maps, with `out_indices`.
@@ -69,8 +73,17 @@ class BackboneFile(Deployable):
         values = dict(values='float32, normalised as in the training')
         return dict(
             input=values if self.is_normalized else self.preprocessing.describe(),
-            outputs=dict.fromkeys(self.output_names, '(N, channels, height, width)'),
+            outputs=dict(zip(self.output_names, self._shapes(), strict=True)),
         )
+
+    def _shapes(self) -> list[str]:
+        """What stands in the meta data of each output."""
+        shapes = ['(N, channels, height, width)'] * len(self.output_names)
+        if getattr(self.model, 'gap_before_final_norm', False):
+            shapes[-1] = (
+                f'(N, channels), the mean over the map, normalised; the map: --cfg-options {MAP}'
+            )
+        return shapes
 
     @torch.no_grad()
     def reference(self, inputs: Tensor) -> dict[str, np.ndarray]:
