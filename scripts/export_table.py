@@ -33,8 +33,8 @@ from unireplknet_mm.errors import UserError  # noqa: E402
 from unireplknet_mm.export import FORMATS, deployable  # noqa: E402
 from unireplknet_mm.export.comparison import Comparison, compare  # noqa: E402
 from unireplknet_mm.export.detection import DetectorFile  # noqa: E402
+from unireplknet_mm.export.errors import first_line  # noqa: E402
 from unireplknet_mm.export.formats import Settings  # noqa: E402
-from unireplknet_mm.export.formats.recording import first_line  # noqa: E402
 from unireplknet_mm.models.whole_model import find_backbones  # noqa: E402
 from unireplknet_mm.swapping import plan_swap, read_original  # noqa: E402
 

@@ -15,9 +15,9 @@ from unireplknet_mm.errors import MissingPackageError
 from unireplknet_mm.export import FORMATS, ExportError, deployable, find_format, load
 from unireplknet_mm.export.comparison import Comparison
 from unireplknet_mm.export.deployable import Deployable, largest_difference
+from unireplknet_mm.export.errors import first_line
 from unireplknet_mm.export.formats import Settings
 from unireplknet_mm.export.formats.base import PRECISIONS
-from unireplknet_mm.export.formats.recording import first_line
 from unireplknet_mm.export.images import ImagePreprocessing
 from unireplknet_mm.export.rewriting import (
     AveragePool,

@@ -3,11 +3,12 @@
 import copy
 import re
 
+import numpy as np
 import pytest
 import torch
 from file_models import SMALL, agreement, build, change_weights, function_of, write
 
-from unireplknet_mm.export import FORMATS, ExportError, deployable, load
+from unireplknet_mm.export import FORMATS, ExportError, Runtime, deployable, load
 from unireplknet_mm.launch import exporting
 
 onnx = pytest.importorskip('onnx', reason='no onnx package')
@@ -93,6 +94,21 @@ def test_an_input_that_does_not_fit_is_refused_in_two_lines(written, change, mes
     ) as error:
         load(path)(change(inputs))
     assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ('shape', 'way_out'),
+    [([None, 3, None, None], 'without --dynamic batch,size'), ([1, 3, 4, 4], '')],
+)
+def test_an_input_on_which_a_runtime_fails_is_said_in_two_lines(shape, way_out):
+    def fail(inputs):
+        raise ValueError('[ONNXRuntimeError] : 1 : FAIL : node_Reshape_578\nand more')
+
+    stated = dict(name='images', shape=shape, dtype='uint8')
+    with pytest.raises(ExportError, match=r'does not run on an input of 1×3×4×4: .*_578') as error:
+        Runtime(dict(input=stated), fail)(np.zeros((1, 3, 4, 4), dtype=np.uint8))
+    assert way_out in str(error.value)
+    assert len(str(error.value).splitlines()) == (2 if way_out else 1)
 
 
 def test_a_truncated_file_is_refused_in_two_lines(written, tmp_path):

@@ -34,8 +34,8 @@ from unireplknet_mm.export import (
 )
 from unireplknet_mm.export.comparison import compare
 from unireplknet_mm.export.deployable import Arrays
+from unireplknet_mm.export.errors import first_line
 from unireplknet_mm.export.formats import Settings
-from unireplknet_mm.export.formats.recording import first_line
 from unireplknet_mm.export.rewriting import open_pools, wrap_convolutions, write_pointwise
 from unireplknet_mm.files import check_replaceable, create_folder, in_words, no_space_error
 from unireplknet_mm.launch import folding, predicting

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unireplknet_mm.errors import MissingPackageError
 from unireplknet_mm.export.deployable import Deployable
-from unireplknet_mm.export.errors import ExportError
+from unireplknet_mm.export.errors import ExportError, first_line
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16, 'int8': None}
 METADATA_KEY = 'unireplknet_mm'  # under which a file holds its meta data, as JSON
@@ -54,10 +54,30 @@ class Runtime:
         """Run it.
 
         Raises:
-            ExportError: the file takes inputs of another shape or type.
+            ExportError: the file takes inputs of another shape or type, or does not run on this one.
         """
         self._check(inputs)
-        return self.run(np.ascontiguousarray(inputs))
+        try:
+            return self.run(np.ascontiguousarray(inputs))
+        except Exception as error:  # of whatever class the runtime has
+            raise self._failure(inputs, error) from error
+
+    def _failure(self, inputs: np.ndarray, error: Exception) -> ExportError:
+        size = '×'.join(map(str, inputs.shape))
+        batch, *others = self.metadata.get('input', {}).get('shape', [0])
+        open_axes = [
+            name
+            for name, is_open in (('batch', batch is None), ('size', None in others))
+            if is_open
+        ]
+        way_out = (
+            f'\nExport it without --dynamic {",".join(open_axes)}: the model does not allow that.'
+            if open_axes
+            else ''
+        )
+        return ExportError(
+            f'the file does not run on an input of {size}: {first_line(error)}{way_out}'
+        )
 
     def _check(self, inputs: np.ndarray) -> None:
         stated = self.metadata.get('input')

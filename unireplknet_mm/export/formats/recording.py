@@ -1,7 +1,6 @@
 """The graph of a model, recorded by `torch.export`, with what stops it said in a line or two."""
 
 import logging
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +10,8 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from unireplknet_mm.export.deployable import Deployable
-from unireplknet_mm.export.errors import ExportError
+from unireplknet_mm.export.errors import ExportError, first_line
 from unireplknet_mm.export.formats.base import Settings
-
-# How OpenVINO begins: "Exception from src/x.cpp:1:", "Check '...' failed at src/x.cpp:1:".
-PLACE = re.compile(r"(Exception from|Check '.*' failed at) \S+:$")
 
 
 def record(deployable: Deployable, example: Tensor, settings: Settings) -> ExportedProgram:
@@ -88,10 +84,3 @@ def explain(error: Exception, settings: Settings) -> str:
     if 'GuardOnDataDependentSymNode' in names or 'Could not guard' in line:
         return f'the path through the model depends on what is in the image, which no graph holds: {line}'
     return f'the model cannot be exported: {type(causes[-1]).__name__}: {line}'
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, without the places in OpenVINO's code that come before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not PLACE.match(line)] or lines
-    return said[0][:240] if said else type(error).__name__
