@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unireplknet_ops import choice, feed_forward, feed_forward_takes_op
 from unireplknet_ops.errors import ArgumentError, OpUnavailableError
-from unireplknet_ops.feedforward import naive
+from unireplknet_ops.feedforward import functional, naive
 from unireplknet_ops.feedforward.functional import FORCE_VARIABLE
 
 pytestmark = pytest.mark.skipif(
@@ -289,6 +289,37 @@ def test_auto_takes_the_op_where_it_was_measured(monkeypatch):
     assert taken(large(weight1=weight.requires_grad_(False))) == 'op'
     monkeypatch.setattr(choice, 'instruction_set', lambda: 'portable')
     assert taken(large()) == 'native'
+
+
+@pytest.mark.parametrize(
+    ('shape', 'dtype', 'is_taken'),
+    [
+        ((64, 320, 1, 1), torch.float32, False),
+        ((64, 320, 1, 1), torch.bfloat16, False),
+        ((64, 320, 1, 2), torch.float32, True),
+        ((1, 1280, 7, 7), torch.float32, True),
+        ((1, 1536, 7, 7), torch.float32, False),
+        ((8, 1536, 7, 7), torch.float32, True),
+        ((8, 1536, 7, 7), torch.bfloat16, False),
+    ],
+)
+def test_auto_leaves_what_reads_weights_too_often(shape, dtype, is_taken):
+    x = torch.empty(1, dtype=dtype).expand(shape)
+    weights = [
+        x.new_empty(1).expand(sizes)
+        for sizes in ((4 * shape[1], shape[1]), (shape[1], 4 * shape[1]))
+    ]
+    assert feed_forward_takes_op(x, *weights) == is_taken
+    with torch.autocast('cpu', torch.bfloat16):
+        assert feed_forward_takes_op(x, *weights) == (is_taken and shape[1] < 1536)
+
+
+def test_auto_leaves_no_float16_to_processors_that_convert(monkeypatch):
+    x = torch.empty(64, 320, 1, 1, dtype=torch.float16)
+    monkeypatch.setattr(functional, 'has_float16_arithmetic', lambda: False)
+    assert feed_forward_takes_op(x, x.new_empty(1280, 320))
+    monkeypatch.setattr(functional, 'has_float16_arithmetic', lambda: True)
+    assert not feed_forward_takes_op(x, x.new_empty(1280, 320))
 
 
 def test_auto_is_native_without_the_library(monkeypatch):

@@ -24,6 +24,11 @@ FORCE_VARIABLE = 'UNIREPLKNET_FEED_FORWARD'
 # From sweeps with AVX-512-BF16. Below, packing the weights costs more than it saves.
 MINIMUM_ROWS = 49  # N * H * W
 MINIMUM_CHANNELS = 16
+# Weights of more numbers stay in no cache (of 32 MiB there), and are read again for every image. With 1536
+# and 2048 channels the operator took 1.0 to 1.8 times as long as PyTorch in bfloat16, in float32 up to 1.3
+# times on one image of 7×7 or 10×10 and 0.7 to 0.96 times from 392 rows on; with 1280 at most 0.9 times.
+LARGEST_WEIGHT = 2**23
+MINIMUM_ROWS_OF_LARGE = 392
 
 
 def feed_forward(
@@ -82,7 +87,8 @@ def feed_forward_takes_op(x: Tensor, *tensors: Tensor | None) -> bool:
     """Whether `feed_forward` of x and these other tensors, in any order, runs the compiled operator.
 
     It does where a sweep found it faster: on x86 CPUs with AVX2, from 16 channels and 49 positions in
-    all images on, where no tensor needs a gradient. Graphs that leave the process (`torch.export`,
+    all images on, several an image, where no tensor needs a gradient; with weights of more than 2**23
+    numbers in float32 from 392 positions on. Graphs that leave the process (`torch.export`,
     `torch.jit.trace`, ONNX) are left to PyTorch's operators, as are tensor subclasses and `torch.func`.
 
     Raises:
@@ -100,7 +106,13 @@ def _is_faster(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
     batch, channels, height, width = x.shape
     if x.dtype == torch.float16 and not has_float16_arithmetic():
         return True  # PyTorch's products take several times as long
-    return channels >= MINIMUM_CHANNELS and batch * height * width >= MINIMUM_ROWS
+    rows = batch * height * width
+    if height * width == 1:  # a panel of rows belongs to one image: 1 to 6 times as long as PyTorch
+        return False
+    matrices = [tensor.numel() for tensor in tensors if tensor is not None and tensor.dim() == 2]
+    if max(matrices, default=0) > LARGEST_WEIGHT:
+        return computing_dtype(x) == torch.float32 and rows >= MINIMUM_ROWS_OF_LARGE
+    return channels >= MINIMUM_CHANNELS and rows >= MINIMUM_ROWS
 
 
 def _obstacle(x: Tensor, tensors: tuple[Tensor | None, ...]) -> str | None:
