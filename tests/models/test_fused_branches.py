@@ -261,6 +261,17 @@ class DoubledConv(nn.Conv2d):
         return 2 * super().forward(x)
 
 
+class WrappedConv(nn.Module):
+    """As adapters have it, without the attributes of a convolution."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x):
+        return 2 * self.conv(x)
+
+
 def replace_forward(block):
     forward = block.dil_bn_k7_2.forward
     block.dil_bn_k7_2.forward = lambda x: 2 * forward(x)
@@ -282,6 +293,7 @@ TOUCHES = {
         b, 'dil_conv_k3_3', DepthwiseConv2d(24, kernel_size=5, bias=False)
     ),
     'another convolution': lambda b: setattr(b, 'dil_conv_k3_3', DoubledConv(24, 24, 3, padding=1)),
+    'a wrapped convolution': lambda b: setattr(b, 'dil_conv_k3_3', WrappedConv(b.dil_conv_k3_3)),
     'another padding': lambda b: setattr(b.dil_conv_k3_3, 'padding_mode', 'circular'),
     'a bias': lambda b: setattr(b.lk_origin, 'bias', nn.Parameter(torch.ones(24))),
     'an implementation': lambda b: setattr(b.lk_origin, 'implementation', 'native'),
@@ -341,6 +353,15 @@ def test_what_does_not_fold_is_refused(layer, name, value):
     with pytest.raises(ArgumentError, match='does not fold'):
         block.switch_to_deploy()
     assert not block.deploy
+
+
+def test_wrapped_convolutions_do_not_fold():
+    block, x = make_block(), torch.randn(2, 24, 20, 20)
+    TOUCHES['a wrapped convolution'](block)
+    expected = sum(norm(conv(x)) for conv, norm, _ in block.layers())
+    assert relative_error(block(x), expected) < 1e-5
+    with pytest.raises(ArgumentError, match='does not fold'):
+        block.switch_to_deploy()
 
 
 @needs_op

@@ -369,7 +369,7 @@ class DilatedReparamBlock(nn.Module):
             return is_plain_conv(self.lk_origin, self.kernel_size, self.dilation)
         sizes = [self.kernel_size, *(size for size, _ in self.branches)]
         return all(
-            conv.bias is None and is_plain_conv(conv, size, dilation * self.dilation)
+            is_plain_conv(conv, size, dilation * self.dilation) and conv.bias is None
             for (conv, _, dilation), size in zip(self.layers(), sizes, strict=True)
         )
 
@@ -821,20 +821,20 @@ def identity_conv(norm: _BatchNorm, conv_cfg: dict | None) -> nn.Conv2d:
     return conv.train(norm.training)
 
 
-def check_folds(conv: nn.Conv2d) -> None:
+def check_folds(conv: nn.Module) -> None:
     """Check that a depthwise convolution has what `build_depthwise_conv` gives one of its size and dilation.
 
     Raises:
-        ArgumentError: somebody has changed it.
+        ArgumentError: somebody has changed or wrapped it.
     """
-    (kernel_size, width), (dilation, other) = conv.kernel_size, conv.dilation
     is_foldable = (
-        kernel_size == width
-        and kernel_size % 2 == 1
-        and dilation == other
+        isinstance(conv, nn.Conv2d)
+        and conv.kernel_size[0] == conv.kernel_size[1]
+        and conv.kernel_size[0] % 2 == 1
+        and conv.dilation[0] == conv.dilation[1]
         and conv.stride == (1, 1)
         and conv.padding_mode == 'zeros'
-        and conv.padding in ('same', same_padding(conv.kernel_size, dilation))
+        and conv.padding in ('same', same_padding(conv.kernel_size, conv.dilation[0]))
     )
     if not is_foldable:
         raise ArgumentError(
