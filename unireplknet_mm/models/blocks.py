@@ -424,7 +424,7 @@ class DilatedReparamBlock(nn.Module):
         if not isinstance(x, Tensor):  # a torch.fx proxy
             return False
         convs, norms, _ = zip(*self.layers(), strict=True)
-        if not self.has_plain_convs() or not all(map(uses_own_batch, norms)):
+        if not all(map(uses_own_batch, norms)) or not self.has_plain_convs():
             return False
         if len(set(norms)) < len(norms):  # one whose statistics are updated several times
             return False
