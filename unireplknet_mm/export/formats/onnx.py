@@ -75,7 +75,7 @@ class Onnx(Format):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # it logs what it also raises
         if threads:
             options.intra_op_num_threads = threads
         try:
