@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from unireplknet_mm.export.pixel_decoder import RecordablePixelDecoder
 from unireplknet_mm.models.blocks import GlobalResponseNorm, UniRepLKNetBlock
 
 POINTWISE = ('linear', 'matmul', 'convolution')
@@ -90,13 +91,17 @@ class ChannelResponseNorm(nn.Module):
 
 
 def replace_modules(
-    model: nn.Module, new: Callable[[nn.Module], nn.Module | None], kind: type[nn.Module]
+    model: nn.Module, new: Callable[[nn.Module], nn.Module | None], kind: type[nn.Module] | str
 ) -> int:
-    """Put what `new` makes of each module of a kind in its place, unless it is None; their number."""
+    """Put what `new` makes of each module of a class in its place, unless it is None; their number.
+
+    Args:
+        kind: the class, or the name of one of a toolbox that may not be there.
+    """
     count = 0
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is kind and (other := new(child)) is not None:
+            if kind in (type(child), type(child).__name__) and (other := new(child)) is not None:
                 setattr(parent, name, other)
                 count += 1
     return count
@@ -123,6 +128,11 @@ def wrap_convolutions(model: nn.Module) -> int:
         return WrappedConvolution(convolution) if is_wrapped else None
 
     return replace_modules(model, new, nn.Conv1d)
+
+
+def record_pixel_decoders(model: nn.Module) -> int:
+    """Put Mask2Former's pixel decoders into a form that can be recorded, in place; their number."""
+    return replace_modules(model, RecordablePixelDecoder, 'MSDeformAttnPixelDecoder')
 
 
 def write_pointwise(model: nn.Module, form: str) -> int:

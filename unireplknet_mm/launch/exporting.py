@@ -36,7 +36,12 @@ from unireplknet_mm.export.comparison import compare
 from unireplknet_mm.export.deployable import Arrays
 from unireplknet_mm.export.errors import first_line
 from unireplknet_mm.export.formats import Settings
-from unireplknet_mm.export.rewriting import open_pools, wrap_convolutions, write_pointwise
+from unireplknet_mm.export.rewriting import (
+    open_pools,
+    record_pixel_decoders,
+    wrap_convolutions,
+    write_pointwise,
+)
 from unireplknet_mm.files import check_replaceable, create_folder, in_words, no_space_error
 from unireplknet_mm.launch import folding, predicting
 from unireplknet_mm.launch.mistakes import explain_mistakes
@@ -271,6 +276,7 @@ def form_for(deployable: Deployable, order: Order) -> Deployable:
     if 'size' in order.dynamic:
         open_pools(copied)
     wrap_convolutions(copied)
+    record_pixel_decoders(copied)
     write_pointwise(copied, order.format.pointwise)
     dtype = PRECISIONS[order.precision]
     if not order.format.lowers_precision and dtype not in (None, torch.float32):
