@@ -271,6 +271,15 @@ def test_of_openvino_s_errors_the_cause_is_said():
     assert first_line(RuntimeError('')) == 'RuntimeError'
 
 
+@pytest.mark.parametrize(('precision', 'advice'), [('fp32', True), ('fp16', False)])
+def test_a_model_beyond_one_onnx_file_is_told_what_is_left(precision, advice, tmp_path):
+    linear = nn.Linear(2**15, 2**15, device='meta')  # 4 GiB
+    linear = linear.half() if precision == 'fp16' else linear
+    with pytest.raises(ExportError, match='--format openvino') as error:
+        FORMATS['onnx'].write(linear, None, tmp_path / 'x.onnx', Settings(precision))
+    assert ('--precision fp16' in str(error.value)) == advice
+
+
 @pytest.mark.parametrize(
     ('format', 'precision'), [('onnx', 'int8'), ('torch-export', 'int8'), ('aoti', 'int8')]
 )

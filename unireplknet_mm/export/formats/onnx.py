@@ -40,9 +40,10 @@ class Onnx(Format):
     ) -> None:
         size = sum(p.numel() * p.element_size() for p in deployable.parameters())
         if size >= LARGEST:
+            smaller = '' if settings.precision == 'fp16' else '--precision fp16 or '
             raise ExportError(
                 f'{size / 2**30:.1f} GiB of weights do not fit into an ONNX file of one part (2 GiB): '
-                'use --precision fp16, or --format openvino.'
+                f'use {smaller}--format openvino.'
             )
         program = self.convert(deployable, example, settings)
         program.model.metadata_props[METADATA_KEY] = encode(
