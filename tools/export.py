@@ -15,6 +15,7 @@ import functools
 import itertools
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,18 +182,20 @@ def export(args: argparse.Namespace) -> None:
     deployable.dynamic_shapes(args.dynamic)
     samples = exporting.Samples(deployable, order)
     with steps('reading inputs'):
-        found = samples.of_files(cfg, args.images) if args.images else samples.of_data(cfg)
-        available, source = found
-        calibration = []
-        if args.precision == 'int8':
-            # Of others than those that are compared, where there are enough.
-            number = min(exporting.CALIBRATION_INPUTS, available)
-            # Of a sample of several views one, as the file takes it.
-            calibration = [batch[:1] for _, batch in itertools.islice(source, number)]
-            if available - number < args.count:
-                source = samples.of_files(cfg, args.images) if args.images else samples.of_data(cfg)
-                source = source[1]
+
+        def read() -> Iterator[exporting.Sample]:
+            return samples.of_files(cfg, args.images) if args.images else samples.of_data(cfg)
+
+        source = read()
+        # Of a sample of several views one, as the file takes it.
+        number = exporting.CALIBRATION_INPUTS if args.precision == 'int8' else 0
+        calibration = [batch[:1] for _, batch in itertools.islice(source, number)]
+        # Of others than those that ranges are measured on, where there are enough.
         chosen = list(itertools.islice(source, args.count))
+        if calibration and len(chosen) < args.count:
+            chosen = list(itertools.islice(read(), args.count))
+    for line in samples.left_out(args.images or ()):
+        say(line)
     if not chosen:
         raise launch.UserError('no input could be read: name others with --images.')
     scores: dict[str, dict[str, float]] = {}

@@ -195,6 +195,7 @@ def test_a_file_that_its_runtime_cannot_run_is_no_damaged_one(
     ('arguments', 'message'),
     [
         (('--format', 'onnx', '--out', 'model.pt2'), 'ends with .onnx'),
+        (('--format', 'torch-export', '--out', 'm.aoti.pt2'), 'ends with .pt2, not .aoti.pt2.'),
         (('--format', 'onnx', '--out', 'm.onnx', '--precision', 'bf16'), 'it has fp32, fp16'),
         (('--format', 'onnx', '--out', 'm.onnx', '--images', 'nowhere'), 'nowhere does not exist'),
         (('--format', 'onnx', '--out', 'photos', '--images', 'photos'), 'ends with .onnx'),
@@ -256,6 +257,30 @@ def test_int8_is_measured_on_one_view_of_a_sample(call, tmp_path):
     )
     assert 'compared on 2 inputs' in printed
     assert load('model.xml').metadata['input']['shape'] == [1, 64, 3]
+
+
+def test_what_cannot_be_read_is_said(call, checkpoint, photos):
+    said = call(
+        *('export', CONFIG, checkpoint, '--format', 'torch-export', '--out', 'model.pt2'),
+        *('--images', photos / 'broken.png'),
+        status=1,
+    )
+    assert 'Files left out, since they cannot be read: 1.\n' in said
+    assert f'{photos / "broken.png"}: ' in said
+    assert 'no input could be read' in said
+
+
+def test_int8_is_compared_where_few_files_can_be_read(call, checkpoint, photos):
+    """Ranges are then measured on the same pictures."""
+    for package in ('openvino', 'nncf'):
+        pytest.importorskip(package, reason=f'no {package} package')
+    for number in range(exporting.CALIBRATION_INPUTS + 5):
+        (photos / f'a{number}.png').write_bytes(b'\x89PNG no picture')
+    printed = call(
+        *('export', CONFIG, checkpoint, '--format', 'openvino', '--precision', 'int8', '--force'),
+        *('--images', photos, '--count', 2, '--input-size', 64, 64, '--out', 'model.xml'),
+    )
+    assert 'compared on 2 inputs' in printed
 
 
 def test_a_missing_runtime_names_the_extra(call, checkpoint, monkeypatch):

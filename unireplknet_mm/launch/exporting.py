@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from unireplknet_mm.configuration import innermost_datasets, type_name
 from unireplknet_mm.errors import UserError
 from unireplknet_mm.export import (
+    FORMATS,
     PRECISIONS,
     Comparison,
     Deployable,
@@ -31,6 +32,7 @@ from unireplknet_mm.export import (
     Format,
     Runtime,
     find_deployable,
+    find_format,
 )
 from unireplknet_mm.export.comparison import compare
 from unireplknet_mm.export.deployable import Arrays
@@ -119,9 +121,11 @@ def check_order(path: Path, format: Format, precision: str) -> None:
     Raises:
         UserError: it cannot.
     """
-    if not str(path).endswith(format.suffix):
+    longer = [other.suffix for other in FORMATS.values() if other.suffix.endswith(format.suffix)]
+    others = ''.join(f', not {suffix}' for suffix in longer if suffix != format.suffix)
+    if not str(path).endswith(format.suffix) or find_format(path) is not format:
         raise ExportError(
-            f'--out {path}: a file of --format {format.name} ends with {format.suffix}.'
+            f'--out {path}: a file of --format {format.name} ends with {format.suffix}{others}.'
         )
     format.check(precision)
     for part in format.parts(path):
@@ -180,7 +184,8 @@ def load_deployable(
     kind = find_deployable(model)
     for name in options:
         if name not in inspect.signature(kind).parameters:
-            raise ExportError(f'{MEANT_FOR[name]}, not for {kind.task}.{WAYS_OUT.get(name, "")}')
+            way_out = WAYS_OUT.get(name, '') if 'size' in kind.dynamic else ''
+            raise ExportError(f'{MEANT_FOR[name]}, not for {kind.task}.{way_out}')
     return kind(model, **options), metadata
 
 
@@ -200,16 +205,20 @@ class Samples:
     Args:
         deployable: which turns what pipelines give into what files take.
         order: for the size that is fitted to, where it is not open.
+
+    Attributes:
+        unread: of files that were to be read and could not, why.
     """
 
     def __init__(self, deployable: Deployable, order: Order):
         self.deployable = deployable
         self.order = order
+        self.unread: dict[Path, str] = {}
 
-    def of_files(self, cfg: Config, arguments: Sequence[str]) -> tuple[int, Iterator[Sample]]:
-        """The number of files, and what the config's test pipeline makes of them.
+    def of_files(self, cfg: Config, arguments: Sequence[str]) -> Iterator[Sample]:
+        """What the config's test pipeline makes of files.
 
-        Those that cannot be read are left out.
+        Those that cannot be read are left out, and stand in `unread`.
 
         Raises:
             UserError: there are none, or the config reads no single files, as of series.
@@ -229,13 +238,15 @@ class Samples:
             for path, sample in zip(paths, dataset, strict=False):
                 if isinstance(sample, predicting.Divided):  # a long recording: its first part
                     yield path.name, self.fit(dict(inputs=sample.inputs[0]))
-                elif not isinstance(sample, predicting.Failure):
+                elif isinstance(sample, predicting.Failure):
+                    self.unread[path] = sample.reason
+                else:
                     yield path.name, self.fit(sample)
 
-        return len(paths), samples()
+        return samples()
 
-    def of_data(self, cfg: Config) -> tuple[int, Iterator[Sample]]:
-        """The number of the config's test samples, and the samples."""
+    def of_data(self, cfg: Config) -> Iterator[Sample]:
+        """The config's test samples."""
         with explain_mistakes(cfg):
             dataset = DATASETS.build(cfg.test_dataloader.dataset)
 
@@ -243,7 +254,19 @@ class Samples:
             for index in range(len(dataset)):
                 yield f'test sample {index}', self.fit(dataset[index])
 
-        return len(dataset), samples()
+        return samples()
+
+    def left_out(self, named: Sequence[str]) -> list[str]:
+        """Lines on what could not be read: the number, and of files named by the user which, and why.
+
+        Args:
+            named: files and folders as the user gave them.
+        """
+        if not self.unread:
+            return []
+        files = [path for path in map(Path, named) if path in self.unread]
+        line = f'Files left out, since they cannot be read: {len(self.unread)}.'
+        return [line, *(f'{path}: {self.unread[path]}' for path in files)]
 
     def fit(self, sample: Mapping[str, Any]) -> Tensor:
         """A batch for the file; images of another size than it takes are stretched to it."""
