@@ -243,20 +243,36 @@ def test_options_of_other_tasks_are_refused(call, checkpoint, photos, option, me
     assert not os.path.exists('model.onnx')
 
 
-def test_int8_is_measured_on_one_view_of_a_sample(call, tmp_path):
+@pytest.fixture
+def points(tmp_path) -> Path:
+    """The checkpoint of a small classifier of point clouds."""
     pytest.importorskip('h5py', reason='no h5py, which the configs of point clouds import')
-    for package in ('openvino', 'nncf'):
-        pytest.importorskip(package, reason=f'no {package} package')
     cfg = launch.load_config(CONFIGS / 'point_cloud_small.py')
     init_default_scope(cfg.default_scope)
-    model = randomise(MODELS.build(cfg.model))
-    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'points.pth')
+    path = tmp_path / 'points.pth'
+    torch.save(dict(state_dict=randomise(MODELS.build(cfg.model)).state_dict()), path)
+    return path
+
+
+def test_int8_is_measured_on_one_view_of_a_sample(call, points):
+    for package in ('openvino', 'nncf'):
+        pytest.importorskip(package, reason=f'no {package} package')
     printed = call(
-        *('export', CONFIGS / 'point_cloud_small.py', tmp_path / 'points.pth', '--demo-data'),
+        *('export', CONFIGS / 'point_cloud_small.py', points, '--demo-data'),
         *('--format', 'openvino', '--precision', 'int8', '--force', '--out', 'model.xml'),
     )
     assert 'compared on 2 inputs' in printed
     assert load('model.xml').metadata['input']['shape'] == [1, 64, 3]
+
+
+def test_no_size_is_advised_for_what_has_none(call, points):
+    said = call(
+        *('export', CONFIGS / 'point_cloud_small.py', points, '--demo-data'),
+        *('--format', 'torch-export', '--letterbox', 64, 64, '--out', 'model.pt2'),
+        status=1,
+    )
+    assert '--letterbox is for detectors, not for classification of samples.' in said
+    assert '--dynamic size' not in said
 
 
 def test_what_cannot_be_read_is_said(call, checkpoint, photos):
