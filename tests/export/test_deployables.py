@@ -271,6 +271,22 @@ def test_of_openvino_s_errors_the_cause_is_said():
     assert first_line(RuntimeError('')) == 'RuntimeError'
 
 
+def test_a_size_of_1_cannot_be_left_open(tmp_path):
+    function = function_of('classifier')
+    settings = Settings(dynamic=('size',))
+    with pytest.raises(ExportError, match='choose a larger --input-size'):
+        FORMATS['torch-export'].write(
+            function, function.example(1, (3, 1, 1)), tmp_path / 'x.pt2', settings
+        )
+
+
+def test_mask2former_leaves_no_size_open():
+    model = build('segmenter')
+    model.decode_head.__class__ = type('Mask2FormerHead', (type(model.decode_head),), {})
+    with pytest.raises(ExportError, match='allows that for batch only'):
+        deployable(model).dynamic_shapes(('size',))
+
+
 @pytest.mark.parametrize(('precision', 'advice'), [('fp32', True), ('fp16', False)])
 def test_a_model_beyond_one_onnx_file_is_told_what_is_left(precision, advice, tmp_path):
     linear = nn.Linear(2**15, 2**15, device='meta')  # 4 GiB

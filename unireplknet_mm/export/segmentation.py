@@ -46,6 +46,8 @@ class SegmenterFile(Deployable):
                 'the model is tested in sliding windows, and a file holds one: export with --cfg-options '
                 'model.test_cfg.mode=whole, and slide the window outside of it.'
             )
+        if inherits(model.decode_head, 'Mask2FormerHead'):  # whose shapes are numbers in the graph
+            self.dynamic = ('batch',)
         self.preprocessing = ImagePreprocessing(model.data_preprocessor, self.channels)
         self.gives_logits = logits
         self.output_names = ('labels', 'logits') if logits else ('labels',)

@@ -74,6 +74,8 @@ def explain(error: Exception, settings: Settings) -> str:
         causes.append(causes[-1].__cause__)
     names = {type(cause).__name__ for cause in causes}
     line = first_line(causes[-1])
+    if 'specialized due to hint of 1' in str(causes[-1]):
+        return 'an axis of 1 is recorded as fixed: choose a larger --input-size, or leave out --dynamic.'
     if 'ConstraintViolationError' in names or 'specialized' in line or 'Constraints' in line:
         return (
             f'the model does not leave {" and ".join(settings.dynamic)} open: {line}\n'
