@@ -180,7 +180,7 @@ class Format(ABC):
 
 def damaged(path: Path, error: Exception | str) -> ExportError:
     """What to raise of a file that cannot be read."""
-    reason = ' '.join(str(error).split())[:200]
+    reason = error if isinstance(error, str) else first_line(error)
     return ExportError(f'{path} is damaged or no file of this format ({reason}).\nExport it again.')
 
 
