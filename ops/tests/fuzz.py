@@ -24,7 +24,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / 'unireplknet_ops'
 INSTRUCTION_SETS = ('portable', 'avx2', 'avx512', 'avx512_bf16')
 LIBRARY = 'libunireplknet_ops.so'
-KINDS = ('depthwise', 'feed_forward', 'gelu_grn', 'dilated_reparam')
+KINDS = ('depthwise', 'feed_forward', 'squeeze_excitation', 'gelu_grn', 'dilated_reparam')
 
 
 def main() -> int:

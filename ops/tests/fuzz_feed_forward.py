@@ -9,6 +9,7 @@ from fuzz_calls import DTYPES, EPSILON, Call, Expected, growth, make_tensor, map
 from fuzz_gelu_grn import ERRORS, ERRORS_OF_OTHERS, grn_factor
 from torch import Tensor
 
+MAPS_AND_WEIGHTS = ('x', 'weight1', 'weight2', 'residual')
 OPTIONAL = ('input_scale', 'bias1', 'beta', 'output_scale', 'bias2', 'residual')
 STEEPEST_GELU = 1.13  # its largest derivative
 UNIT_OF_BFLOAT16 = 2**-8
@@ -44,7 +45,8 @@ def make_call(rng: random.Random) -> Call:
     tensors = {}
     for name, wanted in shapes.items():
         is_given = name not in OPTIONAL or rng.random() < 0.7
-        kind = dtype if name in ('x', 'weight1', 'weight2', 'residual') else torch.float32
+        is_map = name in MAPS_AND_WEIGHTS
+        kind = dtype if is_map or rng.random() < 0.3 else torch.float32
         tensors[name] = make_tensor(rng, wanted, kind) if is_given else None
     call = Call('feed_forward', tensors)
     if rng.random() < 1 / 3:
@@ -62,10 +64,13 @@ def break_call(rng: random.Random, call: Call) -> str:
         others = [rank for rank in range(6) if rank != tensor.dim()]
         tensors[name] = torch.randn([2] * rng.choice(others)).to(tensor.dtype)
     elif kind == 'dtype':
-        tensors[name] = tensor.to(rng.choice([t for t in DTYPES if t != tensor.dtype]))
+        allowed = {tensor.dtype}
+        if name not in MAPS_AND_WEIGHTS:
+            allowed |= {torch.float32, tensors['x'].dtype}
+        tensors[name] = tensor.to(rng.choice([t for t in DTYPES if t not in allowed]))
     elif kind == 'unknown dtype':
         new = rng.choice([torch.float64, torch.int8, torch.int64, torch.bool, torch.complex64])
-        for each in ('x', 'weight1', 'weight2', 'residual'):
+        for each in MAPS_AND_WEIGHTS:
             tensors[each] = tensors[each] if tensors[each] is None else tensors[each].to(new)
         name = 'maps'
     elif kind == 'device':

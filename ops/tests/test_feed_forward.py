@@ -212,6 +212,17 @@ def test_opcheck(channels_last):
     torch.library.opcheck(torch.ops.unireplknet.feed_forward, arguments)
     bare = [a if i in (0, 2, 4, 6) else None for i, a in enumerate(arguments)]
     torch.library.opcheck(torch.ops.unireplknet.feed_forward, bare)
+    of_16_bits = list(as_dtype(inputs_of((2, 6, 4, 5, 20)), torch.bfloat16).values())
+    torch.library.opcheck(torch.ops.unireplknet.feed_forward, of_16_bits)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_vectors_of_16_bits_are_widened(dtype):
+    arguments = operator_arguments(dtype)
+    expected = torch.ops.unireplknet.feed_forward(*arguments)
+    narrow = [tensor.to(dtype) for tensor in arguments]
+    narrow[3] = torch.stack([narrow[3], narrow[3]], 1)[:, 1]  # strided
+    assert torch.equal(torch.ops.unireplknet.feed_forward(*narrow), expected)
 
 
 def test_operator_errors_name_the_value():
@@ -222,6 +233,7 @@ def test_operator_errors_name_the_value():
         (6, torch.zeros(6, 21), r'weight2 must have the shape \(6, 20\), got \(6, 21\)'),
         (4, torch.zeros(21), r'gamma must have the shape \(20\), got \(21\)'),
         (4, torch.zeros(20).double(), 'gamma has dtype Double, not float32'),
+        (4, torch.zeros(20).half(), 'gamma has dtype Half, not float32'),
         (2, torch.zeros(20, 6).half(), 'weight1 has dtype Half but x has Float'),
         (9, torch.zeros(2, 6, 4, 4), r'residual must have the shape \(2, 6, 4, 5\) of x'),
     ):

@@ -1,7 +1,8 @@
 """Operators of large-kernel networks; see README.md.
 
 Depthwise convolution: forward and both gradients, on CPU and CUDA. On the CPU, the feed-forward part of a
-block for inference, its GELU and GRN for training, and the Dilated Reparam Block for training.
+block and the factor of its Squeeze-and-Excitation for inference, its GELU and GRN for training, and the
+Dilated Reparam Block for training.
 """
 
 from unireplknet_ops import library
@@ -20,6 +21,7 @@ from unireplknet_ops.feedforward import (
     feed_forward_takes_op,
     gelu_grn,
     gelu_grn_takes_op,
+    squeeze_excitation,
 )
 from unireplknet_ops.feedforward import operators as feed_forward_operators
 from unireplknet_ops.library import is_available
@@ -41,6 +43,7 @@ __all__ = [
     'gelu_grn_takes_op',
     'is_available',
     'library',
+    'squeeze_excitation',
 ]
 
 library.load()

@@ -22,6 +22,7 @@ OPERATORS = (
     'depthwise_conv2d_backward_input',
     'depthwise_conv2d_backward_weight',
     'feed_forward',
+    'squeeze_excitation',
     'gelu_grn',
     'gelu_grn_backward',
     'dilated_reparam',

@@ -85,6 +85,17 @@ def test_fused_block_is_the_block(shape, form, dtype, tolerance, memory_format, 
 
 
 @needs_op
+@torch.no_grad()
+def test_fused_block_is_three_operators(monkeypatch):
+    monkeypatch.setenv(FORCE_VARIABLE, 'op')
+    block = make_block(kernel_size=13, deploy=True).bfloat16()
+    x = torch.randn(2, 24, 9, 11).bfloat16().contiguous(memory_format=torch.channels_last)
+    names = operators_of(block, x)
+    assert {'unireplknet::squeeze_excitation', 'unireplknet::feed_forward'} < set(names)
+    assert not {'aten::_to_copy', 'aten::mean', 'aten::sigmoid'} & set(names)
+
+
+@needs_op
 @pytest.mark.parametrize(
     'kwargs',
     [

@@ -54,6 +54,7 @@ from unireplknet_ops import (
     gelu_grn,
     gelu_grn_takes_op,
     is_available,
+    squeeze_excitation,
 )
 from unireplknet_ops.convolution_rules import same_padding
 from unireplknet_ops.dispatch import forced_implementation
@@ -195,8 +196,13 @@ class SqueezeExcitation(nn.Module):
 
         A matrix product costs half of what a convolution of one position does.
         """
-        scale = F.relu(F.linear(means, self.down.weight.flatten(1), self.down.bias))
-        return torch.sigmoid(F.linear(scale, self.up.weight.flatten(1), self.up.bias))
+        weight1, bias1, weight2, bias2 = self.matrices()
+        return torch.sigmoid(F.linear(F.relu(F.linear(means, weight1, bias1)), weight2, bias2))
+
+    def matrices(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """Weight and bias of the two layers, as of linear ones."""
+        down, up = self.down, self.up
+        return down.weight.flatten(1), down.bias, up.weight.flatten(1), up.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale(x)
@@ -718,7 +724,7 @@ class UniRepLKNetBlock(nn.Module):
             *grn.vectors(),
             linear2.weight,
             bias2,
-            input_scale=self.se.scale_by_products(F.adaptive_avg_pool2d(y, 1).flatten(1)),
+            input_scale=squeeze_excitation(y, *self.se.matrices()),
             output_scale=output_scale,
             residual=x,
             implementation='op',

@@ -3,6 +3,8 @@
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include <cstdint>
 #include <optional>
@@ -39,21 +41,51 @@ inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
+inline void check_shape(const char* op, const char* name, const Tensor& tensor,
+                        const std::vector<int64_t>& shape) {
+  bool fits = tensor.dim() == static_cast<int64_t>(shape.size());
+  std::string wanted;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    fits = fits && tensor.size(static_cast<int64_t>(i)) == shape[i];
+    wanted += (i ? ", " : "") + std::to_string(shape[i]);
+  }
+  check(fits, op, ": ", name, " must have the shape (", wanted, "), got ", to_text(tensor));
+}
+
 // A dense tensor of float32 after a check of its shape; none for none.
 inline std::optional<Tensor> float32_tensor(const char* op, const char* name,
                                             const std::optional<Tensor>& tensor,
                                             const std::vector<int64_t>& shape) {
   if (!tensor) return std::nullopt;
-  bool fits = tensor->dim() == static_cast<int64_t>(shape.size());
-  std::string wanted;
-  for (size_t i = 0; i < shape.size(); ++i) {
-    fits = fits && tensor->size(static_cast<int64_t>(i)) == shape[i];
-    wanted += (i ? ", " : "") + std::to_string(shape[i]);
-  }
-  check(fits, op, ": ", name, " must have the shape (", wanted, "), got ", to_text(*tensor));
+  check_shape(op, name, *tensor, shape);
   check(tensor->scalar_type() == ScalarType::Float, op, ": ", name, " has dtype ",
         torch::headeronly::toString(tensor->scalar_type()), ", not float32");
   return dense(*tensor);
+}
+
+template <class T>
+void widen(const Tensor& from, float* to) {
+  const T* numbers = static_cast<const T*>(from.const_data_ptr());
+  for (int64_t i = 0; i < from.numel(); ++i) to[i] = static_cast<float>(numbers[i]);
+}
+
+// As float32_tensor, also from a tensor of the 16-bit dtype that x has.
+inline std::optional<Tensor> widened_tensor(const char* op, const char* name,
+                                            const std::optional<Tensor>& tensor,
+                                            const std::vector<int64_t>& shape, const Tensor& x) {
+  if (!tensor || tensor->scalar_type() != x.scalar_type() || x.scalar_type() == ScalarType::Float)
+    return float32_tensor(op, name, tensor, shape);
+  check_shape(op, name, *tensor, shape);
+  const Tensor from = dense(*tensor);
+  Tensor to = torch::stable::empty(shape, ScalarType::Float, std::nullopt, x.device(), std::nullopt,
+                                   torch::headeronly::MemoryFormat::Contiguous);
+  float* numbers = static_cast<float*>(to.mutable_data_ptr());
+  if (x.scalar_type() == ScalarType::Half) {
+    widen<torch::headeronly::Half>(from, numbers);
+  } else {
+    widen<torch::headeronly::BFloat16>(from, numbers);
+  }
+  return to;
 }
 
 inline const float* float32_data(const std::optional<Tensor>& tensor) {

@@ -5,6 +5,7 @@ from unireplknet_ops.feedforward.functional import (
     feed_forward_takes_op,
     gelu_grn,
     gelu_grn_takes_op,
+    squeeze_excitation,
 )
 from unireplknet_ops.feedforward.operators import global_response_norm
 
@@ -14,4 +15,5 @@ __all__ = [
     'gelu_grn',
     'gelu_grn_takes_op',
     'global_response_norm',
+    'squeeze_excitation',
 ]

@@ -6,8 +6,12 @@ The feed-forward part of a UniRepLKNet block (arXiv 2410.08049, Fig. 3): with ma
     y = t (GRN(h) W2^T) + b2 + residual
 
 where g is the norm of each channel of h over the positions of an image. s is the Squeeze-and-Excitation
-factor of the input, t and b2 are what follows the second linear layer. The arguments are those of the
-operator of the same name; compute in float32 or float64.
+factor of the input; t and b2 are what follows the second linear layer. With m the means of the channels,
+
+    s = sigmoid(V2 relu(V1 m + c1) + c2)
+
+which is an operator of its own, `squeeze_excitation`. The arguments are those of the operators of the same
+names; compute in float32 or float64.
 
 In training only GELU and GRN are one operator, `gelu_grn`, whose input is the product s x W1^T.
 """
@@ -43,6 +47,14 @@ def feed_forward(
         output = output + bias2
     output = output.permute(0, 3, 1, 2)  # [N, C, H, W]
     return output if residual is None else output + residual
+
+
+def squeeze_excitation(
+    x: Tensor, weight1: Tensor, bias1: Tensor | None, weight2: Tensor, bias2: Tensor | None
+) -> Tensor:
+    """s: (N, C) from x (N, C, H, W), V1 (squeezed, C), V2 (C, squeezed) and vectors."""
+    squeezed = F.linear(x.mean((2, 3)), weight1, bias1).relu()
+    return F.linear(squeezed, weight2, bias2).sigmoid()
 
 
 def gelu_grn(

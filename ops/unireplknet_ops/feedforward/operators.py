@@ -1,7 +1,8 @@
-"""What PyTorch needs to know about `torch.ops.unireplknet.feed_forward` and `.gelu_grn` beside their kernels.
+"""What PyTorch needs to know about the operators of a feed-forward part beside their kernels.
 
-Fake (meta) functions, and a FLOP formula and autocast of the first. It has no derivative: where one is
-needed, `feed_forward` runs on PyTorch's own operators. `gelu_grn` has one, in its own operator.
+They are `torch.ops.unireplknet.feed_forward`, `.squeeze_excitation` and `.gelu_grn`. Fake (meta) functions of
+all, FLOP formulas and autocast of the first two. These have no derivative: where one is needed, PyTorch's
+own operators run. `gelu_grn` has one, in its own operator.
 """
 
 import functools
@@ -22,12 +23,14 @@ from unireplknet_ops.torch_internals import without_autocast
 def register() -> None:
     """Register everything for the operator that the CPU library has defined; once a process."""
     torch.library.register_fake('unireplknet::feed_forward', _fake_feed_forward)
+    torch.library.register_fake('unireplknet::squeeze_excitation', _fake_squeeze_excitation)
     torch.library.register_fake('unireplknet::gelu_grn', _fake_gelu_grn)
     torch.library.register_fake('unireplknet::gelu_grn_backward', _fake_gelu_grn_backward)
     torch.library.register_autograd(
         'unireplknet::gelu_grn', _backward_of_operator, setup_context=_setup_context
     )
     _library.impl('feed_forward', _autocast_kernel, 'AutocastCPU')
+    _library.impl('squeeze_excitation', _autocast_squeezing, 'AutocastCPU')
     when_imported('torch.utils.flop_counter', _register_flop_formula)
 
 
@@ -88,7 +91,10 @@ def _fake_feed_forward(
             f'x is {x.dtype}, but a weight or the residual is not',
         )
     for tensor in vectors:
-        demand(tensor is None or tensor.dtype == torch.float32, 'vectors must be float32')
+        demand(
+            tensor is None or tensor.dtype in (torch.float32, x.dtype),
+            'vectors must be float32 or of the dtype of x',
+        )
     return empty_like_map(x)
 
 
@@ -110,12 +116,60 @@ def _register_flop_formula() -> None:
     from torch.utils.flop_counter import register_flop_formula
 
     register_flop_formula(torch.ops.unireplknet.feed_forward)(_flops)
+    register_flop_formula(torch.ops.unireplknet.squeeze_excitation)(_flops_of_squeezing)
 
 
 def _flops(x_shape, input_scale_shape, weight1_shape, *args, out_shape=None, **kwargs) -> int:
     """Of the two products, as PyTorch counts linear layers."""
     batch, channels, height, width = x_shape
     return 4 * batch * height * width * channels * weight1_shape[0]
+
+
+# Squeeze-and-Excitation.
+
+
+def check_squeezing(
+    x: Tensor, weight1: Tensor, bias1: Tensor | None, weight2: Tensor, bias2: Tensor | None
+) -> None:
+    """Check that the shapes of `squeeze_excitation` fit each other.
+
+    Raises:
+        ArgumentError: they do not; the message names the first that does not fit.
+    """
+    if x.dim() != 4:
+        raise ArgumentError(f'x must have the shape (N, C, H, W), got {tuple(x.shape)}')
+    channels = x.shape[1]
+    if weight1.dim() != 2 or weight1.shape[1] != channels:
+        raise ArgumentError(
+            f'weight1 must have the shape (squeezed, {channels}), got {tuple(weight1.shape)}'
+        )
+    squeezed = weight1.shape[0]
+    for name, tensor, shape in (
+        ('weight2', weight2, (channels, squeezed)),
+        ('bias1', bias1, (squeezed,)),
+        ('bias2', bias2, (channels,)),
+    ):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ArgumentError(f'{name} must have the shape {shape}, got {tuple(tensor.shape)}')
+
+
+def _fake_squeeze_excitation(x, weight1, bias1, weight2, bias2) -> Tensor:
+    check_squeezing(x, weight1, bias1, weight2, bias2)
+    demand(x.dtype in DTYPES, f'{x.dtype} is not supported: use float32')
+    for tensor in (weight1, bias1, weight2, bias2):
+        demand(tensor is None or tensor.dtype == x.dtype, f'x is {x.dtype}, but not all others are')
+    return x.new_empty(x.shape[:2], dtype=torch.float32)
+
+
+def _autocast_squeezing(x, *tensors) -> Tensor:
+    dtype = torch.get_autocast_dtype('cpu')
+    tensors = [None if tensor is None else tensor.to(dtype) for tensor in (x, *tensors)]
+    with without_autocast('cpu'):
+        return torch.ops.unireplknet.squeeze_excitation(*tensors)
+
+
+def _flops_of_squeezing(x_shape, weight1_shape, *args, out_shape=None, **kwargs) -> int:
+    return 4 * x_shape[0] * x_shape[1] * weight1_shape[0]
 
 
 # GELU and GRN.

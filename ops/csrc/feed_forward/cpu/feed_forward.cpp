@@ -70,12 +70,12 @@ Tensor feed_forward(const Tensor& x, const std::optional<Tensor>& input_scale,
           to_text(*residual));
     check_same(kOp, "residual", *residual, "x", x);
   }
-  const auto scale = float32_tensor(kOp, "input_scale", input_scale, {x.size(0), channels});
-  const auto dense_bias1 = float32_tensor(kOp, "bias1", bias1, {hidden});
-  const auto dense_gamma = float32_tensor(kOp, "gamma", gamma, {hidden});
-  const auto dense_beta = float32_tensor(kOp, "beta", beta, {hidden});
-  const auto dense_output_scale = float32_tensor(kOp, "output_scale", output_scale, {channels});
-  const auto dense_bias2 = float32_tensor(kOp, "bias2", bias2, {channels});
+  const auto scale = widened_tensor(kOp, "input_scale", input_scale, {x.size(0), channels}, x);
+  const auto dense_bias1 = widened_tensor(kOp, "bias1", bias1, {hidden}, x);
+  const auto dense_gamma = widened_tensor(kOp, "gamma", gamma, {hidden}, x);
+  const auto dense_beta = widened_tensor(kOp, "beta", beta, {hidden}, x);
+  const auto dense_output_scale = widened_tensor(kOp, "output_scale", output_scale, {channels}, x);
+  const auto dense_bias2 = widened_tensor(kOp, "bias2", bias2, {channels}, x);
 
   const bool channels_last = is_channels_last(x);
   Tensor out =
