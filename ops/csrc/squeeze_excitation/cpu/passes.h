@@ -1,4 +1,5 @@
-// Squeeze-and-Excitation's factor: the mean of each channel, two small products, in float throughout.
+// Squeeze-and-Excitation's factor: the mean of each channel, two small products, in float
+// throughout.
 //
 //   factor = sigmoid(W2 relu(W1 mean + b1) + b2)
 //
@@ -15,8 +16,8 @@ namespace unireplknet {
 namespace UNIREPLKNET_ISA {
 
 constexpr int64_t kLanes = Float::kLanes;
-constexpr int64_t kChunkPositions = 256;     // more would add up rounding
-constexpr int64_t kSumVectors = 4;           // in registers while the positions go by
+constexpr int64_t kChunkPositions = 256;      // more would add up rounding
+constexpr int64_t kSumVectors = 4;            // in registers while the positions go by
 constexpr int64_t kTaskProducts = 128 << 10;  // multiplications, for one thread
 
 template <class T>
@@ -76,8 +77,7 @@ class SqueezeExcitationRun {
     for (int64_t p = 0; p < count; ++p)
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v)
-        totals[v] =
-            totals[v].plus(Float::load_unaligned(x + p * problem_.channels + v * kLanes));
+        totals[v] = totals[v].plus(Float::load_unaligned(x + p * problem_.channels + v * kLanes));
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) totals[v].store(sums + v * kLanes);
   }
@@ -144,8 +144,8 @@ class SqueezeExcitationRun {
           sums[l].multiply_add(Float::load_partial(numbers + l * columns + c, some), factor);
     }
     Float::transpose(sums);
-    Float total = bias ? Float::load_partial(static_cast<const T*>(bias) + row, count)
-                       : Float::zero();
+    Float total =
+        bias ? Float::load_partial(static_cast<const T*>(bias) + row, count) : Float::zero();
 #pragma GCC unroll 16
     for (int l = 0; l < kLanes; ++l) total = total.plus(sums[l]);
     return total;

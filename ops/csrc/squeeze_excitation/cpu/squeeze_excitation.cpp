@@ -64,9 +64,9 @@ Tensor squeeze_excitation(const Tensor& x, const Tensor& weight1,
   check(x.size(2) > 0 && x.size(3) > 0, kOp, ": x has no positions to take the mean of");
   check(squeezed > 0, kOp, ": weight1 has no rows");
 
-  Tensor factor = torch::stable::empty({x.size(0), channels}, ScalarType::Float, std::nullopt,
-                                       x.device(), std::nullopt,
-                                       torch::headeronly::MemoryFormat::Contiguous);
+  Tensor factor =
+      torch::stable::empty({x.size(0), channels}, ScalarType::Float, std::nullopt, x.device(),
+                           std::nullopt, torch::headeronly::MemoryFormat::Contiguous);
   if (factor.numel() == 0) return factor;
   const Tensor map = torch::stable::contiguous(x, torch::headeronly::MemoryFormat::ChannelsLast);
   const Tensor matrix1 = dense(weight1), matrix2 = dense(weight2);
