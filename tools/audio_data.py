@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from common_options import add_cfg_options
+from common_options import add_cfg_options, positive
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -45,13 +45,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         command.add_argument('--demo-data', action='store_true', help='take generated recordings')
         add_cfg_options(command)
     return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not positive')
-    return number
 
 
 def show(text: str) -> None:

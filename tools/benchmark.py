@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common_options import INTERRUPTED
+from common_options import INTERRUPTED, positive
 
 if TYPE_CHECKING:
     from unireplknet_mm.measuring.benchmark import Benchmark, Group, Progress, Result
@@ -142,13 +142,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if args.docs and not (args.table or args.section):
         parser.error('--docs needs --section NAME where no table gives its name')
     return args
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not positive')
-    return number
 
 
 def not_negative(text: str) -> int:

@@ -11,6 +11,14 @@ INTERRUPTED = 130  # the exit status after Ctrl-C
 LOCAL_RANK_OF_LAUNCHER = dict(slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
 
 
+def positive(text: str) -> int:
+    """An option's whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not positive')
+    return number
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',

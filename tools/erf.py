@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common_options import INTERRUPTED
+from common_options import INTERRUPTED, positive
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,13 +61,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--scores', type=Path, metavar='FILE.npz', help='write the scores, an array a network'
     )
     return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not positive')
-    return number
 
 
 def measure(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common_options import INTERRUPTED, add_cfg_options, clean_up_when_terminated
+from common_options import INTERRUPTED, add_cfg_options, clean_up_when_terminated, positive
 
 FORMATS = ('onnx', 'torch-export', 'aoti', 'openvino')
 PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
@@ -122,13 +122,6 @@ def axes(text: str) -> tuple[str, ...]:
     if not names or not set(names) <= set(DYNAMIC):
         raise argparse.ArgumentTypeError(f'{text} is not {", ".join(DYNAMIC)} or both with a comma')
     return names
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not positive')
-    return number
 
 
 def say(line: str) -> None:

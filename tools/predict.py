@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from common_options import INTERRUPTED, add_cfg_options, add_checkpoint
+from common_options import INTERRUPTED, add_cfg_options, add_checkpoint, positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,13 +87,6 @@ def parse_args() -> argparse.Namespace:
         help='auto (default): the GPU, if there is one',
     )
     return parser.parse_args()
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not positive')
-    return number
 
 
 def share(text: str) -> float:
