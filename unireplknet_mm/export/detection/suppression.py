@@ -99,9 +99,10 @@ def _apart(boxes: Tensor, groups: Tensor) -> Tensor:
     error of rounding, do not grow with the batch times the classes.
     """
     step = boxes.max() + 1
+    outside = boxes.min().clamp(max=0)  # of heads that do not cut boxes to the picture, as YOLOX's
     images = torch.arange(boxes.shape[0], device=boxes.device).to(boxes.dtype)[:, None]
-    groups = groups.to(boxes.dtype).expand(boxes.shape[:2])
-    shift = torch.stack((groups, groups + images), dim=-1) * step
+    groups = groups.to(boxes.dtype).expand(boxes.shape[:2]) * step
+    shift = torch.stack((groups, groups + images * (step - outside)), dim=-1)
     return boxes + torch.cat((shift, shift), dim=-1)
 
 
