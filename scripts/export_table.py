@@ -156,6 +156,7 @@ class InDouble(TorchFunctionMode):
         super().__init__()
         self.file = copy.deepcopy(file).double()
         self.limits, self.differences = file.limits, file.differences
+        self.count_found = file.count_found
 
     def reference(self, images: torch.Tensor) -> dict:
         default = torch.get_default_dtype()

@@ -90,6 +90,29 @@ def test_padding_without_a_colour_is_refused():
         deployable(build(region_config(1)), letterbox=(64, 96), padding=padding)
 
 
+def test_boxes_beyond_the_picture_suppress_none_of_another_picture():
+    """YOLOX does not cut boxes to the picture."""
+    inside, above = [0.0, 100.0, 50.0, 190.0], [0.0, -80.0, 50.0, 30.0]
+    boxes = torch.tensor([[inside], [above]])
+    scores = torch.tensor([[0.8], [0.9]])
+    kept = Suppression(0.65, False)(boxes, scores, torch.zeros(2, 1))
+    assert torch.equal(kept, scores)
+
+
+def test_the_table_of_detectors_compares_with_double_precision():
+    """Rows that are off by rounding ask for it."""
+    from scripts.export_table import InDouble
+
+    file = deployable(build(one_stage_config(HEADS['ATSS'])))
+    inputs = [('0', torch.from_numpy(IMAGES[:1]))]
+    exact = InDouble(file)
+    comparison = compare(
+        exact, lambda batch: file.reference(torch.from_numpy(batch)), inputs, 'fp32'
+    )
+    assert comparison.agrees and comparison.found > 0
+    assert exact.reference(inputs[0][1])['boxes'].dtype == np.float64
+
+
 def test_images_of_a_batch_do_not_see_each_other(detector):
     file = deployable(detector)
     together = outputs(file, IMAGES)
