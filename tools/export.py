@@ -150,7 +150,7 @@ def export(args: argparse.Namespace) -> None:
         launch.use_demo_data(cfg, args.cfg_options)
     tested, padding = cfg, None
     if args.letterbox:
-        cfg, padding = exporting.without_padding(cfg)
+        cfg, padding = exporting.without_fitting(cfg)
     steps = exporting.Steps(say)
     with steps('building the model'):
         asked = dict(
@@ -168,7 +168,7 @@ def export(args: argparse.Namespace) -> None:
         args.precision,
         args.dynamic,
         args.out,
-        exporting.sample_shape(cfg, deployable, args.input_size),
+        exporting.sample_shape(cfg, deployable, args.input_size or args.letterbox),
         count=args.count,
         forced=args.force,
     )

@@ -517,26 +517,28 @@ def add_test_pipeline(cfg: Config) -> None:
     cfg.test_dataloader = loader
 
 
-def without_padding(cfg: Config) -> tuple[Config, dict[str, Any] | None]:
-    """A config whose test pipeline leaves padding to the file, and the settings of its `Pad`, if it has one.
+def without_fitting(cfg: Config) -> tuple[Config, dict[str, Any] | None]:
+    """A config whose test pipeline leaves resizing and padding to the file, and the settings of its `Pad`.
+
+    These are None, where it has no `Pad`.
 
     Raises:
-        ExportError: it does something between padding and packing that a letterbox cannot do.
+        ExportError: it resizes or pads more than once, or resizes what it has padded.
     """
     cfg = copy.deepcopy(cfg)
     found = None
     for dataset in innermost_datasets(cfg.test_dataloader.dataset):
         pipeline = dataset.get('pipeline') or []
         names = [type_name(step) for step in pipeline]
-        if 'Pad' not in names:
-            continue
-        if names.count('Pad') > 1 or 'Resize' in names[names.index('Pad') :]:
+        fitting = [name for name in names if name in ('Resize', 'Pad')]
+        if fitting not in ([], ['Resize'], ['Pad'], ['Resize', 'Pad']):
             raise ExportError(
                 '--letterbox resizes and pads once, and the test pipeline of the config does not: '
                 f'{", ".join(names)}. Leave it out, and fit pictures in front of the file.'
             )
-        found = dict(pipeline[names.index('Pad')])
-        dataset['pipeline'] = [step for step in pipeline if type_name(step) != 'Pad']
+        if 'Pad' in names:
+            found = dict(pipeline[names.index('Pad')])
+        dataset['pipeline'] = [step for step in pipeline if type_name(step) not in fitting]
     return cfg, found
 
 

@@ -218,8 +218,11 @@ class DetectorFile(Deployable):
         if self.decoder.gives_masks and not self.pasted_masks:
             height, width = reference['masks'].shape[-2:]
             cells, boxes = (torch.from_numpy(exported[name]) for name in ('masks', 'boxes'))
-            pasted = paste(cells, boxes, height, width) >= self.decoder.mask_threshold
-            exported = dict(exported, masks=pasted.numpy())
+            pasted = [
+                self._pasted(*of_image, height, width)
+                for of_image in zip(cells, boxes, strict=True)
+            ]
+            exported = dict(exported, masks=torch.stack(pasted).numpy())
         return differences(
             reference, exported, self.decoder.score_threshold, self.limits('fp32')['scores']
         )
@@ -257,7 +260,14 @@ class DetectorFile(Deployable):
         if self.pasted_masks:
             enlarged = F.interpolate(masks[None].float(), (height, width), mode='nearest')
             return enlarged[0] > 0
-        return paste(masks, boxes, height, width) >= self.decoder.mask_threshold
+        return self._pasted(masks, boxes, height, width)
+
+    def _pasted(self, masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
+        """(D, 28, 28) and (D, 4) -> (D, height, width), bool, one by one: photographs have many pixels."""
+        result = torch.zeros(len(boxes), height, width, dtype=torch.bool)
+        for mask, box, pasted in zip(masks, boxes, result, strict=True):
+            pasted.copy_(paste(mask, box, height, width) >= self.decoder.mask_threshold)
+        return result
 
 
 def _find_decoder(model: nn.Module) -> nn.Module:
