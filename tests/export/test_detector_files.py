@@ -117,7 +117,10 @@ def test_a_detector_runs_where_there_is_no_torch(pasted_masks, tmp_path):
     file = deployable(build(region_config(1)), letterbox=SHAPE[1:], pasted_masks=pasted_masks)
     path = write(file, tmp_path / 'detector.onnx', SHAPE, ('size',), batch_size=1)
     (image,) = pictures(1, 150, 120)
-    Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / 'picture.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6  # as a camera that was turned writes it
+    lying = Image.fromarray(image.transpose(1, 2, 0)).transpose(Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / 'picture.png', exif=exif)
     script = tmp_path / 'detect.py'
     script.write_text(*blocks_of('detector_files.md', 'python'))
     printed = subprocess.run(

@@ -142,14 +142,17 @@ def test_a_file_runs_where_there_is_no_torch(dynamic, tmp_path):
     path = write(function, tmp_path / 'model.onnx', (3, 224, 224), dynamic, batch_size=1)
     y, x = np.mgrid[:300, :500]
     pixels = np.stack((x // 2, y // 2, (x + y) // 4), axis=-1).astype(np.uint8)  # smooth
-    image_module.fromarray(pixels).save(tmp_path / 'photo.png')
+    exif = image_module.Exif()
+    exif[0x0112] = 6  # as a camera that was turned writes it
+    lying = image_module.fromarray(pixels).transpose(image_module.Transpose.ROTATE_90)
+    lying.save(tmp_path / 'photo.jpg', quality=100, exif=exif)
     python = environment_without_torch(tmp_path / 'environment')
     script = tmp_path / 'classify.py'
     script.write_text(
         next(block for block in blocks_of('deployment.md', 'python') if 'scores' in block)
     )
     printed = subprocess.run(
-        [python, '-I', script, path, tmp_path / 'photo.png'],
+        [python, '-I', script, path, tmp_path / 'photo.jpg'],
         check=True,
         capture_output=True,
         text=True,
@@ -158,7 +161,7 @@ def test_a_file_runs_where_there_is_no_torch(dynamic, tmp_path):
     score, name = printed.splitlines()[0].split()
     cfg = load_config(CONFIGS / SMALL['classifier'][0])
     pipeline = Compose(predicting.test_pipeline(cfg))
-    sample = pipeline(dict(img_path=str(tmp_path / 'photo.png')))
+    sample = pipeline(dict(img_path=str(tmp_path / 'photo.jpg')))
     expected = function.reference(function.from_sample(sample))['scores'][0]
     assert float(score) == pytest.approx(float(expected.max()), rel=1e-2)
     if expected.argmax() < 2:
