@@ -13,7 +13,7 @@ from torch import nn
 
 from unireplknet_mm.errors import MissingPackageError
 from unireplknet_mm.export import FORMATS, ExportError, deployable, find_format, load
-from unireplknet_mm.export.comparison import Comparison
+from unireplknet_mm.export.comparison import Comparison, compare
 from unireplknet_mm.export.deployable import Deployable, largest_difference
 from unireplknet_mm.export.errors import first_line
 from unireplknet_mm.export.formats import Settings
@@ -29,7 +29,7 @@ from unireplknet_mm.launch.exporting import (
     Samples,
     add_test_pipeline,
     sample_shape,
-    without_padding,
+    without_fitting,
 )
 from unireplknet_mm.models.blocks import UniRepLKNetBlock
 
@@ -178,16 +178,17 @@ def test_images_have_the_size_that_the_config_tests_with(config, size, functions
     assert sample_shape(cfg, function, (64, 96)) == (3, 64, 96)
 
 
-def test_what_a_pipeline_pads_with_is_left_to_the_letterbox():
+def test_what_a_pipeline_resizes_and_pads_is_left_to_the_letterbox():
     cfg = load_config(ROOT / 'configs' / 'det' / 'rtmdet_unireplknet_t_100e.py')
-    padded, padding = without_padding(cfg)
+    left, padding = without_fitting(cfg)
     assert padding['pad_val'] == dict(img=(114, 114, 114)) and padding['size'] == (640, 640)
-    left = padded.test_dataloader.dataset.pipeline
-    assert [step for step in cfg.test_dataloader.dataset.pipeline if step not in left] == [padding]
-    assert without_padding(padded)[1] is None
-    cfg.test_dataloader.dataset.pipeline.insert(1, padding)
+    steps = cfg.test_dataloader.dataset.pipeline
+    kept = left.test_dataloader.dataset.pipeline
+    assert [step['type'] for step in steps if step not in kept] == ['Resize', 'Pad']
+    assert without_fitting(left)[1] is None
+    steps.insert(1, padding)
     with pytest.raises(ExportError, match='resizes and pads once'):
-        without_padding(cfg)
+        without_fitting(cfg)
 
 
 def test_a_config_that_reads_no_single_files_takes_none():
@@ -199,6 +200,55 @@ def test_a_config_that_reads_no_single_files_takes_none():
 def test_what_is_no_model_is_refused():
     with pytest.raises(ExportError, match='Linear cannot be exported'):
         deployable(nn.Linear(2, 2))
+
+
+class OtherBackbone(nn.Module):
+    """As ResNet and ConvNeXt of the toolboxes: no number of channels, and `train` returns nothing."""
+
+    out_indices = (0,)
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def train(self, mode: bool = True) -> None:
+        super().train(mode)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.layer(x),)
+
+
+def test_a_backbone_may_be_another_network():
+    preprocessor = ImgDataPreprocessor(MEAN, STD, bgr_to_rgb=True)
+    function = deployable(OtherBackbone(), preprocessor=preprocessor)
+    assert not function.model.training and not function.model.layer.weight.requires_grad
+    images = function.example(1, (3, 8, 8))
+    outputs = dict(zip(function.output_names, (x.numpy() for x in function(images)), strict=True))
+    assert function.differences(function.reference(images), outputs) == dict(stage0=0)
+
+
+def test_logits_of_two_classes_may_be_one():
+    """Of those mmseg's samples have the probability."""
+    model = build('segmenter', decode_head=dict(num_classes=2, out_channels=1, threshold=0.4))
+    function = deployable(model, logits=True)
+    images = function.example(2, (3, 64, 96))
+    labels, logits = (x.numpy() for x in function(images))
+    assert logits.shape == (2, 1, 64, 96) and logits.min() < 0 and 0 < labels.mean() < 1
+    found = function.differences(function.reference(images), dict(labels=labels, logits=logits))
+    assert found['labels'] == 0 and found['logits'] < 1e-5
+
+
+def test_an_input_that_the_model_itself_fails_on_is_named(functions, monkeypatch):
+    """As mmdet does on a mask that lies wholly beyond the picture."""
+
+    def fail(images):
+        raise RuntimeError('upper bound and lower bound inconsistent')
+
+    function = functions['cls']
+    monkeypatch.setattr(function, 'reference', fail)
+    with pytest.raises(ExportError, match=r'cat\.jpg: the model itself.*: upper bound') as error:
+        compare(function, None, [('cat.jpg', function.example(1, (3, 64, 64)))], 'fp32')
+    assert len(str(error.value).splitlines()) == 2
 
 
 def test_sliding_windows_are_refused():

@@ -44,7 +44,7 @@ class BackboneFile(Deployable):
         self.preprocessing = (
             nn.Identity()
             if preprocessor is None
-            else ImagePreprocessing(preprocessor, model.in_channels)
+            else ImagePreprocessing(preprocessor, self.channels)
         )
         self.output_names = tuple(f'stage{index}' for index in model.out_indices)
         self.dtype = torch.float32

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from unireplknet_mm.export.deployable import Arrays, Deployable
+from unireplknet_mm.export.errors import ExportError, first_line
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Comparison:
         return f'{inputs}, {self.found} detection{"" if self.found == 1 else "s"}'
 
     def record(self) -> dict[str, float]:
-        """The largest differences, for the meta data of the file."""
+        """The largest differences, by what is compared."""
         return {key: value for key, (value, _) in self.largest.items()}
 
 
@@ -82,10 +83,19 @@ def compare(
         run: the file's function.
         inputs: names for messages, and batches as the file takes them.
         precision: of the file, on which depends what may differ.
+
+    Raises:
+        ExportError: the toolbox's own code fails on an input.
     """
     comparison = Comparison(deployable.limits(precision))
     for name, batch in inputs:
-        reference = deployable.reference(batch)
+        try:
+            reference = deployable.reference(batch)
+        except RuntimeError as error:
+            raise ExportError(
+                f'{name}: the model itself, in its toolbox, fails on it: {first_line(error)}\n'
+                'Leave it out: name other files with --images.'
+            ) from error
         differences = deployable.differences(reference, run(batch.numpy()))
         comparison.add(name, differences, deployable.count_found(reference))
     return comparison

@@ -117,7 +117,10 @@ class SegmenterFile(Deployable):
             return dict(labels=float('inf'))
         differences = dict(labels=float((reference['labels'] != exported['labels']).mean()))
         if self.gives_logits:
-            differences['logits'] = relative_difference(reference['logits'], exported['logits'])
+            logits = exported['logits']
+            if logits.shape[1] == 1:  # of which mmseg's samples have the probability
+                logits = 1 / (1 + np.exp(-logits))
+            differences['logits'] = relative_difference(reference['logits'], logits)
         return differences
 
     def limits(self, precision: str) -> dict[str, float]:

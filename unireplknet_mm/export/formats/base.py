@@ -71,7 +71,8 @@ class Runtime:
             if is_open
         ]
         way_out = (
-            f'\nExport it without --dynamic {",".join(open_axes)}: the model does not allow that.'
+            f'\nExport it without --dynamic {",".join(open_axes)}, which the model does not allow, or with a '
+            'larger --input-size.'
             if open_axes
             else ''
         )
