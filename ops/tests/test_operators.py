@@ -622,6 +622,22 @@ def test_checkpointing_and_inference_mode(device):
         assert convolve(x).is_inference()
 
 
+def test_checkpointing_of_what_ends_with_a_convolution(device):
+    """Backward of the convolution is then the first to ask for what was saved, and computes it again."""
+    x, weight, bias, grad_output = (
+        t.to(device, torch.float32).requires_grad_() for t in inputs_of(Case(2, 8, 9, 9, 5, 5))
+    )
+
+    def convolve(x):
+        return depthwise_conv2d(x.square(), weight, bias, implementation='op')
+
+    inputs = (x, weight, bias)
+    expected = torch.autograd.grad(convolve(x), inputs, grad_output)
+    output = torch.utils.checkpoint.checkpoint(convolve, x, use_reentrant=False)
+    actual = torch.autograd.grad(output, inputs, grad_output)
+    assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
 def test_function_and_operator_run_the_same_kernel(device):
     x, weight, bias, _ = (t.to(device, torch.float32) for t in inputs_of(Case(2, 8, 9, 9, 5, 5)))
     with RecordedCalls() as calls:

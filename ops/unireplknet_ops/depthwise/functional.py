@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unireplknet_ops import library
 from unireplknet_ops.convolution_rules import check_shapes, one_dilation, same_padding
-from unireplknet_ops.depthwise.operators import backward, cast_for_autocast, setup_context
+from unireplknet_ops.depthwise.operators import cast_for_autocast, gradients, setup_context
 from unireplknet_ops.dispatch import (
     FORCE_VARIABLE,
     IMPLEMENTATIONS,
@@ -185,12 +185,10 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output):
-        if torch.is_grad_enabled():
-            gradients = backward(ctx, grad_output, ctx.passes)
-        else:
-            with _below_autograd():
-                gradients = backward(ctx, grad_output, ctx.passes)
-        return *gradients, None
+        # Here, since checkpointing computes what was saved again, for which it needs autograd.
+        saved = ctx.saved_tensors
+        with contextlib.nullcontext() if torch.is_grad_enabled() else _below_autograd():
+            return *gradients(ctx, saved, grad_output, ctx.passes), None
 
 
 def _below_autograd() -> contextlib.AbstractContextManager:

@@ -11,6 +11,7 @@ with y = conv(x, w), y' = backward_input(g, w) and y'' = backward_weight(g, x),
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -108,8 +109,15 @@ def setup_context(ctx: Any, inputs: tuple, output: Tensor | None) -> None:
     ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
 
 
-def backward(ctx: Any, grad_output: Tensor, passes: Passes = OP) -> tuple[Tensor | None, ...]:
-    x, weight = ctx.saved_tensors
+def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    return gradients(ctx, ctx.saved_tensors, grad_output, OP)
+
+
+def gradients(
+    ctx: Any, saved: Sequence[Tensor | None], grad_output: Tensor, passes: Passes
+) -> tuple[Tensor | None, ...]:
+    """Those of x, weight, bias and dilation, None for what is not asked for; `saved` by `setup_context`."""
+    x, weight = saved
     needs_x, needs_weight, *others = ctx.needs_input_grad  # without the defaults at the end
     needs_bias = bool(others) and others[0]
     ops = torch.ops.unireplknet
