@@ -132,12 +132,14 @@ def test_biases_of_ones_own_count(monkeypatch):
 
 
 @needs_op
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_fused_under_autocast(monkeypatch):
-    block, x = make_block(), torch.randn(2, 24, 5, 7)
+def test_fused_under_autocast(dtype, monkeypatch):
+    """In the modules' dtype, whatever the map's: layer scale makes 32 bits of it."""
+    block, x = make_block(), torch.randn(2, 24, 5, 7, dtype=dtype)
     with torch.autocast('cpu', torch.bfloat16):
         fused, plain = outputs_of(block, x, monkeypatch)
-    assert fused.dtype == plain.dtype
+    assert fused.dtype == plain.dtype == torch.float32
     assert relative_error(fused, plain) <= 0.01
 
 

@@ -709,7 +709,9 @@ class UniRepLKNetBlock(nn.Module):
         """`forward` in inference, with everything after SE's factor in one op."""
         y = self.norm(self.dwconv(x))
         linear1, grn, linear2 = self.pwconv1[1], self.act[1], self.pwconv2[0]
-        output_scale, bias2 = None, linear2.bias
+        output_scale, bias2, residual = None, linear2.bias, x
+        if self.gamma is not None:  # which makes 32 bits of the map under autocast
+            residual = x.to(torch.promote_types(x.dtype, self.gamma.dtype))
         for norm in self.pwconv2[2:]:
             ones = torch.ones_like(norm.running_mean, dtype=torch.float32)
             output_scale, bias2 = rep.fold_batch_norm(
@@ -726,7 +728,7 @@ class UniRepLKNetBlock(nn.Module):
             bias2,
             input_scale=squeeze_excitation(y, *self.se.matrices()),
             output_scale=output_scale,
-            residual=x,
+            residual=residual,
             implementation='op',
         )
 
