@@ -11,6 +11,7 @@ from helpers import randomise, relative_error
 from torch import nn
 from torch.autograd.profiler import profile
 
+from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.measuring.variants import forced
 from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
 from unireplknet_mm.models.layers import as_written, is_untouched
@@ -211,6 +212,72 @@ def test_what_users_change_is_run(touch, monkeypatch):
     assert is_fused(block, x)
     TOUCHES[touch](block)
     assert not is_fused(block, x)
+
+
+class Doubled(nn.Module):
+    """As adapters have it."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return 2 * self.module(x)
+
+
+@needs_op
+@pytest.mark.parametrize('name', ['pwconv1', 'act', 'pwconv2'])
+@pytest.mark.parametrize('training', [False, True])
+def test_sequences_may_be_replaced(name, training, monkeypatch):
+    monkeypatch.setenv(FORCE_VARIABLE, 'op')
+    block, x = make_block().train(training), torch.randn(2, 24, 5, 7)
+    setattr(block, name, Doubled(getattr(block, name)))
+    with torch.set_grad_enabled(training):
+        actual = block(x)
+    y = block.pwconv2(block.act(block.pwconv1(block.se(block.norm(block.dwconv(x))))))
+    assert relative_error(actual, x + block.gamma.reshape(-1, 1, 1) * y) <= 1e-6
+
+
+DO_NOT_FOLD = {
+    'another convolution': lambda block: setattr(
+        block, 'dwconv', DoubledConv(24, 24, 3, padding=1, groups=24)
+    ),
+    'a dense convolution': lambda block: setattr(block, 'dwconv', nn.Conv2d(24, 24, 3, padding=1)),
+    'a wrapped convolution': lambda block: setattr(block, 'dwconv', Doubled(block.dwconv)),
+    'another norm': lambda block: setattr(block, 'norm', nn.GroupNorm(4, 24)),
+    'no norm': lambda block: block.pwconv2.__setitem__(2, nn.Identity()),
+    'no statistics': lambda block: block.pwconv2.__setitem__(2, without_statistics()),
+    'another linear layer': lambda block: block.pwconv2.__setitem__(
+        0, DoubledLinear(96, 24, bias=False)
+    ),
+    'a wrapped linear layer': lambda block: block.pwconv2.__setitem__(0, Doubled(block.pwconv2[0])),
+    'no GRN': lambda block: block.act.__delitem__(1),
+    'another activation': lambda block: setattr(block, 'act', nn.GELU()),
+    'a wrapped sequence': lambda block: setattr(block, 'pwconv2', Doubled(block.pwconv2)),
+}
+
+
+@pytest.mark.parametrize('touch', DO_NOT_FOLD)
+@torch.no_grad()
+def test_what_does_not_fold_is_refused_and_left_as_it_is(touch):
+    block, x = make_block(), torch.randn(2, 24, 5, 7)
+    DO_NOT_FOLD[touch](block)
+    expected = block(x)
+    with pytest.raises(ArgumentError, match='not fold: only') as info:
+        block.switch_to_deploy()
+    assert '\n' not in str(info.value)
+    assert not block.deploy and torch.equal(block(x), expected)
+
+
+@torch.no_grad()
+def test_parametrized_layers_and_those_of_mmcv_fold():
+    cnn = pytest.importorskip('mmcv.cnn')
+    block, x = make_block(), torch.randn(2, 24, 5, 7)
+    nn.utils.parametrizations.weight_norm(block.pwconv2[0])
+    block.dwconv = randomise(cnn.Conv2d(24, 24, 3, padding=1, groups=24))
+    expected = block(x)
+    block.switch_to_deploy()
+    assert relative_error(block(x), expected) <= 1e-6
 
 
 @needs_op

@@ -355,9 +355,14 @@ def test_what_does_not_fold_is_refused(layer, name, value):
     assert not block.deploy
 
 
-def test_wrapped_convolutions_do_not_fold():
+@pytest.mark.parametrize('layer', ['lk_origin', 'dil_conv_k3_3'])
+@pytest.mark.parametrize('kind', ['wrapped', 'subclass'])
+def test_convolutions_that_compute_something_else_do_not_fold(kind, layer):
     block, x = make_block(), torch.randn(2, 24, 20, 20)
-    TOUCHES['a wrapped convolution'](block)
+    conv = getattr(block, layer)
+    settings = (conv.kernel_size, 1, conv.padding, conv.dilation, 24, False)
+    doubled = WrappedConv(conv) if kind == 'wrapped' else DoubledConv(24, 24, *settings)
+    setattr(block, layer, doubled)
     expected = sum(norm(conv(x)) for conv, norm, _ in block.layers())
     assert relative_error(block(x), expected) < 1e-5
     with pytest.raises(ArgumentError, match='does not fold'):

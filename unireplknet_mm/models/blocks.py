@@ -36,6 +36,7 @@ from unireplknet_mm.models.layers import (
     DropPath,
     build_conv_layer,
     build_norm_layer,
+    computes_as,
     is_untouched,
     leaves_process,
     may_rearrange,
@@ -67,8 +68,14 @@ torch.fx.wrap(
 
 
 def batch_norm_tensors(norm: _BatchNorm, dtype: torch.dtype) -> rep.BatchNormTensors:
-    """A BatchNorm module's tensors in the dtype that folding computes in, as of an affine one."""
-    mean, var = norm.running_mean, norm.running_var
+    """A BatchNorm module's tensors in the dtype that folding computes in, as of an affine one.
+
+    Raises:
+        ArgumentError: it has no running statistics, or is another norm.
+    """
+    mean, var = getattr(norm, 'running_mean', None), getattr(norm, 'running_var', None)
+    if mean is None or var is None:
+        raise ArgumentError(f'{norm} does not fold: only BatchNorms with running statistics do')
     weight = torch.ones_like(mean) if norm.weight is None else norm.weight
     bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
     return rep.BatchNormTensors(*(t.to(dtype) for t in (mean, var, weight, bias)), norm.eps)
@@ -497,6 +504,7 @@ class DilatedReparamBlock(nn.Module):
     def switch_to_deploy(self) -> None:
         """Fold the branches into one convolution, in place. A second call does nothing."""
         if not self.deploy:
+            check_folds(self.lk_origin)
             dtype = rep.folding_dtype(self.lk_origin.weight.dtype)
             self.replace_by(conv_like(self.lk_origin, *self.merged_kernel(dtype), self.conv_cfg))
 
@@ -595,9 +603,10 @@ class UniRepLKNetBlock(nn.Module):
         Not in 16 bits, where its initial 1e-6 is too small to be multiplied, and not under autocast, where
         it makes 32 bits of the map.
         """
-        if self.gamma is None or not is_plain((self.pwconv2,), [*self.pwconv2], PROJECTING_LAYERS):
+        layers = layers_of(self.pwconv2)
+        if self.gamma is None or not are_plain(layers, PROJECTING_LAYERS):
             return False
-        linear, _, norm = self.pwconv2
+        linear, _, norm = layers
         return is_affine(norm) and may_rearrange(
             x, (*linear.parameters(), *norm.parameters(), self.gamma)
         )
@@ -615,8 +624,8 @@ class UniRepLKNetBlock(nn.Module):
     @torch.jit.unused
     def expanded(self, x: Tensor) -> Tensor:
         """BN -> SE -> Linear ×4 -> GELU -> GRN: (N, C, H, W) -> [N, H, W, ffn_ratio C]."""
-        layers = [*self.pwconv1, *self.act]
-        if not is_plain((self.pwconv1, self.act), layers, EXPANDING_LAYERS):
+        layers = layers_of(self.pwconv1, self.act)
+        if not are_plain(layers, EXPANDING_LAYERS):
             return self.act(self.pwconv1(self.se(self.norm(x))))
         to_channels_last, linear, gelu, grn = layers
         vectors = grn.vectors()
@@ -684,20 +693,18 @@ class UniRepLKNetBlock(nn.Module):
             tensor.requires_grad for tensor in itertools.chain(self.parameters(), [x])
         ):
             return False
-        linear1, linear2 = self.pwconv1[-1], self.pwconv2[0]
         return self.is_plain_inference() and feed_forward_takes_op(
-            x, linear1.weight, linear2.weight
+            x, self.pwconv1[1].weight, self.pwconv2[0].weight
         )
 
     def is_plain_inference(self) -> bool:
         """Whether the modules that `fused` computes in one are those that were built, in evaluation."""
-        sequences = (self.pwconv1, self.act, self.pwconv2)
-        layers = [self.drop_path, *itertools.chain(*sequences)]
+        layers = [self.drop_path, *layers_of(self.pwconv1, self.act, self.pwconv2)]
         kinds = [(nn.Identity, DropPath), *FUSED_LAYERS]
         if not self.deploy:
             kinds.append((nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm))
         return (
-            is_plain(sequences, layers, kinds)
+            are_plain(layers, kinds)
             and is_two_products(self.se)
             and self.act[0].approximate == 'none'
             and self.act[1].is_of(self.pwconv1[1].out_features)
@@ -741,10 +748,12 @@ class UniRepLKNetBlock(nn.Module):
         """
         if self.deploy:
             return
-        if isinstance(self.dwconv, nn.Identity):
-            self.dwconv = identity_conv(self.norm, self.conv_cfg)
+        grn, linear, norm = self.folded_layers()
         is_large = isinstance(self.dwconv, DilatedReparamBlock)
         conv = self.dwconv.lk_origin if is_large else self.dwconv
+        if isinstance(conv, nn.Identity):
+            conv = identity_conv(self.norm, self.conv_cfg)
+        check_folds(conv)
         dtype = rep.folding_dtype(conv.weight.dtype)
         weight, bias = (
             self.dwconv.merged_kernel(dtype)
@@ -753,44 +762,65 @@ class UniRepLKNetBlock(nn.Module):
         )
         weight, bias = rep.fold_batch_norm(weight, bias, batch_norm_tensors(self.norm, dtype))
         folded_conv = conv_like(conv, weight, bias, self.conv_cfg)
-        if is_large:
-            self.dwconv.replace_by(folded_conv)
-        else:
-            self.dwconv = folded_conv
-        self.norm = nn.Identity()
-        if isinstance(self.se, ExtraConvolutions):
-            self.se.switch_to_deploy()
 
-        grn, linear, norm = self.act[1], self.pwconv2[0], self.pwconv2[2]
         weight = linear.weight.detach().to(dtype)
         bias = rep.fold_input_bias(weight, linear.bias, grn.beta.detach().to(dtype))
         weight, bias = rep.fold_batch_norm(weight, bias, batch_norm_tensors(norm, dtype))
         if self.gamma is not None:
             weight, bias = rep.fold_output_scale(weight, bias, self.gamma.detach().to(dtype))
-        self.pwconv2 = nn.Sequential(linear_like(linear, weight, bias), self.pwconv2[1])
+        folded_linear = linear_like(linear, weight, bias)
+
+        if isinstance(self.se, ExtraConvolutions):
+            self.se.switch_to_deploy()
+        if is_large:
+            self.dwconv.replace_by(folded_conv)
+        else:
+            self.dwconv = folded_conv
+        self.norm = nn.Identity()
+        self.pwconv2 = nn.Sequential(folded_linear, self.pwconv2[1])
         self.pwconv2.train(self.training)
         grn.beta = None
         self.gamma = None
         self.deploy = True
 
+    def folded_layers(self) -> tuple[GlobalResponseNorm, nn.Linear, nn.Module]:
+        """GRN, the second linear layer and the norm behind it, which fold into one linear layer.
 
-def is_plain(
-    sequences: Sequence[nn.Module],
-    layers: Sequence[nn.Module],
-    kinds: Sequence[tuple[type[nn.Module], ...]],
-) -> bool:
-    """Whether nobody replaced or hooked into the sequences or their layers, which are of these kinds."""
-    return (
-        len(layers) == len(kinds)
-        and all(is_untouched(sequence, nn.Sequential) for sequence in sequences)
-        and all(is_untouched(layer, *kind) for layer, kind in zip(layers, kinds, strict=True))
+        Raises:
+            ArgumentError: somebody has replaced or wrapped one of them.
+        """
+        layers: list[nn.Module] = []
+        for sequence in (self.act, self.pwconv2):
+            layers += sequence if isinstance(sequence, nn.Sequential) else [sequence]
+        kinds = (nn.Module, GlobalResponseNorm, nn.Linear, ToChannelsFirst, nn.Module)
+        is_foldable = len(layers) == len(kinds) and all(map(isinstance, layers, kinds))
+        if not is_foldable or not computes_as(layers[2], nn.Linear):
+            raise ArgumentError(
+                f'{", ".join(type(layer).__name__ for layer in layers)} do not fold: only GELU, '
+                'GlobalResponseNorm, Linear, ToChannelsFirst and a BatchNorm do, as they were built'
+            )
+        _, grn, linear, _, norm = layers
+        return grn, linear, norm
+
+
+def layers_of(*sequences: nn.Module) -> list[nn.Module]:
+    """The layers of sequences, one after the other; none if somebody replaced or hooked into a sequence."""
+    if not all(is_untouched(sequence, nn.Sequential) for sequence in sequences):
+        return []
+    return [*itertools.chain(*sequences)]
+
+
+def are_plain(layers: Sequence[nn.Module], kinds: Sequence[tuple[type[nn.Module], ...]]) -> bool:
+    """Whether nobody replaced or hooked into the layers, which are of these kinds."""
+    return len(layers) == len(kinds) and all(
+        is_untouched(layer, *kind) for layer, kind in zip(layers, kinds, strict=True)
     )
 
 
 def is_two_products(se: nn.Module) -> bool:
     """Whether an SE is as it was built, so that `SqueezeExcitation.scale_by_products` may compute it."""
     layers = list(se.children())
-    return is_plain((), [se, *layers], SQUEEZING_LAYERS) and all(
+    return are_plain([se, *layers], SQUEEZING_LAYERS) and all(
         (conv.kernel_size, conv.padding, conv.groups) == ((1, 1), (0, 0), 1) for conv in layers
     )
 
@@ -836,7 +866,8 @@ def check_folds(conv: nn.Module) -> None:
         ArgumentError: somebody has changed or wrapped it.
     """
     is_foldable = (
-        isinstance(conv, nn.Conv2d)
+        computes_as(conv, nn.Conv2d)
+        and conv.in_channels == conv.out_channels == conv.groups
         and conv.kernel_size[0] == conv.kernel_size[1]
         and conv.kernel_size[0] % 2 == 1
         and conv.dilation[0] == conv.dilation[1]
@@ -846,7 +877,8 @@ def check_folds(conv: nn.Module) -> None:
     )
     if not is_foldable:
         raise ArgumentError(
-            f"{conv} does not fold: only odd square kernels of stride 1 with zeros as 'same' padding do"
+            f'{" ".join(str(conv).split())} does not fold: only depthwise convolutions of stride 1 do, '
+            "with odd square kernels and zeros as 'same' padding"
         )
 
 

@@ -125,6 +125,19 @@ def is_untouched(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     )
 
 
+def computes_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a convolution or linear layer is what its weight and bias say, with no `forward` of its own.
+
+    Parametrized ones have none, and mmcv's, which is for empty batches, changes nothing.
+    """
+    known = [kind.forward]
+    if HAS_MMCV:
+        known.append(getattr(cnn, kind.__name__).forward)
+    return (
+        isinstance(layer, kind) and type(layer).forward in known and 'forward' not in layer.__dict__
+    )
+
+
 def leaves_process() -> bool:
     """Whether a graph is being recorded that other programs run, or transformed by `torch.func`."""
     return (
