@@ -386,6 +386,12 @@ def test_auto_takes_the_op_where_it_was_measured(monkeypatch):
     assert taken(as_dtype(shape)) == 'native'
 
 
+def test_auto_leaves_large_maps_of_one_position_to_pytorch():
+    assert [taken(as_dtype((n, 1, 1, 512))) for n in (0, 1, 15, 16)] == ['op'] * 3 + ['native']
+    assert taken(as_dtype((16, 1, 512))) == 'native'
+    assert taken(as_dtype((16, 1, 2, 512))) == 'op'
+
+
 def test_auto_is_native_for_tensors_that_are_more_than_numbers():
     class Labelled(Tensor):
         pass

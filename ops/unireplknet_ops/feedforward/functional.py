@@ -37,6 +37,9 @@ MINIMUM_ROWS_OF_LARGE = 392
 # Of `squeeze_excitation`, which reads its weights for every image: with 1536 channels and eight images it
 # took 0.9 to 1.2 times as long as PyTorch, with 640 at most 0.9 times.
 LARGEST_SQUEEZING_WEIGHT = 2**19
+# Numbers in maps of one position, where GRN's norm is an absolute value: with so many `gelu_grn` took 1.5 to
+# 3.1 times as long as PyTorch forward, and 1.1 to 2.0 times in a step; with fewer a step took half as long.
+LEAST_OF_ONE_POSITION = 2**13
 
 
 def feed_forward(
@@ -230,8 +233,8 @@ def gelu_grn(
 def gelu_grn_takes_op(x: Tensor, *tensors: Tensor | None) -> bool:
     """Whether `gelu_grn` of x and these other tensors, in any order, runs the compiled operator.
 
-    It does where a sweep found it faster, on x86 CPUs with AVX2; not where `feed_forward_takes_op` names
-    other graphs and tensors.
+    It does where a sweep found it faster, on x86 CPUs with AVX2, but for 2**13 numbers and more of one
+    position an image; not where `feed_forward_takes_op` names other graphs and tensors.
 
     Raises:
         ArgumentError: UNIREPLKNET_FEED_FORWARD is neither empty, native nor op.
@@ -243,7 +246,9 @@ def gelu_grn_takes_op(x: Tensor, *tensors: Tensor | None) -> bool:
 
 
 def _is_middle_faster(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
-    return not choice.is_left_to_native(x, tensors) and choice.obstacle(x, tensors, x.dtype) is None
+    if choice.is_left_to_native(x, tensors) or choice.obstacle(x, tensors, x.dtype) is not None:
+        return False
+    return any(size > 1 for size in x.shape[1:-1]) or x.numel() < LEAST_OF_ONE_POSITION
 
 
 def _resolve(implementation: str, obstacle: Callable[[], str | None]) -> str:
