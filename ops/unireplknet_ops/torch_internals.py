@@ -241,8 +241,36 @@ if hasattr(torch.cpu, 'get_capabilities'):
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name) for name in ('avx512_fp16', 'amx_fp16', 'fp16_arith'))
 
+    def has_slow_float32_products() -> bool:
+        """Whether MKL, to which PyTorch hands float32 products, keeps to AVX2 where there is AVX-512."""
+        capabilities = torch.cpu.get_capabilities()
+        is_amd = 'AMD' in capabilities.get('cpu_name', '')
+        return is_amd and bool(capabilities.get('avx512_f')) and torch.backends.mkl.is_available()
+
 else:
 
     def has_float16_arithmetic() -> bool:
         """Whether the processor computes in float16, and does not convert; torch does not tell."""
         return False
+
+    def has_slow_float32_products() -> bool:
+        """Whether MKL leaves AVX-512 unused; torch does not tell."""
+        return False
+
+
+def _find_onednn_linear() -> Callable[..., Tensor] | None:
+    try:
+        return torch.ops.mkldnn._linear_pointwise
+    except AttributeError:
+        return None
+
+
+_linear_pointwise = _find_onednn_linear()
+
+if _linear_pointwise is None or not torch.backends.mkldnn.is_available():
+    onednn_linear = None
+else:
+
+    def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`F.linear` on the CPU by oneDNN, without a derivative. None in the place of this: there is none."""
+        return _linear_pointwise(x, weight, bias, 'none', [], '')

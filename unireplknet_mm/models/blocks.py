@@ -26,6 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from unireplknet_mm.errors import ArgumentError
+from unireplknet_mm.models import products
 from unireplknet_mm.models import reparameterize as rep
 from unireplknet_mm.models.architecture import (
     branch_names,
@@ -591,7 +592,7 @@ class UniRepLKNetBlock(nn.Module):
         if not torch.jit.is_scripting() and self.can_scale_norm(x):
             x = self.projected(x)
         else:
-            x = self.pwconv2(x)
+            x = self.pwconv2(x) if torch.jit.is_scripting() else self.contracted(x)
             if self.gamma is not None:
                 x = x * self.gamma.reshape(-1, 1, 1)
         return self.drop_path(x)
@@ -612,6 +613,18 @@ class UniRepLKNetBlock(nn.Module):
         )
 
     @torch.jit.unused
+    def contracted(self, x: Tensor) -> Tensor:
+        """Linear -> BN, where it is: [N, H, W, ffn_ratio C] -> (N, C, H, W)."""
+        layers = layers_of(self.pwconv2)
+        if not are_plain(layers[:1], PROJECTING_LAYERS[:1]):
+            return self.pwconv2(x)
+        linear, *others = layers
+        x = products.linear(x, linear.weight, linear.bias)
+        for layer in others:
+            x = layer(x)
+        return x
+
+    @torch.jit.unused
     def projected(self, x: Tensor) -> Tensor:
         """Linear -> BN -> layer scale: [N, H, W, ffn_ratio C] -> (N, C, H, W)."""
         linear, to_channels_first, norm = self.pwconv2
@@ -619,7 +632,7 @@ class UniRepLKNetBlock(nn.Module):
         scaled_norm = copy.copy(norm)
         gamma = self.gamma.flatten()
         scaled_norm._parameters = dict(weight=norm.weight * gamma, bias=norm.bias * gamma)
-        return scaled_norm(to_channels_first(linear(x)))
+        return scaled_norm(to_channels_first(products.linear(x, linear.weight, linear.bias)))
 
     @torch.jit.unused
     def expanded(self, x: Tensor) -> Tensor:
@@ -638,7 +651,7 @@ class UniRepLKNetBlock(nn.Module):
         if self.can_scale_input(x):
             product = self.product_of_normed(x)
         else:
-            product = F.linear(to_channels_last(self.se(self.norm(x))), linear.weight)
+            product = products.linear(to_channels_last(self.se(self.norm(x))), linear.weight)
         return gelu_grn(product, linear.bias, *vectors)
 
     @torch.jit.unused

@@ -12,9 +12,9 @@ Both functions compute in every dtype and memory format, on every device, and ca
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from unireplknet_mm.models.products import product
 from unireplknet_ops.torch_internals import batch_variance
 
 
@@ -62,7 +62,7 @@ class _ScaledLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, scale, shift, weight)
-        return F.linear(_scaled_rows(x, scale, shift), weight)
+        return product(_scaled_rows(x, scale, shift), weight)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
@@ -70,10 +70,10 @@ class _ScaledLinear(torch.autograd.Function):
         grad_x = grad_scale = grad_shift = grad_weight = None
         if ctx.needs_input_grad[3]:
             rows = _scaled_rows(x, scale, shift).reshape(-1, x.shape[1])  # [N H W, C]
-            grad_weight = grad_output.reshape(-1, len(weight)).t() @ rows
+            grad_weight = product(grad_output.reshape(-1, len(weight)).t(), rows.t())
             del rows
         if any(ctx.needs_input_grad[:3]):
-            grad_rows = grad_output @ weight  # [N, H, W, C]
+            grad_rows = product(grad_output, weight.t())  # [N, H, W, C]
             grad_shift = grad_rows.sum((1, 2))
             grad_scale = (grad_rows * x.permute(0, 2, 3, 1)).sum((1, 2))
             grad_x = (grad_rows * scale[:, None, None]).permute(0, 3, 1, 2)

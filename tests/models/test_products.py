@@ -1,0 +1,220 @@
+"""Linear layers by oneDNN: PyTorch's numbers and gradients, and where they leave the products to PyTorch."""
+
+import contextlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import relative_error
+from torch import Tensor, nn
+from torch.autograd.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from unireplknet_mm.models import products
+from unireplknet_mm.models.blocks import UniRepLKNetBlock
+from unireplknet_mm.models.layers import as_written
+from unireplknet_mm.models.scaled_linear import scaled_linear
+from unireplknet_ops import torch_internals
+
+ONEDNN = 'mkldnn::_linear_pointwise'
+
+pytestmark = pytest.mark.skipif(
+    products.onednn_linear is None, reason='this torch has no oneDNN product'
+)
+
+
+@pytest.fixture(autouse=True)
+def processor_with_slow_products(monkeypatch):
+    monkeypatch.setattr(products, '_onednn_is_faster', lambda: True)
+
+
+def operators_of(function, *args) -> list[str]:
+    with profile() as profiler:
+        function(*args)
+    return [event.name for event in profiler.function_events]
+
+
+def tensors_of(*shape: int, out_features=24, bias=True) -> list[Tensor | None]:
+    generator = torch.Generator().manual_seed(0)
+    tensors = [
+        torch.randn(shape, generator=generator),
+        torch.randn(out_features, shape[-1], generator=generator),
+        torch.randn(out_features, generator=generator) if bias else None,
+    ]
+    return [None if tensor is None else tensor.requires_grad_() for tensor in tensors]
+
+
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize('shape', [(2, 5, 7, 10), (1, 1), (3, 16), (2, 33, 1)], ids=str)
+@pytest.mark.parametrize('out_features', [1, 24])
+def test_a_step_is_that_of_the_layer(shape, out_features, bias):
+    leaves = tensors_of(*shape, out_features=out_features, bias=bias)
+    given = [tensor for tensor in leaves if tensor is not None]
+    output = products.linear(*leaves)
+    expected = F.linear(*leaves)
+    assert output.shape == expected.shape and relative_error(output, expected) <= 1e-6
+    grad_output = torch.randn(output.shape)
+    for actual, reference in zip(
+        torch.autograd.grad(output, given, grad_output),
+        torch.autograd.grad(expected, given, grad_output),
+        strict=True,
+    ):
+        assert actual.shape == reference.shape
+        # One number may be small by chance, as a sum of terms that are not.
+        assert (actual - reference).norm() <= 1e-6 * reference.norm() + 1e-5
+
+
+def test_all_three_products_are_of_onednn():
+    x, weight, bias = tensors_of(2, 5, 7, 10)
+    step = lambda: products.linear(x, weight, bias).sum().backward()  # noqa: E731
+    assert operators_of(step).count(ONEDNN) == 3
+    vectors = torch.randn(2, 10), torch.randn(2, 10)
+    step = lambda: scaled_linear(x.permute(0, 3, 1, 2), *vectors, weight).sum().backward()  # noqa: E731
+    assert operators_of(step).count(ONEDNN) == 3
+
+
+@pytest.mark.parametrize('frozen', [(), (0,), (1,), (2,), (0, 1)], ids=str)
+def test_gradients_that_nobody_asks_for_are_not_computed(frozen):
+    leaves = tensors_of(2, 5, 7, 10)
+    for i in frozen:
+        leaves[i].requires_grad_(False)
+    names = operators_of(lambda: products.linear(*leaves).sum().backward())
+    assert names.count(ONEDNN) == 3 - len({0, 1} & set(frozen))
+    assert [leaf.grad is not None for leaf in leaves] == [i not in frozen for i in range(3)]
+
+
+def test_gradients_of_gradients():
+    grads = []
+    for function in (products.linear, F.linear):
+        leaves = tensors_of(2, 3, 5, out_features=4)
+        output = function(*leaves).sin()
+        first = torch.autograd.grad(output.sum(), leaves, create_graph=True)
+        grads.append(torch.autograd.grad(sum(g.square().sum() for g in first), leaves))
+    for actual, expected in zip(*grads, strict=True):
+        assert relative_error(actual, expected) <= 1e-5
+
+
+@pytest.mark.filterwarnings('ignore:There is a performance drop')
+def test_batches_of_gradients():
+    leaves = tensors_of(2, 3, 5, out_features=4)
+    output = products.linear(*leaves)
+    batch = torch.randn(3, *output.shape)
+    actual = torch.autograd.grad(output, leaves, batch, is_grads_batched=True, retain_graph=True)
+    single = [torch.autograd.grad(output, leaves, one, retain_graph=True) for one in batch]
+    for grad, expected in zip(actual, map(torch.stack, zip(*single, strict=True)), strict=True):
+        assert relative_error(grad, expected) <= 1e-6
+
+
+def test_expanded_gradients_and_empty_batches():
+    x, weight, bias = tensors_of(2, 5, 7, 10)
+    products.linear(x, weight, bias).sum().backward()  # whose gradient is one number, expanded
+    assert relative_error(bias.grad, torch.full((24,), 70.0)) <= 1e-6
+    empty = torch.zeros(0, 5, 10, requires_grad=True)
+    output = products.linear(empty, weight, bias)
+    output.sum().backward()
+    assert output.shape == (0, 5, 24) and empty.grad.shape == empty.shape
+
+
+LEFT_TO_PYTORCH = {
+    'as written': (as_written, torch.float32),
+    'autocast': (lambda: torch.autocast('cpu', torch.bfloat16), torch.float32),
+    'float64': (contextlib.nullcontext, torch.float64),
+    'bfloat16': (contextlib.nullcontext, torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize('case', LEFT_TO_PYTORCH)
+def test_left_to_pytorch(case):
+    context, dtype = LEFT_TO_PYTORCH[case]
+    x, weight, bias = (tensor.detach().to(dtype) for tensor in tensors_of(2, 5, 7, 10))
+    with context():
+        names = operators_of(products.linear, x, weight, bias)
+    assert 'aten::linear' in names and ONEDNN not in names
+
+
+def test_transforms_and_graphs_see_pytorchs_product():
+    x, weight, bias = (tensor.detach() for tensor in tensors_of(3, 7, 10))
+    expected = F.linear(x, weight, bias)
+    batched = torch.func.vmap(lambda x: products.linear(x, weight, bias))(x)
+    assert relative_error(batched, expected) <= 1e-6
+    grad = torch.func.grad(lambda w: products.linear(x, w, bias).sum())(weight)
+    assert relative_error(grad, x.sum((0, 1)).expand(24, 10)) <= 1e-5
+
+    class Layer(nn.Module):
+        def forward(self, x):
+            return products.linear(x, weight, bias)
+
+    program = torch.export.export(Layer(), (x,))
+    assert 'mkldnn' not in str(program.graph_module.code)
+    assert 'mkldnn' not in str(torch.jit.trace(Layer(), x).inlined_graph)
+
+
+@pytest.mark.parametrize('bias', [False, True])
+def test_compiled_with_all_three_products(bias):
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._functorch.aot_autograd import make_boxed_func
+
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(str(graph.graph))
+        return make_boxed_func(graph.forward)
+
+    torch._dynamo.reset()
+    compiler = aot_autograd(fw_compiler=backend, bw_compiler=backend)
+    compiled = torch.compile(products.linear, backend=compiler, fullgraph=True, dynamic=True)
+    for shape in ((2, 5, 7, 10), (3, 4, 9, 10)):
+        leaves = tensors_of(*shape, bias=bias)
+        given = [tensor for tensor in leaves if tensor is not None]
+        grads = [
+            torch.autograd.grad(function(*leaves).square().sum(), given)
+            for function in (compiled, products.linear)
+        ]
+        assert all(relative_error(*pair) <= 1e-6 for pair in zip(*grads, strict=True))
+    forward, backward = graphs
+    assert forward.count('unireplknet_mm.linear.default') == 1
+    assert backward.count('unireplknet_mm.linear.default') == 2
+    torch._dynamo.reset()
+    with torch.autocast('cpu', torch.bfloat16):
+        output = torch.compile(products.linear, backend=compiler)(*leaves)
+    assert output.dtype == torch.bfloat16 and 'unireplknet' not in graphs[2]
+
+
+def test_opcheck():
+    x, weight, _ = tensors_of(2, 5, 7, 10)
+    torch.library.opcheck(torch.ops.unireplknet_mm.linear, (x, weight))
+    torch.library.opcheck(torch.ops.unireplknet_mm.linear, (x[0, 0], weight.detach()))
+
+
+def test_operations_are_counted():
+    counts = []
+    for function in (products.linear, F.linear):
+        with FlopCounterMode(display=False) as counter:
+            function(*tensors_of(2, 5, 7, 10)).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts == [3 * 2 * (2 * 5 * 7) * 10 * 24] * 2
+
+
+@pytest.mark.parametrize('form', ['training', 'frozen norms', 'deploy', 'without layer scale'])
+def test_every_form_of_a_block_trains_by_them(form):
+    kwargs = dict(deploy=form == 'deploy')
+    if form == 'without layer scale':
+        kwargs['layer_scale_init_value'] = 0
+    block = UniRepLKNetBlock(24, 13, **kwargs).train(form != 'frozen norms')
+    x = torch.randn(2, 24, 9, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    names = operators_of(lambda: block(x).sum().backward())
+    assert names.count(ONEDNN) == 6  # two layers, three products each
+
+
+def test_only_where_mkl_keeps_to_avx2(monkeypatch):
+    def taken(**capabilities) -> bool:
+        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: capabilities)
+        return torch_internals.has_slow_float32_products()
+
+    monkeypatch.setattr(torch.backends.mkl, 'is_available', lambda: True)
+    assert taken(cpu_name='AMD EPYC 9755', avx512_f=True)
+    assert not taken(cpu_name='AMD EPYC 7763', avx512_f=False)
+    assert not taken(cpu_name='Intel(R) Xeon(R) Gold 6430', avx512_f=True)
+    assert not taken()
+    monkeypatch.setattr(torch.backends.mkl, 'is_available', lambda: False)
+    assert not taken(cpu_name='AMD EPYC 9755', avx512_f=True)

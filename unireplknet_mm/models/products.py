@@ -1,0 +1,137 @@
+"""Linear layers in float32 on processors where PyTorch's own products leave half of the arithmetic unused.
+
+PyTorch hands float32 products on x86 to MKL, which keeps to AVX2 on AMD's processors. oneDNN, which PyTorch
+brings too and takes for its 16-bit products, uses AVX-512 there: on a Zen 5, a product of a block takes 0.44
+times as long forward and in the gradient of the input, 0.5 to 0.95 times in that of the weight, whose
+operands it copies.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unireplknet_mm.models.layers import leaves_process, may_rearrange
+from unireplknet_ops.deferred import when_imported
+from unireplknet_ops.torch_internals import (
+    below_autograd,
+    constant_in_graphs,
+    has_slow_float32_products,
+    is_batched,
+    is_transformed,
+    onednn_linear,
+)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` of x (..., C_in), weight (C_out, C_in) and bias (C_out,), with its derivative."""
+    if not isinstance(x, Tensor):  # a torch.fx proxy
+        return F.linear(x, weight, bias)
+    if torch.compiler.is_compiling():
+        if _is_faster(x, weight) and not leaves_process() and not torch.is_autocast_enabled('cpu'):
+            output = torch.ops.unireplknet_mm.linear(x, weight)
+            return output if bias is None else output + bias
+    elif may_rearrange(x, (weight, bias)) and _is_faster(x, weight):
+        return _Linear.apply(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., K) times the transpose of weight (O, K), of any strides, within a function's own derivative.
+
+    Where that is to be differentiated again, PyTorch's product runs.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not _is_faster(x, weight):
+        return F.linear(x, weight)
+    with below_autograd():
+        return torch.ops.unireplknet_mm.linear(x, weight)
+
+
+class _Linear(torch.autograd.Function):
+    """The operator with its derivative, without a detour by the dispatcher to Python."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        output = product(x, weight)
+        return output if bias is None else output.add_(bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grads = _gradients(ctx, grad_output, x, weight, product)
+        grad_rows = grad_output.reshape(-1, len(weight))
+        return *grads, grad_rows.sum(0) if ctx.needs_input_grad[2] else None
+
+
+def _gradients(ctx: Any, grad_output: Tensor, x: Tensor, weight: Tensor, multiply: Any) -> tuple:
+    """Of x and of the weight, by a function that multiplies with a transpose."""
+    grad_x = grad_weight = None
+    if ctx.needs_input_grad[0]:
+        grad_x = multiply(grad_output, weight.t())
+    if ctx.needs_input_grad[1]:
+        grad_weight = multiply(
+            grad_output.reshape(-1, len(weight)).t(), x.reshape(-1, x.shape[-1]).t()
+        )
+    return grad_x, grad_weight
+
+
+def _is_faster(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.dtype == weight.dtype == torch.float32
+        and x.device.type == 'cpu'
+        and x.numel() > 0
+        and weight.numel() > 0
+        and _onednn_is_faster()
+        and not is_transformed()
+        and (torch.compiler.is_compiling() or not is_batched(x))
+    )
+
+
+@constant_in_graphs
+def _onednn_is_faster() -> bool:
+    return onednn_linear is not None and has_slow_float32_products()
+
+
+# For graphs and for who counts operations: the product by oneDNN as an operator.
+
+_library = torch.library.Library('unireplknet_mm', 'DEF')  # what it registers lives as long as it
+_library.define('linear(Tensor x, Tensor weight) -> Tensor')
+
+
+def _run(x: Tensor, weight: Tensor) -> Tensor:
+    return onednn_linear(x, weight, None)
+
+
+def _run_fake(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    return _gradients(ctx, grad_output, *ctx.saved_tensors, torch.ops.unireplknet_mm.linear)
+
+
+def _register_flop_formula() -> None:
+    from torch.utils.flop_counter import register_flop_formula
+
+    register_flop_formula(torch.ops.unireplknet_mm.linear)(_flops)
+
+
+def _flops(x_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
+    flops = 2 * weight_shape[0]
+    for size in x_shape:
+        flops *= size
+    return flops
+
+
+_library.impl('linear', _run, 'CPU')
+torch.library.register_fake('unireplknet_mm::linear', _run_fake, lib=_library)
+torch.library.register_autograd(
+    'unireplknet_mm::linear', _backward, setup_context=_setup_context, lib=_library
+)
+when_imported('torch.utils.flop_counter', _register_flop_formula)
