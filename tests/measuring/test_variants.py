@@ -63,6 +63,27 @@ def test_a_step_agrees_with_the_plain_form(changes):
     assert distance(variant) < tolerance(variant) / 2
 
 
+class Drawing(nn.Conv2d):
+    """A network that learns from a random half, as detectors do from some of their proposals."""
+
+    def __init__(self):
+        super().__init__(3, 7, 1)
+
+    def forward(self, x):
+        y = super().forward(x)
+        return (y * torch.randint(2, y.shape)).mean((2, 3))
+
+
+@pytest.mark.parametrize('variant', [FORWARD, STEP])
+def test_what_is_drawn_is_drawn_alike(variant):
+    before = torch.random.get_rng_state()
+    actual, expected = (
+        Prepared(one, classifier(Drawing)).outputs() for one in (variant, variant.plain())
+    )
+    assert difference(actual, expected) < 1e-6
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_a_wrong_gradient_of_one_layer_shows():
     wrong = Prepared(STEP, BUILD)
     wrong.model.backbone.stages[1][0].norm.bias.register_hook(torch.zeros_like)

@@ -194,9 +194,11 @@ class Prepared:
         """What is compared, in float32: the outputs, or the loss of a first step and its gradients.
 
         These are a vector for each layer, so that none hides behind the others. Not one for each parameter:
-        a bias in front of a BatchNorm has a gradient of rounding alone.
+        a bias in front of a BatchNorm has a gradient of rounding alone. What a model draws, as detectors do
+        the proposals of a step, is drawn alike.
         """
-        with forced(self.variant.implementation):
+        with forced(self.variant.implementation), torch.random.fork_rng():
+            torch.manual_seed(0)
             if not self.optimizer:
                 # Where gradients are kept, a few images at a time.
                 split = self.variant.setting == 'gradients' and isinstance(self.batch, Tensor)
