@@ -1,6 +1,7 @@
 """Models by name: whose they are, the same weights each time, and what is said of unknown ones."""
 
 import builtins
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from unireplknet_mm.measuring import catalogue
 from unireplknet_mm.measuring.catalogue import find_config_model, find_model
 from unireplknet_mm.models import UniRepLKNet
 from unireplknet_mm.models.whole_model import find_backbones, switch_to_deploy
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -127,6 +130,17 @@ def test_without_timm(no_timm):
         find_model('convnext_tiny')
     assert not catalogue.has_timm()
     find_model('unireplknet_a')
+
+
+@pytest.mark.parametrize('name', ['rtmdet_unireplknet_t_100e', 'mask_rcnn_unireplknet_a_1x'])
+def test_detectors_get_masks_where_they_learn_them(name):
+    """RTMDet fails on masks."""
+    cfg = Config.fromfile(ROOT / f'configs/det/{name}.py')
+    cfg.model.backbone.arch = dict(depths=(1, 1, 1, 1), channels=(8, 8, 8, 8))
+    cfg.model.neck.in_channels = [8] * len(cfg.model.neck.in_channels)
+    task = find_config_model(cfg)()
+    loss = task.loss(task.model, task.make_batch(1, (64, 64), 'cpu'))
+    assert torch.isfinite(loss) and loss.requires_grad
 
 
 @pytest.mark.parametrize('name', ['cls_small', 'seg_small', 'det_small'])

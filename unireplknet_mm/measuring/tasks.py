@@ -93,8 +93,10 @@ class Detector(Task):
 
         register_all_modules(init_default_scope=False)
         shapes = [(*self.leading, *size)] * batch_size
+        # RTMDet, which learns boxes alone, would take masks for those of its variant that learns them.
+        with_mask = any(hasattr(self.model, f'{part}_head') for part in ('roi', 'mask', 'panoptic'))
         batch = demo_mm_inputs(
-            batch_size, image_shapes=shapes, num_items=[10] * batch_size, with_mask=True
+            batch_size, image_shapes=shapes, num_items=[10] * batch_size, with_mask=with_mask
         )
         self.model.data_preprocessor.to(device)
         return self.model.data_preprocessor(batch, training=True)
