@@ -158,6 +158,15 @@ def test_models_of_configs(name):
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
+def test_a_config_that_its_model_writes_into_is_built_again():
+    cfg = Config.fromfile(ROOT / 'configs/det/dino_unireplknet_t_12e.py')
+    cfg.model.backbone.arch = dict(depths=(1, 1, 1, 1), channels=(8, 8, 8, 8))
+    cfg.model.neck.in_channels = [8] * len(cfg.model.neck.in_channels)
+    build = find_config_model(cfg)
+    first, second = (build().model.state_dict() for _ in range(2))
+    assert first.keys() == second.keys()
+
+
 def test_a_config_of_another_task(tmp_path):
     path = tmp_path / 'x.py'
     path.write_text("model = dict(type='X')\ndefault_scope = 'mmaction'\n")

@@ -11,6 +11,7 @@ Weights are random, and drawn so that every layer matters: a fresh network's lay
 neutral norms would hide a branch or a factor that is wrong.
 """
 
+import copy
 import difflib
 import importlib.util
 import sys
@@ -147,7 +148,8 @@ def find_config_model(cfg: Config) -> Build:
     def build() -> Task:
         with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng():
             torch.manual_seed(0)
-            model = revert_sync_batchnorm(MODELS.build(cfg.model))
+            model = MODELS.build(copy.deepcopy(cfg.model))  # DINO writes into it
+            model = revert_sync_batchnorm(model)
         return kinds[scope](with_weights(model), leading_shape(model, cfg.get('input_shape')))
 
     return build
