@@ -115,6 +115,20 @@ def test_expanded_gradients_and_empty_batches():
     assert output.shape == (0, 5, 24) and empty.grad.shape == empty.shape
 
 
+@pytest.mark.parametrize(('channels', 'out_features'), [(10, 24), (24, 10), (10, 10)])
+def test_the_narrower_operand_of_the_weights_gradient_is_on_the_left(channels, out_features):
+    operands = []
+
+    def multiply(x: Tensor, weight: Tensor) -> Tensor:
+        operands.append((len(x), len(weight)))
+        return F.linear(x, weight)
+
+    x, grad_output = torch.randn(2, 5, 7, channels), torch.randn(2, 5, 7, out_features)
+    grad = products.gradient_of_weight(grad_output, x, multiply)
+    assert operands == [tuple(sorted((channels, out_features)))] and grad.is_contiguous()
+    assert relative_error(grad, torch.einsum('nhwo,nhwc->oc', grad_output, x)) <= 1e-6
+
+
 LEFT_TO_PYTORCH = {
     'as written': (as_written, torch.float32),
     'autocast': (lambda: torch.autocast('cpu', torch.bfloat16), torch.float32),

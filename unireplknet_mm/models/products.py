@@ -2,10 +2,11 @@
 
 PyTorch hands float32 products on x86 to MKL, which keeps to AVX2 on AMD's processors. oneDNN, which PyTorch
 brings too and takes for its 16-bit products, uses AVX-512 there: on a Zen 5, a product of a block takes 0.44
-times as long forward and in the gradient of the input, 0.5 to 0.95 times in that of the weight, whose
-operands it copies.
+times as long forward and in the gradient of the input, 0.37 to 0.52 times in that of the weight, whose
+operands are copied.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,6 +49,21 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
         return torch.ops.unireplknet_mm.linear(x, weight)
 
 
+def gradient_of_weight(
+    grad_output: Tensor, x: Tensor, multiply: Callable[[Tensor, Tensor], Tensor] = product
+) -> Tensor:
+    """(O, K), from that of a product (..., O) and its input (..., K), by `product` or the operator.
+
+    oneDNN copies the operand on the right quickly and PyTorch the one on the left slowly, which is why that
+    is the narrower one: with 25,088 rows of 96 and 384 numbers it takes 0.3 times as long.
+    """
+    grad_rows = grad_output.reshape(-1, grad_output.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])
+    if grad_rows.shape[1] > rows.shape[1] and _onednn_is_faster():
+        return multiply(rows.t(), grad_rows.t()).t().contiguous()
+    return multiply(grad_rows.t(), rows.t())
+
+
 class _Linear(torch.autograd.Function):
     """The operator with its derivative, without a detour by the dispatcher to Python."""
 
@@ -71,9 +87,7 @@ def _gradients(ctx: Any, grad_output: Tensor, x: Tensor, weight: Tensor, multipl
     if ctx.needs_input_grad[0]:
         grad_x = multiply(grad_output, weight.t())
     if ctx.needs_input_grad[1]:
-        grad_weight = multiply(
-            grad_output.reshape(-1, len(weight)).t(), x.reshape(-1, x.shape[-1]).t()
-        )
+        grad_weight = gradient_of_weight(grad_output, x, multiply)
     return grad_x, grad_weight
 
 

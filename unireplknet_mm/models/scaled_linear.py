@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unireplknet_mm.models.products import product
+from unireplknet_mm.models.products import gradient_of_weight, product
 from unireplknet_ops.torch_internals import batch_variance
 
 
@@ -69,9 +69,7 @@ class _ScaledLinear(torch.autograd.Function):
         x, scale, shift, weight = ctx.saved_tensors
         grad_x = grad_scale = grad_shift = grad_weight = None
         if ctx.needs_input_grad[3]:
-            rows = _scaled_rows(x, scale, shift).reshape(-1, x.shape[1])  # [N H W, C]
-            grad_weight = product(grad_output.reshape(-1, len(weight)).t(), rows.t())
-            del rows
+            grad_weight = gradient_of_weight(grad_output, _scaled_rows(x, scale, shift))
         if any(ctx.needs_input_grad[:3]):
             grad_rows = product(grad_output, weight.t())  # [N, H, W, C]
             grad_shift = grad_rows.sum((1, 2))
