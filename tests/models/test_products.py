@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def processor_with_slow_products(monkeypatch):
-    monkeypatch.setattr(products, '_onednn_is_faster', lambda: True)
+    monkeypatch.setattr(products, 'has_slow_float32_products', lambda: True)
+    monkeypatch.setattr(products, 'LEAST_MULTIPLICATIONS', 1)
 
 
 def operators_of(function, *args) -> list[str]:
@@ -115,6 +116,52 @@ def test_expanded_gradients_and_empty_batches():
     assert output.shape == (0, 5, 24) and empty.grad.shape == empty.shape
 
 
+OVERLAPPING = dict(size=(24, 10), stride=(1, 1))
+STRIDED = {
+    'expanded': lambda: torch.randn(1, 10).expand(24, 10),
+    'overlapping': lambda: torch.randn(33).as_strided(**OVERLAPPING),
+    'transposed': lambda: torch.randn(10, 24).t(),
+    'sliced': lambda: torch.randn(48, 30)[::2, ::3],
+    'negated': lambda: torch.randn(24, 10)._neg_view(),
+}
+
+
+@pytest.mark.parametrize('strides', STRIDED)
+@pytest.mark.parametrize('place', [0, 1], ids=['x', 'weight'])
+def test_tensors_of_any_strides(strides, place):
+    leaves = tensors_of(24, 10)
+    leaves[place] = STRIDED[strides]().requires_grad_()
+    output, expected = products.linear(*leaves), F.linear(*leaves)
+    assert relative_error(output, expected) <= 1e-6
+    grad_output = torch.randn(24, 24)
+    for actual, reference in zip(
+        torch.autograd.grad(output, leaves, grad_output),
+        torch.autograd.grad(expected, leaves, grad_output),
+        strict=True,
+    ):
+        assert relative_error(actual, reference) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    'shapes', [((3, 10), (24, 11)), ((3, 10), (2, 2, 10)), ((), (1, 1))], ids=str
+)
+def test_pytorch_names_shapes_that_do_not_fit(shapes):
+    x, weight = map(torch.randn, shapes)
+    with pytest.raises(RuntimeError) as expected:
+        F.linear(x, weight)
+    with pytest.raises(RuntimeError) as raised:
+        products.linear(x, weight)
+    assert str(raised.value) == str(expected.value)
+
+
+def test_biases_and_weights_that_broadcast():
+    x, weight, _ = tensors_of(3, 10)
+    bias = torch.randn(1, 24, requires_grad=True)
+    products.linear(x, weight, bias).sum().backward()
+    assert bias.grad.shape == bias.shape
+    assert torch.equal(products.linear(x, weight[0]), F.linear(x, weight[0]))
+
+
 @pytest.mark.parametrize(('channels', 'out_features'), [(10, 24), (24, 10), (10, 10)])
 def test_the_narrower_operand_of_the_weights_gradient_is_on_the_left(channels, out_features):
     operands = []
@@ -131,6 +178,7 @@ def test_the_narrower_operand_of_the_weights_gradient_is_on_the_left(channels, o
 
 LEFT_TO_PYTORCH = {
     'as written': (as_written, torch.float32),
+    'oneDNN disabled': (lambda: torch.backends.mkldnn.flags(enabled=False), torch.float32),
     'autocast': (lambda: torch.autocast('cpu', torch.bfloat16), torch.float32),
     'float64': (contextlib.nullcontext, torch.float64),
     'bfloat16': (contextlib.nullcontext, torch.bfloat16),
@@ -144,6 +192,12 @@ def test_left_to_pytorch(case):
     with context():
         names = operators_of(products.linear, x, weight, bias)
     assert 'aten::linear' in names and ONEDNN not in names
+
+
+def test_small_products_are_left_to_pytorch(monkeypatch):
+    monkeypatch.setattr(products, 'LEAST_MULTIPLICATIONS', 64 * 16 * 24)
+    assert ONEDNN in operators_of(products.linear, *tensors_of(64, 16))
+    assert ONEDNN not in operators_of(products.linear, *tensors_of(63, 16))
 
 
 def test_transforms_and_graphs_see_pytorchs_product():
@@ -194,10 +248,66 @@ def test_compiled_with_all_three_products(bias):
     assert output.dtype == torch.bfloat16 and 'unireplknet' not in graphs[2]
 
 
+class _Quantized(Tensor):
+    """As a quantized weight: more than its numbers."""
+
+
+def test_compiled_graphs_leave_subclasses_to_pytorch():
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(str(graph.graph))
+        return graph.forward
+
+    torch._dynamo.reset()
+    x, weight, _ = (tensor.detach() for tensor in tensors_of(2, 5, 7, 10))
+    for operand in (weight, weight.as_subclass(_Quantized)):
+        torch.compile(products.linear, backend=backend)(x, operand)
+    torch._dynamo.reset()
+    assert ['unireplknet' in graph for graph in graphs] == [True, False]
+
+
+def test_graphs_whose_sizes_depend_on_data():
+    class Selected(nn.Linear):
+        def forward(self, x, mask):
+            return products.linear(x[mask], self.weight, self.bias)
+
+    x, mask, layer = torch.randn(3, 10), torch.tensor([True, False, True]), Selected(10, 24)
+    program = torch.export.export(layer, (x, mask))
+    assert 'aten.linear' in program.graph_module.code
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(layer, backend='aot_eager', fullgraph=True)
+        for some in (mask, ~mask, torch.zeros_like(mask)):
+            layer.zero_grad()
+            output = compiled(x, some)
+            output.sum().backward()
+            expected = F.linear(x[some], layer.weight, layer.bias), x[some].sum(0).expand(24, 10)
+            for actual, reference in zip((output, layer.weight.grad), expected, strict=True):
+                assert torch.allclose(actual, reference, atol=1e-6)
+    torch._dynamo.reset()
+
+
+def test_graphs_name_the_layer():
+    block = UniRepLKNetBlock(24, 5).eval()
+    traced = torch.fx.symbolic_trace(block)
+    assert {'pwconv1.1', 'pwconv2.0'} <= {node.target for node in traced.graph.nodes}
+    program = torch.export.export(block, (torch.randn(2, 24, 9, 8),))
+    modules = [
+        [path for path, _ in node.meta['nn_module_stack'].values()][-1]
+        for node in program.graph.nodes
+        if node.target is torch.ops.aten.linear.default
+    ]
+    assert modules == ['pwconv1.1', 'pwconv2.0']
+
+
 def test_opcheck():
     x, weight, _ = tensors_of(2, 5, 7, 10)
     torch.library.opcheck(torch.ops.unireplknet_mm.linear, (x, weight))
     torch.library.opcheck(torch.ops.unireplknet_mm.linear, (x[0, 0], weight.detach()))
+    torch.library.opcheck(
+        torch.ops.unireplknet_mm.linear, (x.detach()[:0].requires_grad_(), weight)
+    )
 
 
 def test_operations_are_counted():
