@@ -205,6 +205,20 @@ def test_differences_of_large_boxes_are_shares_of_them(side, expected):
     assert worst == dict(detections=0, boxes=pytest.approx(expected), scores=0)
 
 
+@pytest.mark.parametrize(('size', 'pixel'), [((60, 48), 0.625), ((384, 192), 4.0)])
+def test_differences_of_large_pictures_are_in_pixels_of_their_letterbox(size, pixel):
+    file = deployable(build(region_config(1)), letterbox=(96, 96))
+    reference = file.reference(torch.from_numpy(pictures(1, *size)))
+    assert reference['pixel'] == [pixel]
+    exists = reference['scores'][..., None] > 0
+    moved = dict(reference, boxes=reference['boxes'] + exists * [0.0, 0.0, 0.01, 0.0])
+    arguments = file.decoder.score_threshold, 1e-3
+    found = differences(reference, moved, *arguments)['boxes']
+    del reference['pixel']
+    in_picture = differences(reference, moved, *arguments)['boxes']
+    assert found == pytest.approx(in_picture / max(pixel, 1.0), rel=1e-2)
+
+
 @pytest.mark.parametrize('across_classes', [False, True])
 def test_suppression_is_that_of_mmcv(across_classes):
     from mmcv.ops import batched_nms  # after unireplknet_mm, which may have to provide it

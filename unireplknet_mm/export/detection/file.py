@@ -175,11 +175,18 @@ class DetectorFile(Deployable):
 
     @torch.no_grad()
     def reference(self, inputs: Tensor) -> dict[str, np.ndarray]:
-        """Masks are bool, of the image's pixels. Of equal scores the first is the better one."""
+        """Masks are bool, of the image's pixels. Of equal scores the first is the better one.
+
+        `pixel`, (N,), is how many pixels of the image are one of the model's input.
+        """
         with StableSorts():
             samples = self._predict_letterboxed(inputs) if self.letterbox else self._predict(inputs)
-        return _as_arrays(
-            [sample.pred_instances for sample in samples], self.decoder.number, self.output_names
+        sides = inputs.shape[-2:]
+        pixel = max(side / new for side, new in zip(sides, self.letterbox or sides, strict=True))
+        instances = [sample.pred_instances for sample in samples]
+        return dict(
+            _as_arrays(instances, self.decoder.number, self.output_names),
+            pixel=np.full(len(inputs), pixel),
         )
 
     def _predict(self, images: Tensor) -> list[Any]:

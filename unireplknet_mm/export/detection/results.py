@@ -67,8 +67,9 @@ def differences(
 
     Returns:
         `detections`: how many have no counterpart; `boxes`: the largest difference of a coordinate, in
-        pixels, of boxes with a side of more than `EXACT` pixels in the share `1 / EXACT` of that; `scores`;
-        `masks`: the largest 1 - IoU but for one pixel, which may be on the very threshold.
+        pixels, or those of the model's input where these are larger (`pixel` of the reference), of boxes with
+        a side of more than `EXACT` pixels in the share `1 / EXACT` of that; `scores`; `masks`: the largest
+        1 - IoU but for one pixel, which may be on the very threshold.
     """
     worst = dict(detections=0.0, boxes=0.0, scores=0.0)
     if 'masks' in reference:
@@ -81,7 +82,8 @@ def differences(
         worst['detections'] += _missing(second, pairs[:, 1], score_threshold, tolerance)
         for one, other in _without_chance(first, second, pairs, score_threshold, tolerance):
             size = first['boxes'][one, 2:] - first['boxes'][one, :2]
-            for name, unit in (('boxes', max(1.0, size.max() / EXACT)), ('scores', 1.0)):
+            pixel = max(1.0, first.get('pixel', 1.0), size.max() / EXACT)
+            for name, unit in (('boxes', pixel), ('scores', 1.0)):
                 difference = np.abs(first[name][one] - second[name][other]).max() / unit
                 worst[name] = max(worst[name], float(difference))
             if (
