@@ -120,9 +120,9 @@ def build(name: str) -> Deployable:
     return deployable(model) if is_config else Network(model)
 
 
-def pointwise_form(network: nn.Module, form: str) -> None:
+def pointwise_form(network: nn.Module, form: str, precision: str) -> None:
     """As `tools/export.py` does; other networks have the products of matrices only."""
-    write_pointwise(network, form)
+    write_pointwise(network, form, by_rows=precision != 'int8')
 
 
 def file_of(args: argparse.Namespace, name: str, format: str, precision: str) -> Path:
@@ -144,7 +144,7 @@ def write_files(args: argparse.Namespace, name: str) -> None:
         network = network or build(name)
         format = FORMATS[format_name]
         copied = copy.deepcopy(network)
-        pointwise_form(copied, args.pointwise or format.pointwise)
+        pointwise_form(copied, args.pointwise or format.pointwise, precision)
         dynamic = ('batch',) if 'batch' in network.dynamic else ()
         example = network.example(2 if dynamic else 1, (3, *args.size))
         calibration = [network.example(1, (3, *args.size))] * CALIBRATION_IMAGES

@@ -71,7 +71,7 @@ def write(
     if 'size' in dynamic:
         open_pools(copied)
     wrap_convolutions(copied)
-    write_pointwise(copied, format.pointwise)
+    write_pointwise(copied, format.pointwise, by_rows=precision != 'int8')
     if precision != 'fp32' and not format.lowers_precision:
         copied.to_precision(PRECISIONS[precision])
     example = function.example(batch_size, shape)

@@ -1,6 +1,7 @@
 """Models as functions of plain tensors: what stands before the layers, their forms, what is refused."""
 
 import copy
+import importlib
 
 import detectors
 import numpy as np
@@ -21,6 +22,8 @@ from unireplknet_mm.export.formats.base import PRECISIONS
 from unireplknet_mm.export.images import ImagePreprocessing
 from unireplknet_mm.export.rewriting import (
     AveragePool,
+    RowwiseResponseNorm,
+    RowwiseSqueeze,
     open_pools,
     wrap_convolutions,
     write_pointwise,
@@ -31,7 +34,11 @@ from unireplknet_mm.launch.exporting import (
     sample_shape,
     without_fitting,
 )
-from unireplknet_mm.models.blocks import UniRepLKNetBlock
+from unireplknet_mm.models.blocks import (
+    GlobalResponseNorm,
+    SqueezeExcitation,
+    UniRepLKNetBlock,
+)
 
 MEAN, STD = [10.0, 20.0, 30.0], [2.0, 3.0, 4.0]
 
@@ -115,17 +122,34 @@ def test_lower_precision_is_near(dtype):
     assert 0 < differences['scores'] <= function.limits(dtype)['scores']
 
 
-@pytest.mark.parametrize('form', ['matmul', 'convolution'])
+@pytest.mark.parametrize('form', ['linear', 'matmul', 'convolution'])
 @pytest.mark.parametrize('folds', [True, False])
-def test_forms_of_pointwise_layers_compute_the_same(form, folds):
+@pytest.mark.parametrize('by_rows', [True, False])
+def test_forms_of_pointwise_layers_compute_the_same(form, folds, by_rows):
     backbone = build('classifier', folds).backbone.double()
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     (expected,) = backbone(x)
     other = copy.deepcopy(backbone)
     blocks = sum(isinstance(module, UniRepLKNetBlock) for module in backbone.modules())
-    assert write_pointwise(other, form) == blocks
-    assert not any(isinstance(module, nn.Linear) for module in other.stages.modules())
+    assert write_pointwise(other, form, by_rows) == blocks
+    is_linear = any(isinstance(module, nn.Linear) for module in other.stages.modules())
+    assert is_linear == (form == 'linear')
+    assert not any(isinstance(module, GlobalResponseNorm) for module in other.modules())
+    assert by_rows != any(isinstance(module, SqueezeExcitation) for module in other.modules())
     torch.testing.assert_close(other(x)[0], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('channels_first', [False, True])
+def test_response_norms_of_large_maps_are_exact(channels_first):
+    """Of areas of one colour, the errors of rounding all have one sign."""
+    norm = GlobalResponseNorm(4)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(1, 1, 1, 4).expand(1, 200, 336, 4)
+    expected = copy.deepcopy(norm).double()(x.double())
+    order = (0, 3, 1, 2) if channels_first else (0, 1, 2, 3)
+    given = RowwiseResponseNorm(norm, channels_first)(x.permute(order).contiguous())
+    torch.testing.assert_close(given.double(), expected.permute(order), rtol=3e-6, atol=3e-6)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (6, 6), (5, 7), (12, 12), (13, 31), (2, 3)])
@@ -148,6 +172,39 @@ def test_wrapped_convolutions_compute_the_same(kernel_size):
     expected = model(x)
     assert wrap_convolutions(model) == (kernel_size > 1)
     torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+@pytest.mark.parametrize(
+    ('whole', 'by_rows'),
+    [
+        (GlobalResponseNorm(4), RowwiseResponseNorm),
+        (SqueezeExcitation(4, 2), RowwiseSqueeze),
+    ],
+    ids=['norm', 'squeeze'],
+)
+@torch.no_grad()
+def test_runtimes_sum_large_maps_by_rows(whole, by_rows, runtime, tmp_path):
+    """Of whole maps ONNX Runtime is off by 1e-4, and OpenVINO, which joins two sums of one kind, as well."""
+    for package in ('onnxscript', runtime):
+        pytest.importorskip(package, reason=f'no {package} package')
+    torch.manual_seed(0)
+    for parameter in whole.parameters():
+        nn.init.normal_(parameter)
+    x = 1 + torch.randn(1, 1, 1, 4).expand(1, 200, 336, 4).contiguous()
+    if by_rows is RowwiseSqueeze:
+        x = x.permute(0, 3, 1, 2).contiguous()
+    expected = copy.deepcopy(whole).double()(x.double()).numpy()
+    path = tmp_path / 'module.onnx'
+    torch.onnx.export(by_rows(whole).eval(), (x,), dynamo=True, verbose=False).save(path)
+    if runtime == 'onnxruntime':
+        session = importlib.import_module(runtime).InferenceSession(path)
+        (given,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    else:
+        hint = dict(INFERENCE_PRECISION_HINT='f32')
+        core = importlib.import_module(runtime).Core()
+        given = core.compile_model(path, 'CPU', hint)([x.numpy()])[0]
+    np.testing.assert_allclose(given, expected, rtol=0, atol=5e-6 * np.abs(expected).max())
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from unireplknet_mm.export.pixel_decoder import RecordablePixelDecoder
-from unireplknet_mm.models.blocks import GlobalResponseNorm, UniRepLKNetBlock
+from unireplknet_mm.models.blocks import (
+    GlobalResponseNorm,
+    SqueezeExcitation,
+    UniRepLKNetBlock,
+)
 
 POINTWISE = ('linear', 'matmul', 'convolution')
 
@@ -71,23 +75,57 @@ class PointwiseMatMul(nn.Module):
         return rows.reshape(*x.shape[:-1], -1)
 
 
-class ChannelResponseNorm(nn.Module):
-    """`GlobalResponseNorm` on [N, C, H, W] maps."""
+class RowwiseResponseNorm(nn.Module):
+    """`GlobalResponseNorm`, with the norm of a map as that of the norms of its rows.
 
-    def __init__(self, norm: GlobalResponseNorm):
+    Runtimes, and PyTorch, add the squares of a whole map one after another: in float32 the norm of 200×336
+    values is then off by up to 5e-4, and so by 2e-6. It is no norm of norms, which OpenVINO joins again.
+
+    Args:
+        norm: whose gamma and beta it has.
+        channels_first: maps are [N, C, H, W] instead of [N, H, W, C].
+        by_rows: without it, the norm is one of the whole map.
+    """
+
+    def __init__(
+        self, norm: GlobalResponseNorm, channels_first: bool = False, by_rows: bool = True
+    ):
         super().__init__()
-        self.gamma = nn.Parameter(norm.gamma.detach().permute(0, 3, 1, 2), requires_grad=False)
-        beta = norm.beta
-        self.beta = (
-            None
-            if beta is None
-            else nn.Parameter(beta.detach().permute(0, 3, 1, 2), requires_grad=False)
-        )
+        self.by_rows = by_rows
+        self.rows, self.columns, self.channels = (2, 3, 1) if channels_first else (1, 2, 3)
+        for name in ('gamma', 'beta'):
+            value = getattr(norm, name)
+            if value is not None:
+                value = value.detach().permute(0, 3, 1, 2) if channels_first else value.detach()
+                value = nn.Parameter(value, requires_grad=False)
+            self.register_parameter(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
-        scaled = x * (self.gamma * (size / (size.mean(1, keepdim=True) + 1e-6)) + 1)
-        return scaled if self.beta is None else scaled + self.beta
+        axes = self.columns if self.by_rows else (self.rows, self.columns)
+        size = torch.linalg.vector_norm(x, dim=axes, keepdim=True, dtype=_wide(x.dtype))
+        if self.by_rows:
+            size = size.pow(2).sum(self.rows, keepdim=True).sqrt()
+        response = size / (size.mean(self.channels, keepdim=True) + 1e-6)
+        scaled = x * (self.gamma * response + 1).to(x.dtype)
+        return scaled if self.beta is None else scaled + self.beta.to(x.dtype)
+
+
+class RowwiseSqueeze(nn.Module):
+    """`SqueezeExcitation`, with the mean of a map from the means of its rows, for the same reason."""
+
+    def __init__(self, squeeze: SqueezeExcitation):
+        super().__init__()
+        self.down, self.up = squeeze.down, squeeze.up
+
+    def forward(self, x: Tensor) -> Tensor:
+        of_rows = x.mean(3, keepdim=True, dtype=_wide(x.dtype))
+        means = (of_rows.sum(2, keepdim=True) / x.shape[2]).to(x.dtype)
+        return x * torch.sigmoid(self.up(torch.relu(self.down(means))))
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """What sums of many values are taken in."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 def replace_modules(
@@ -135,24 +173,30 @@ def record_pixel_decoders(model: nn.Module) -> int:
     return replace_modules(model, RecordablePixelDecoder, 'MSDeformAttnPixelDecoder')
 
 
-def write_pointwise(model: nn.Module, form: str) -> int:
+def write_pointwise(model: nn.Module, form: str, by_rows: bool = True) -> int:
     """Put the pointwise layers of the UniRepLKNet blocks into a form, in place; the number of blocks.
+
+    The response norms between them become `RowwiseResponseNorm`, and squeezes `RowwiseSqueeze`.
 
     Args:
         form: 'linear', as they are: products of [N, H, W, C] maps; 'matmul', of matrices; 'convolution',
             1×1 on [N, C, H, W] maps.
+        by_rows: sum means and norms of maps by rows. Not for int8: NNCF leaves the usual forms in floating
+            point, and rounds these.
     """
     blocks = [module for module in model.modules() if type(module) is UniRepLKNetBlock]
-    if form == 'linear':
-        return 0
     for block in blocks:
         layers1, layers2 = block.pwconv1, block.pwconv2
+        block.act[1] = RowwiseResponseNorm(block.act[1], form == 'convolution', by_rows)
+        if by_rows and type(block.se) is SqueezeExcitation:
+            block.se = RowwiseSqueeze(block.se)
+        if form == 'linear':
+            continue
         if form == 'matmul':
             layers1[1], layers2[0] = PointwiseMatMul(layers1[1]), PointwiseMatMul(layers2[0])
             continue
         layers1[0], layers2[1] = nn.Identity(), nn.Identity()
         layers1[1], layers2[0] = as_convolution(layers1[1]), as_convolution(layers2[0])
-        block.act[1] = ChannelResponseNorm(block.act[1])
     return len(blocks)
 
 

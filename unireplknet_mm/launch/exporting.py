@@ -300,7 +300,7 @@ def form_for(deployable: Deployable, order: Order) -> Deployable:
         open_pools(copied)
     wrap_convolutions(copied)
     record_pixel_decoders(copied)
-    write_pointwise(copied, order.format.pointwise)
+    write_pointwise(copied, order.format.pointwise, by_rows=order.precision != 'int8')
     dtype = PRECISIONS[order.precision]
     if not order.format.lowers_precision and dtype not in (None, torch.float32):
         copied.to_precision(dtype)
