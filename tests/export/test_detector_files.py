@@ -50,7 +50,8 @@ def test_the_batch_may_be_open(name, tmp_path):
     file = deployable(build(CONFIGS[name]))
     path = write(file, tmp_path / 'detector.onnx', SHAPE, ('batch',))
     rounding = effect_of_rounding(file, torch.from_numpy(pictures(3, 64, 96)))
-    check(file, path, [(1, (64, 96)), (3, (64, 96))], boxes=min(rounding, 0.02))
+    # The file rounds as much as the model does, and otherwise.
+    check(file, path, [(1, (64, 96)), (3, (64, 96))], boxes=min(2 * rounding, 0.02))
 
 
 def test_the_size_may_be_open(tmp_path):
