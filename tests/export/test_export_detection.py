@@ -39,8 +39,10 @@ def outputs(file, images):
     return as_arrays(file.output_names, file(torch.from_numpy(images)))
 
 
-def within_limits(file, differences):
+def within_limits(file, differences, boxes=0.0):
+    """`boxes`: pixels that boxes may be off by, if more than usual."""
     limits = file.limits('fp32')
+    limits = limits | dict(boxes=max(limits['boxes'], boxes))
     return differences.keys() == limits.keys() and all(
         value <= limits[name] for name, value in differences.items()
     )
@@ -134,7 +136,8 @@ def test_onnx_runs_as_the_model_does(onnx_file):
     for count in (1, 2):
         images = pictures(count, 64, 96)
         differences = file.differences(file.reference(torch.from_numpy(images)), run(images))
-        assert within_limits(file, differences), differences
+        # With random weights rounding moves them by 1e-3, more or less with the number of threads.
+        assert within_limits(file, differences, boxes=5e-3), differences
 
 
 def test_onnx_finds_nothing_where_nothing_is_certain(onnx_file):
