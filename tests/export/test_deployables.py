@@ -34,11 +34,8 @@ from unireplknet_mm.launch.exporting import (
     sample_shape,
     without_fitting,
 )
-from unireplknet_mm.models.blocks import (
-    GlobalResponseNorm,
-    SqueezeExcitation,
-    UniRepLKNetBlock,
-)
+from unireplknet_mm.models.block_layers import GlobalResponseNorm, SqueezeExcitation
+from unireplknet_mm.models.blocks import UniRepLKNetBlock
 
 MEAN, STD = [10.0, 20.0, 30.0], [2.0, 3.0, 4.0]
 

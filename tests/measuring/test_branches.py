@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from unireplknet_mm.measuring import branches
-from unireplknet_mm.models.blocks import DilatedReparamBlock
+from unireplknet_mm.models.dilated_reparam_block import DilatedReparamBlock
 from unireplknet_ops import is_available
 
 

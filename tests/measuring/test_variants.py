@@ -16,8 +16,8 @@ from unireplknet_mm.measuring.variants import (
     smallest_norm,
     tolerance,
 )
-from unireplknet_mm.models import blocks
-from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
+from unireplknet_mm.models import dilated_reparam_block, fused_block
+from unireplknet_mm.models.dilated_reparam_block import DilatedReparamBlock
 from unireplknet_ops import is_available
 
 BUILD = classifier(lambda: UniRepLKNetClassifier(SMALL_ARCH, num_classes=7))
@@ -165,10 +165,10 @@ def test_implementation_is_forced_within_a_call_only(monkeypatch):
 @pytest.mark.parametrize(
     ('owner', 'name'),
     [
-        (blocks, 'gelu_grn'),
-        (blocks, 'scaled_linear'),
-        (blocks, 'dilated_reparam'),
-        (UniRepLKNetBlock, 'projected'),
+        (fused_block, 'gelu_grn'),
+        (fused_block, 'scaled_linear'),
+        (dilated_reparam_block, 'dilated_reparam'),
+        (fused_block, 'contracted_and_scaled'),
     ],
 )
 def test_the_plain_form_takes_nothing_of_the_suite(owner, name, monkeypatch):

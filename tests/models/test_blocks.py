@@ -13,7 +13,9 @@ from torch.autograd.profiler import profile
 
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.measuring.variants import forced
-from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
+from unireplknet_mm.models import fused_block
+from unireplknet_mm.models.block_layers import LayerNorm2d
+from unireplknet_mm.models.blocks import UniRepLKNetBlock
 from unireplknet_mm.models.layers import as_written, is_untouched
 from unireplknet_ops import is_available
 
@@ -406,31 +408,47 @@ def test_a_step_is_that_of_the_modules(shape, kwargs, training, memory_format, m
 def test_layer_scale_in_the_norm_changes_nothing(training, with_cp):
     block = make_block(with_cp=with_cp, drop_path_rate=0.4).double().train(training)
     x = torch.randn(3, 24, 5, 6).double()
-    assert block.can_scale_norm(x)
+    assert fused_block.can_scale_norm(block, x)
     steps = [step_of(copy.deepcopy(block), x)]
     with as_written():
-        assert not block.can_scale_norm(x)
+        assert not fused_block.can_scale_norm(block, x)
         steps.append(step_of(block, x))
     slack = 1e-12 if training else 0  # what the next BatchNorm takes out is rounding
     for actual, expected in zip(*steps, strict=True):
         assert (actual - expected).norm() <= 1e-12 * expected.norm() + slack
 
 
+@needs_op
+@pytest.mark.parametrize('step', ['residual', 'expand', 'contract', 'scaled'])
+def test_a_subclass_may_compute_a_step_in_another_way(step, monkeypatch):
+    def negated(self, x):
+        return -getattr(UniRepLKNetBlock, step)(self, x)
+
+    monkeypatch.setenv(FORCE_VARIABLE, 'op')
+    kind = type('Negated', (UniRepLKNetBlock,), {step: negated})
+    block, x = randomise(kind(24, 3)).eval(), torch.randn(1, 24, 5, 6)
+    with torch.no_grad():
+        assert not is_fused(block, x) and is_fused(make_block().eval(), x)
+        actual = block(x)
+        block.__class__ = UniRepLKNetBlock
+        assert relative_error(actual, block(x)) > 0.1
+
+
 @pytest.mark.parametrize('name', ['pwconv2', 'pwconv2.0', 'pwconv2.1', 'pwconv2.2'])
 @pytest.mark.parametrize('kind', ['register_forward_hook', 'register_full_backward_hook'])
 def test_layer_scale_stays_out_of_what_is_hooked(name, kind):
     block, x = make_block(), torch.randn(1, 24, 5, 6)
-    assert block.can_scale_norm(x)
+    assert fused_block.can_scale_norm(block, x)
     handle = getattr(block.get_submodule(name), kind)(lambda *args: None)
-    assert not block.can_scale_norm(x)
+    assert not fused_block.can_scale_norm(block, x)
     handle.remove()
     block.pwconv2[2] = nn.BatchNorm2d(24, affine=False)
-    assert not block.can_scale_norm(x)
-    assert not make_block().half().can_scale_norm(x.half())
-    assert not make_block().double().can_scale_norm(x)
+    assert not fused_block.can_scale_norm(block, x)
+    assert not fused_block.can_scale_norm(make_block().half(), x.half())
+    assert not fused_block.can_scale_norm(make_block().double(), x)
     with torch.autocast('cpu', torch.bfloat16):
-        assert not make_block().can_scale_norm(x)
-    assert make_block().can_scale_norm(x)
+        assert not fused_block.can_scale_norm(make_block(), x)
+    assert fused_block.can_scale_norm(make_block(), x)
 
 
 @needs_op

@@ -11,7 +11,8 @@ from torch.autograd.profiler import profile
 
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import UniRepLKNet
-from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
+from unireplknet_mm.models.blocks import UniRepLKNetBlock
+from unireplknet_mm.models.dilated_reparam_block import DilatedReparamBlock
 from unireplknet_mm.models.layers import is_untouched
 from unireplknet_ops import DepthwiseConv2d, is_available
 

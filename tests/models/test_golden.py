@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from unireplknet_mm.models import UniRepLKNet
-from unireplknet_mm.models.blocks import LayerNorm2d
+from unireplknet_mm.models.block_layers import LayerNorm2d
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
 TOLERANCE = 1e-6  # relative; float64 agrees to about 1e-14, the deploy numbers are float32

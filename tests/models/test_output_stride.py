@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import UniRepLKNet
-from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
+from unireplknet_mm.models.blocks import UniRepLKNetBlock
+from unireplknet_mm.models.dilated_reparam_block import DilatedReparamBlock
 from unireplknet_mm.models.phases import join_phases, split_phases
 from unireplknet_ops import is_available
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.autograd.profiler import profile
 from torch.utils.checkpoint import checkpoint
 
+from unireplknet_mm.models import fused_block
 from unireplknet_mm.models import scaled_linear as module
 from unireplknet_mm.models.blocks import UniRepLKNetBlock
 from unireplknet_mm.models.scaled_linear import moments, scaled_linear
@@ -59,7 +60,7 @@ def test_product_is_that_of_the_modules(shape, memory_format):
     for block, is_joined in zip(blocks, (True, False), strict=True):
         x = map_of(shape, memory_format).requires_grad_()
         if is_joined:
-            product = block.product_of_normed(x)
+            product = fused_block.product_of_normed(block, x)
         else:
             block.pwconv1[1].bias = None
             product = block.pwconv1(block.se(block.norm(x)))
@@ -89,7 +90,7 @@ def test_one_map_is_kept_in_front_of_gelu():
     block = make_block().train()
     x = map_of((2, 24, 9, 8), dtype=torch.float32).requires_grad_()
     # GELU keeps its input, four times as wide. The modules keep what SE and the linear layer get, too.
-    assert saved_maps(block.expanded, x) == 1 + 4
+    assert saved_maps(block.expand, x) == 1 + 4
     assert saved_maps(lambda x: block.act(block.pwconv1(block.se(block.norm(x)))), x) > 3 + 4
     # The input of the block, of the second linear layer and of the second norm.
     assert saved_maps(block, x) == 1 + 5 + 4 + 1

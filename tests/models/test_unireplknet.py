@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models import UniRepLKNet, layers, unireplknet
-from unireplknet_mm.models.blocks import DilatedReparamBlock, UniRepLKNetBlock
+from unireplknet_mm.models.blocks import UniRepLKNetBlock
+from unireplknet_mm.models.dilated_reparam_block import DilatedReparamBlock
 from unireplknet_ops import is_available
 from unireplknet_ops.convolution_rules import is_channels_last
 

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from unireplknet_mm.export.pixel_decoder import RecordablePixelDecoder
-from unireplknet_mm.models.blocks import (
-    GlobalResponseNorm,
-    SqueezeExcitation,
-    UniRepLKNetBlock,
-)
+from unireplknet_mm.models.block_layers import GlobalResponseNorm, SqueezeExcitation
+from unireplknet_mm.models.blocks import UniRepLKNetBlock
 
 POINTWISE = ('linear', 'matmul', 'convolution')
 

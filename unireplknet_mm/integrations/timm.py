@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from unireplknet_mm.errors import ArgumentError, MissingPackageError
 from unireplknet_mm.models import UniRepLKNet, UniRepLKNetBlock
 from unireplknet_mm.models.architecture import ARCHITECTURES, NUM_STAGES
-from unireplknet_mm.models.blocks import LayerNorm2d
+from unireplknet_mm.models.block_layers import LayerNorm2d
 from unireplknet_mm.models.layers import is_faster_channels_last
 from unireplknet_mm.models.state_dict import (
     BODY,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from unireplknet_mm.measuring.variants import DTYPES, LAYOUTS
-from unireplknet_mm.models.blocks import DilatedReparamBlock
+from unireplknet_mm.models.dilated_reparam_block import DilatedReparamBlock
 from unireplknet_ops import DepthwiseConv2d
 from unireplknet_ops.benchmark_report import table
 from unireplknet_ops.dilatedreparam.functional import FORCE_VARIABLE

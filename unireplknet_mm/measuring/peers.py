@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireplknet_mm.models import reparameterize as rep
-from unireplknet_mm.models.blocks import LayerNorm2d, batch_norm_tensors
+from unireplknet_mm.models.batch_norms import batch_norm_tensors
+from unireplknet_mm.models.block_layers import LayerNorm2d
 from unireplknet_mm.models.replknet import FoldableRepLKNet
 from unireplknet_ops import DepthwiseConv2d
 

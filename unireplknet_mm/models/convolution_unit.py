@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from unireplknet_mm.models import reparameterize as rep
-from unireplknet_mm.models.blocks import batch_norm_tensors, build_batch_norm, with_parameters_like
-from unireplknet_mm.models.layers import build_conv_layer
+from unireplknet_mm.models.batch_norms import batch_norm_tensors, build_batch_norm
+from unireplknet_mm.models.layers import build_conv_layer, with_parameters_like
 from unireplknet_ops.convolution_rules import same_padding
 
 

@@ -93,6 +93,20 @@ def _without_type(cfg: dict) -> dict:
     return {key: value for key, value in cfg.items() if key != 'type'}
 
 
+def linear_like(linear: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer with bias that takes the place of `linear`."""
+    new = nn.Linear(linear.in_features, linear.out_features, device='meta')
+    return with_parameters_like(new, linear, weight, bias)
+
+
+def with_parameters_like(new: nn.Module, old: nn.Module, weight: Tensor, bias: Tensor) -> nn.Module:
+    requires_grad = old.weight.requires_grad
+    for name, tensor in (('weight', weight), ('bias', bias)):
+        tensor = tensor.to(old.weight.dtype).contiguous()
+        setattr(new, name, nn.Parameter(tensor, requires_grad=requires_grad))
+    return new.train(old.training)
+
+
 # Torch does not promise where it keeps them, of a module and of all: where they are gone, every module counts
 # as touched, which is slower and right.
 HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')

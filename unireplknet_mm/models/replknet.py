@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models.backbone import Backbone
-from unireplknet_mm.models.blocks import build_batch_norm
+from unireplknet_mm.models.batch_norms import build_batch_norm
 from unireplknet_mm.models.convolution_unit import ConvolutionUnit
 from unireplknet_mm.models.layers import DropPath
 from unireplknet_mm.models.state_dict import refuse_other_units

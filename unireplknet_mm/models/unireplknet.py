@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from unireplknet_mm.errors import ArgumentError
 from unireplknet_mm.models.architecture import ARCHITECTURES, NUM_STAGES, resolve_architecture
 from unireplknet_mm.models.backbone import Backbone
-from unireplknet_mm.models.blocks import LayerNorm2d, UniRepLKNetBlock
+from unireplknet_mm.models.block_layers import LayerNorm2d
+from unireplknet_mm.models.blocks import UniRepLKNetBlock
 from unireplknet_mm.models.layers import (
     is_faster_channels_last,
     is_slow_in_float16,
