@@ -249,7 +249,7 @@ def as_table(args: argparse.Namespace, batch_size: int, seconds: dict) -> str:
                 row.append('-')
                 continue
             median = percentile(taken, 50)
-            value = f'{1e3 * median:.1f} ms' if batch_size == 1 else f'{batch_size / median:.1f}/s'
+            value = f'{1e3 * median:.1f} ms' if batch_size == 1 else f'{batch_size / median:.3g}/s'
             row.append(f'{value} ({percentile(eager, 50) / median:.2f}x)' if eager else value)
         rows.append(row)
     return table(['', *(Path(name).stem for name in args.models)], rows)
