@@ -195,12 +195,13 @@ def export(args: argparse.Namespace) -> None:
     if args.score:
         with steps('scoring the model'):
             scores['model'] = exporting.score(tested, deployable.model)
-        metadata['scores'] = scores['model']
 
-    def judge(run: Any) -> None:
-        if args.score:
-            with steps('scoring the file'):
-                scores['file'] = exporting.score(cfg, exporting.FileModel(run, samples))
+    def judge(run: Any) -> dict[str, Any]:
+        if not args.score:
+            return {}
+        with steps('scoring the file'):
+            scores['file'] = exporting.score(cfg, exporting.FileModel(run, samples))
+        return dict(scores=scores)
 
     comparison = exporting.write(
         deployable,

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import load_config, randomise
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from unireplknet_mm.export import FORMATS, PRECISIONS, Deployable, deployable
+from unireplknet_mm.export import FORMATS, PRECISIONS, Deployable, deployable, find_format, load
 from unireplknet_mm.export.comparison import Comparison, compare
 from unireplknet_mm.export.formats import Settings
 from unireplknet_mm.export.rewriting import open_pools, wrap_convolutions, write_pointwise
@@ -92,6 +93,20 @@ def change_weights(model: nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.05)
+
+
+def check_restating(path: str | Path, batch: torch.Tensor) -> None:
+    """See that a file that gets other meta data has them, and computes as before."""
+    before = load(path, threads=1)
+    expected = before(batch.numpy())
+    said = dict(before.metadata, comparison=dict(names=['<a & "b">', 'ü\n'], largest=0.25))
+    find_format(path).restate(Path(path), said)
+    after = load(path, threads=1)
+    assert after.metadata == said
+    actual = after(batch.numpy())
+    assert actual.keys() == expected.keys()
+    for name, values in actual.items():
+        np.testing.assert_array_equal(values, expected[name])
 
 
 def blocks_of(page: str, language: str) -> list[str]:

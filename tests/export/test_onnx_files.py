@@ -2,11 +2,20 @@
 
 import copy
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from file_models import SMALL, agreement, build, change_weights, function_of, write
+from file_models import (
+    SMALL,
+    agreement,
+    build,
+    change_weights,
+    check_restating,
+    function_of,
+    write,
+)
 
 from unireplknet_mm.export import FORMATS, ExportError, Runtime, deployable, load
 from unireplknet_mm.launch import exporting
@@ -75,6 +84,11 @@ def test_the_file_says_what_it_is(written):
     assert metadata['input']['name'] == function.input_name
     assert metadata['input']['shape'][0] is None
     assert list(metadata['outputs']) == list(function.output_names)
+
+
+def test_a_file_may_say_more(written, tmp_path):
+    _, function, path = written
+    check_restating(shutil.copy(path, tmp_path), function.example(2, SMALL[written[0]][1]))
 
 
 @pytest.mark.parametrize(

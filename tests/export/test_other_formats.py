@@ -15,6 +15,7 @@ from file_models import (
     agreement,
     blocks_of,
     build,
+    check_restating,
     environment_without_torch,
     function_of,
     slow,
@@ -76,7 +77,14 @@ def test_the_file_agrees_with_the_toolbox(name, format, precision, tmp_path):
     assert comparison.agrees, comparison.lines()
     assert runtime.metadata['precision'] == precision
     assert runtime.metadata['classes'] == ['a', 'b']
-    # A file of the weights alone, in whatever precision, would not be smaller.
+    check_restating(path, function.example(2, shape))
+    if path.suffix == '.pt2':
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        changed = tmp_path / f'changed{SUFFIXES[format]}'
+        changed.write_bytes(content)
+        with pytest.raises(ExportError, match=r'has changed|no archive'):
+            load(changed)
     if format == 'torch-export':
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])

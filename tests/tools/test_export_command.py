@@ -73,6 +73,10 @@ def test_a_classifier_becomes_a_file_that_says_what_it_is(call, checkpoint, phot
     assert metadata['versions']['torch'] == str(torch.__version__)
     assert metadata['versions']['onnxscript'] == onnxscript.__version__
     assert metadata['parameters'] > 10_000
+    comparison = metadata['comparison']
+    assert comparison['inputs'] == 3 and comparison['agrees'] and 'detections' not in comparison
+    largest = comparison['largest_differences']['scores']
+    assert f'{largest:.1e}' in first and largest < comparison['allowed']['scores']
 
 
 def test_a_pipeline_may_compute_in_floats(call, checkpoint, photos, tmp_path):
@@ -173,6 +177,7 @@ def test_a_file_that_disagrees_is_not_written_unless_told(call, checkpoint, phot
     assert files(Path('out')) == set()
     assert 'TOO MUCH' in call(*arguments, '--force')
     assert files(Path('out')) == {'model.onnx'}
+    assert not load('out/model.onnx').metadata['comparison']['agrees']
 
 
 def test_a_file_that_its_runtime_cannot_run_is_no_damaged_one(

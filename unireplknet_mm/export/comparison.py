@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -68,6 +69,20 @@ class Comparison:
     def record(self) -> dict[str, float]:
         """The largest differences, by what is compared."""
         return {key: value for key, (value, _) in self.largest.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """What a file says of it; JSON takes it."""
+        detections = {} if self.found is None else dict(detections=self.found)
+        return dict(
+            inputs=self.count,
+            **detections,
+            largest_differences={
+                name: float(value) if np.isfinite(value) else None  # JSON has no infinity
+                for name, value in self.record().items()
+            },
+            allowed=dict(self.limits),
+            agrees=self.agrees,
+        )
 
 
 def compare(

@@ -357,14 +357,14 @@ def write(
     samples: Sequence[Sample],
     calibration: list[Tensor],
     steps: Steps,
-    judge: Callable[[Callable[[np.ndarray], Arrays]], None] = lambda run: None,
+    judge: Callable[[Callable[[np.ndarray], Arrays]], dict[str, Any]] = lambda run: {},
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
 ) -> Comparison:
     """Write the file, read it back, compare it with the model, and only then put it in its place.
 
     Args:
         samples: that are compared; the file takes the type of number that they have.
-        judge: given the file's function before the file is put in its place, for scores.
+        judge: from the file's function to more meta data, such as scores.
         progress: wraps the samples while they are compared, as `tqdm.tqdm` does.
 
     Raises:
@@ -391,7 +391,9 @@ def write(
                 + ('was not compared' if comparison.found == 0 else 'disagrees')
                 + ' with the model. --force writes it.'
             )
-        judge(run)
+        found = dict(comparison=comparison.summary(), **judge(run))
+        with naming_disk(deployable, order):
+            order.format.restate(path, dict(runtime.metadata, **found))
     return comparison
 
 

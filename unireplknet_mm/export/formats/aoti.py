@@ -1,9 +1,11 @@
 """AOTInductor: the graph as a compiled library, in a `.aoti.pt2` file that needs libtorch and no Python."""
 
 import io
+import json
 import shutil
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from unireplknet_mm.errors import MissingPackageError
 from unireplknet_mm.export.deployable import Deployable, as_arrays
+from unireplknet_mm.export.formats.archive import check_archive, rewrite_part
 from unireplknet_mm.export.formats.base import (
     METADATA_KEY,
     Format,
@@ -57,8 +60,7 @@ class AOTInductor(Format):
 
     def load(self, path: Path, threads: int | None = None) -> Runtime:
         self.check_file(path)
-        if not zipfile.is_zipfile(path):
-            raise damaged(path, 'it is no archive, or its end is missing')
+        check_archive(path)
         try:
             package = torch._inductor.aoti_load_package(str(path))
         except Exception as error:  # whatever unpacking a damaged archive raises
@@ -70,3 +72,9 @@ class AOTInductor(Format):
                 return as_arrays(metadata['outputs'], package(torch.from_numpy(inputs)))
 
         return Runtime(metadata, run)
+
+    def restate(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        def change(text: str) -> str:
+            return json.dumps(dict(json.loads(text), **{METADATA_KEY: encode(metadata)}))
+
+        rewrite_part(path, '_metadata.json', change)

@@ -167,6 +167,10 @@ class Format(ABC):
             ExportError: it is damaged, or no file of this format.
         """
 
+    @abstractmethod
+    def restate(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Put other meta data in the place of those that `write` wrote to a file."""
+
     def check_file(self, path: Path) -> None:
         """See that there is something to read.
 

@@ -1,5 +1,6 @@
 """ONNX, written by `torch.onnx.export(dynamo=True)` and run by ONNX Runtime."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,15 @@ class Onnx(Format):
             return dict(zip(names, session.run(names, {input_name: inputs}), strict=True))
 
         return Runtime(decode(metadata), run)
+
+    def restate(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        import onnx
+
+        model = onnx.load(path)
+        (entry,) = (entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+        entry.value = encode(metadata)
+        with replacing(path, keep_extension=True) as partial:
+            onnx.save(model, partial)
 
 
 def _sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:

@@ -1,9 +1,10 @@
 """OpenVINO's intermediate representation: a `.xml` file with the graph and a `.bin` file with the weights."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from torch import Tensor
@@ -21,6 +22,7 @@ from unireplknet_mm.export.formats.base import (
 )
 from unireplknet_mm.export.formats.onnx import Onnx
 from unireplknet_mm.export.formats.recording import explained
+from unireplknet_mm.files import replacing
 
 
 class OpenVino(Format):
@@ -109,6 +111,14 @@ class OpenVino(Format):
             }
 
         return Runtime(metadata, run)
+
+    def restate(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        graph = ElementTree.parse(path)
+        entry = graph.getroot().find(f'rt_info/{METADATA_KEY}')
+        assert entry is not None
+        entry.set('value', encode(metadata))
+        with replacing(path, keep_extension=True) as partial:
+            graph.write(partial, encoding='utf-8', xml_declaration=True)
 
 
 def _rt_info(model: Any) -> str | None:

@@ -2,14 +2,16 @@
 
 import io
 import logging
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unireplknet_mm.export.deployable import Deployable, as_arrays
+from unireplknet_mm.export.formats.archive import check_archive, rewrite_part
 from unireplknet_mm.export.formats.base import (
     Format,
     Runtime,
@@ -44,8 +46,7 @@ class TorchExport(Format):
 
     def load(self, path: Path, threads: int | None = None) -> Runtime:
         self.check_file(path)
-        if not zipfile.is_zipfile(path):
-            raise damaged(path, 'it is no archive, or its end is missing')
+        check_archive(path)
         extra = {METADATA_FILE: ''}
         logger = logging.getLogger('torch.export')
         level = logger.level
@@ -63,3 +64,6 @@ class TorchExport(Format):
                 return as_arrays(metadata['outputs'], module(torch.from_numpy(inputs)))
 
         return Runtime(metadata, run)
+
+    def restate(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        rewrite_part(path, METADATA_FILE, lambda _: encode(metadata))
