@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from unireplknet_mm.models import products
+from unireplknet_mm.models import layers, products
 from unireplknet_mm.models.blocks import UniRepLKNetBlock
 from unireplknet_mm.models.layers import as_written
 from unireplknet_mm.models.scaled_linear import scaled_linear
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(
 def processor_with_slow_products(monkeypatch):
     monkeypatch.setattr(products, 'has_slow_float32_products', lambda: True)
     monkeypatch.setattr(products, 'LEAST_MULTIPLICATIONS', 1)
+    monkeypatch.setattr(products, 'LEAST_MULTIPLICATIONS_IN_FLOAT16', 1)
 
 
 def operators_of(function, *args) -> list[str]:
@@ -342,3 +343,86 @@ def test_only_where_mkl_keeps_to_avx2(monkeypatch):
     assert not taken()
     monkeypatch.setattr(torch.backends.mkl, 'is_available', lambda: False)
     assert not taken(cpu_name='AMD EPYC 9755', avx512_f=True)
+
+
+# float16, on processors that convert it.
+
+
+@pytest.fixture
+def converts(monkeypatch):
+    monkeypatch.setattr(layers, 'has_float16_arithmetic', lambda: False)
+
+
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize('autocast', [False, True])
+def test_a_step_in_float16_is_computed_in_float32(autocast, bias, converts):
+    leaves = tensors_of(2, 5, 7, 10, bias=bias)
+    if not autocast:
+        leaves = [None if t is None else t.detach().half().requires_grad_() for t in leaves]
+    given = [tensor for tensor in leaves if tensor is not None]
+    exact = [None if t is None else t.detach().half().double().requires_grad_() for t in leaves]
+    grad_output = torch.randn(2, 5, 7, 24).half()
+
+    def step():
+        with torch.autocast('cpu', torch.float16, enabled=autocast):
+            output = products.linear(*leaves)
+            return output, torch.autograd.grad(output, given, grad_output)
+
+    assert operators_of(step).count(ONEDNN) == 3
+    output, grads = step()
+    expected = F.linear(*exact)
+    references = torch.autograd.grad(
+        expected, [tensor for tensor in exact if tensor is not None], grad_output.double()
+    )
+    assert output.dtype == torch.float16 and relative_error(output, expected) <= 3e-4
+    for tensor, grad, reference in zip(given, grads, references, strict=True):
+        assert grad.dtype == tensor.dtype and relative_error(grad, reference) <= 3e-4
+
+
+def test_gradients_of_gradients_in_float16(converts):
+    x, weight, _ = (t.half() for t in tensors_of(3, 10))
+    output = products.linear(x, weight)
+    (grad,) = torch.autograd.grad(output.float().square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(grad.float().square().sum(), weight)
+    exact = [t.detach().double().requires_grad_() for t in (x, weight)]
+    (grad,) = torch.autograd.grad(F.linear(*exact).square().sum(), exact[0], create_graph=True)
+    (expected,) = torch.autograd.grad(grad.square().sum(), exact[1])
+    assert relative_error(second, expected) <= 3e-3
+
+
+def test_float16_left_to_pytorch(converts, monkeypatch):
+    x, weight, bias = (t.detach().half() for t in tensors_of(3, 10))
+    assert products.takes_over(x, weight, bias)
+    assert not products.takes_over(x, weight.float()) and not products.takes_over(
+        x.double(), weight
+    )
+    assert not products.takes_over(x, weight, bias[:1])
+    with torch.autocast('cpu', torch.float16):
+        assert products.takes_over(x.float(), weight.float(), bias)
+        assert not products.takes_over(x.double(), weight)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert not products.takes_over(x, weight, bias)
+    with as_written():
+        assert not products.takes_over(x, weight, bias)
+    monkeypatch.setattr(products, 'LEAST_MULTIPLICATIONS_IN_FLOAT16', x.numel() * 24 + 1)
+    assert not products.takes_over(x, weight, bias)
+    monkeypatch.setattr(products, 'LEAST_MULTIPLICATIONS_IN_FLOAT16', x.numel() * 24)
+    assert products.takes_over(x, weight, bias)
+    monkeypatch.setattr(layers, 'has_float16_arithmetic', lambda: True)
+    assert not products.takes_over(x, weight, bias)
+
+
+@pytest.mark.parametrize('form', ['half', 'autocast'])
+def test_no_product_of_a_block_in_float16_is_slow(form, converts):
+    block = UniRepLKNetBlock(16, 13).train()
+    x = torch.randn(2, 16, 9, 8)
+    if form == 'half':
+        block, x = block.half(), x.half()
+    with (
+        torch.autocast('cpu', torch.float16, enabled=form == 'autocast'),
+        profile(record_shapes=True) as profiler,
+    ):
+        block(x).float().square().mean().backward()
+    names = [event.name for event in profiler.function_events]
+    assert names.count(ONEDNN) == 6
+    assert all(torch.isfinite(p.grad).all() for p in block.parameters() if p.grad is not None)

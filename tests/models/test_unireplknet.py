@@ -307,8 +307,11 @@ def test_computes_in_channels_last_inside():
     assert format_inside(model.double(), x.double()) == torch.contiguous_format  # not measured
 
 
+@pytest.mark.parametrize('autocast', [False, True])
 @pytest.mark.parametrize('is_fast', [False, True])
-def test_dense_convolutions_of_float16_are_computed_where_they_are_fast(is_fast, monkeypatch):
+def test_dense_convolutions_of_float16_are_computed_where_they_are_fast(
+    is_fast, autocast, monkeypatch
+):
     """In float32 on processors that convert, where PyTorch's in float16 take nine times as long."""
     monkeypatch.setattr(layers, 'has_float16_arithmetic', lambda: is_fast)
     computed_in = []
@@ -316,7 +319,8 @@ def test_dense_convolutions_of_float16_are_computed_where_they_are_fast(is_fast,
 
     def conv2d(x, weight, *args):
         if weight.shape[1:] != (1, 1, 1) and weight.shape[-1] == 3 and weight.shape[1] > 1:
-            computed_in.append(x.dtype)
+            is_autocast = torch.is_autocast_enabled('cpu')
+            computed_in.append(torch.get_autocast_dtype('cpu') if is_autocast else x.dtype)
         return convolve(x, weight, *args)
 
     monkeypatch.setattr(torch.nn.functional, 'conv2d', conv2d)
@@ -324,14 +328,17 @@ def test_dense_convolutions_of_float16_are_computed_where_they_are_fast(is_fast,
     expected = model(x.float())
     assert set(computed_in) == {torch.float32}
     computed_in.clear()
-    maps = model.half()(x)
-    assert len(computed_in) == 5 and set(computed_in) == {
-        torch.float16 if is_fast else torch.float32
-    }
-    assert all(map_.dtype == torch.float16 for map_ in maps)
+    if autocast:
+        with torch.autocast('cpu', torch.float16):
+            maps = model(x.float())
+    else:
+        maps = model.half()(x)
+        assert all(map_.dtype == torch.float16 for map_ in maps)
+    assert len(computed_in) == 5
+    assert set(computed_in) == {torch.float16 if is_fast else torch.float32}
     assert max(map(relative_error, (m.float() for m in maps), expected)) < 5e-3
     sum(map_.square().mean() for map_ in maps).backward()
-    assert all(p.grad.dtype == torch.float16 for p in model.downsample_layers.parameters())
+    assert all(p.grad.dtype == p.dtype for p in model.downsample_layers.parameters())
 
 
 @pytest.mark.parametrize(

@@ -194,9 +194,9 @@ def contracted_and_scaled(block: UniRepLKNetBlock, x: Tensor) -> Tensor:
 
 
 def can_contract(block: UniRepLKNetBlock, x: Tensor) -> bool:
-    """Whether `contracted` may take the place of pwconv2: where oneDNN multiplies faster."""
+    """Whether `contracted` may take the place of pwconv2: where its product is faster."""
     layers = layers_of(block.pwconv2)
-    return are_plain(layers[:1], PROJECTING_LAYERS[:1]) and products.takes_onednn(
+    return are_plain(layers[:1], PROJECTING_LAYERS[:1]) and products.takes_over(
         x, layers[0].weight, layers[0].bias
     )
 

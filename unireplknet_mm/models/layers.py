@@ -193,6 +193,11 @@ def as_written() -> Iterator[None]:
         _rearranges.reset(token)
 
 
+def may_rearrange_modules() -> bool:
+    """Whether nobody has asked for modules `as_written`."""
+    return _rearranges.get()
+
+
 def is_autocast(device_type: str) -> bool:
     is_available = torch.amp.is_autocast_available(device_type)  # not on 'meta'
     return is_available and torch.is_autocast_enabled(device_type)
@@ -226,19 +231,24 @@ def may_rearrange_training(x: Tensor, parameters: Iterable[Tensor | None]) -> bo
 
 
 def is_slow_in_float16(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
-    """Whether PyTorch's dense convolution of a map takes several times as long as the same in float32.
+    """Whether PyTorch's dense convolution or product takes several times as long as the same in float32.
 
-    So it does in float16 on processors without instructions for it. Graphs that leave the process keep the
-    dtype that they are given.
+    So it does in float16, also by autocast, on processors without instructions for it. Graphs that leave the
+    process keep the dtype that they are given.
     """
-    return (
-        isinstance(x, Tensor)  # not a torch.fx proxy
-        and x.dtype == torch.float16
-        and x.device.type == 'cpu'
-        and not has_float16_arithmetic()
-        and all(tensor is not None and tensor.dtype == x.dtype for tensor in parameters)
-        and not leaves_process()
-    )
+    if not isinstance(x, Tensor) or x.device.type != 'cpu':  # a torch.fx proxy
+        return False
+    tensors = [x, *(tensor for tensor in parameters if tensor is not None)]
+    if torch.is_autocast_enabled('cpu'):
+        # Autocast leaves float64 as it is; a compiler records what it does.
+        computes_so = (
+            torch.get_autocast_dtype('cpu') == torch.float16
+            and all(t.dtype in (torch.float32, torch.float16) for t in tensors)
+            and not torch.compiler.is_compiling()
+        )
+    else:
+        computes_so = all(tensor.dtype == torch.float16 for tensor in tensors)
+    return computes_so and not has_float16_arithmetic() and not leaves_process()
 
 
 def to_channels_last(x: Tensor) -> Tensor:

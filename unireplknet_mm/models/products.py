@@ -1,9 +1,12 @@
-"""Linear layers in float32 on processors where PyTorch's own products leave half of the arithmetic unused.
+"""Linear layers where PyTorch's own products leave most of a processor's arithmetic unused.
 
 PyTorch hands float32 products on x86 to MKL, which keeps to AVX2 on AMD's processors. oneDNN, which PyTorch
 brings too and takes for its 16-bit products, uses AVX-512 there: on a Zen 5, a product of a block takes 0.44
 times as long forward and in the gradient of the input, 0.4 to 0.6 times in that of the weight, whose
 operands are copied.
+
+In float16 PyTorch takes eight times as long as in float32 on processors that have no float16 arithmetic:
+there the products are computed in float32, and rounded.
 """
 
 from collections.abc import Callable
@@ -13,7 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unireplknet_mm.models.layers import leaves_process, may_rearrange
+from unireplknet_mm.models.layers import (
+    is_slow_in_float16,
+    leaves_process,
+    may_rearrange,
+    may_rearrange_modules,
+)
 from unireplknet_ops.deferred import when_imported
 from unireplknet_ops.dispatch import PLAIN_TYPES
 from unireplknet_ops.torch_internals import (
@@ -28,16 +36,40 @@ from unireplknet_ops.torch_internals import (
 # Multiplications from which on the calls to oneDNN cost less than it saves, from a sweep with one and two
 # threads: of 2**21 a step takes 1.2 to 1.6 times as long, of 2**22 0.75 to 1.4 times.
 LEAST_MULTIPLICATIONS = 2**22
+# In float16, a step of 2**9 takes 2.7 times as long as PyTorch's, of 2**16 0.7 times, of 2**24 0.05 times.
+LEAST_MULTIPLICATIONS_IN_FLOAT16 = 2**15
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear` of x (..., C_in), weight (C_out, C_in) and bias (C_out,), with its derivative."""
+    if takes_float32(x, weight, bias):
+        float16 = (None if t is None else t.to(torch.float16) for t in (x, weight, bias))
+        return _LinearInFloat32.apply(*float16)
     if not takes_onednn(x, weight, bias):
         return F.linear(x, weight, bias)
     if torch.compiler.is_compiling():
         output = torch.ops.unireplknet_mm.linear(x, weight)
         return output if bias is None else output + bias
     return _Linear.apply(x, weight, bias)
+
+
+def takes_over(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether `linear` of these leaves PyTorch's product for one that is faster."""
+    return takes_onednn(x, weight, bias) or takes_float32(x, weight, bias)
+
+
+def takes_float32(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether `linear` computes these in float32 in the place of float16."""
+    return (
+        isinstance(x, Tensor)
+        and not torch.compiler.is_compiling()
+        and is_slow_in_float16(x, (weight, bias))
+        and all(t is None or type(t) in PLAIN_TYPES for t in (x, weight, bias))
+        and may_rearrange_modules()
+        and not is_batched(x)
+        and _fits(x, weight, bias)
+        and x.numel() * weight.shape[0] >= LEAST_MULTIPLICATIONS_IN_FLOAT16
+    )
 
 
 def takes_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
@@ -54,13 +86,16 @@ def takes_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
             return False
     elif not may_rearrange(x, (weight, bias)):
         return False
-    fits = (
+    return _fits(x, weight, bias) and _is_faster(x, weight)
+
+
+def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    return (
         weight.dim() == 2
         and x.dim() > 0
         and x.shape[-1] == weight.shape[1]
         and (bias is None or bias.shape == weight.shape[:1])
     )
-    return fits and _is_faster(x, weight)
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -104,6 +139,27 @@ class _Linear(torch.autograd.Function):
         grads = _gradients(ctx, grad_output, x, weight, product)
         grad_rows = grad_output.reshape(-1, len(weight))
         return *grads, grad_rows.sum(0) if ctx.needs_input_grad[2] else None
+
+
+class _LinearInFloat32(torch.autograd.Function):
+    """A linear layer of float16 tensors, computed in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        with torch.autocast('cpu', enabled=False):
+            output = product(x.float(), weight.float())
+            return (output if bias is None else output.add_(bias)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        with torch.autocast('cpu', enabled=False):
+            grad_output = grad_output.float()
+            grads = _gradients(ctx, grad_output, x.float(), weight.float(), product)
+            grad_rows = grad_output.reshape(-1, len(weight))
+            grads = (*grads, grad_rows.sum(0) if ctx.needs_input_grad[2] else None)
+            return tuple(None if grad is None else grad.to(x.dtype) for grad in grads)
 
 
 def _gradients(ctx: Any, grad_output: Tensor, x: Tensor, weight: Tensor, multiply: Any) -> tuple:

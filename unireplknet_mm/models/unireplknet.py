@@ -6,6 +6,7 @@ Parameter names are those of the published checkpoints. What differs from the au
 the reverse, are refused.
 """
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 
@@ -265,9 +266,14 @@ class Downsampling(nn.Sequential):
             and layer.padding_mode == 'zeros'
         ):
             return layer(x)
-        weight, bias = (None if t is None else t.float() for t in (layer.weight, layer.bias))
+        x, weight, bias = (
+            None if tensor is None else tensor.to(torch.float16).float()
+            for tensor in (x, layer.weight, layer.bias)
+        )
         settings = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        return F.conv2d(x.float(), weight, bias, *settings).to(x.dtype)
+        is_autocast = torch.is_autocast_enabled('cpu')
+        with torch.autocast('cpu', enabled=False) if is_autocast else contextlib.nullcontext():
+            return F.conv2d(x, weight, bias, *settings).to(torch.float16)
 
 
 def build_stem(in_channels: int, channels: int) -> Downsampling:
