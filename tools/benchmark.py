@@ -12,7 +12,7 @@ that a function of a Python file returns. Options with several values are combin
 mode, batch size, input size, dtype and threads the models take turns, and "times the first" is against the
 first row. Each is compared with its plain form (training structure, float32, NCHW, torch's own convolution,
 not compiled); one that computes something else is compared with nothing, and the exit status is 1. Ctrl-C
-ends the measurement and reports what there is. Measure on an idle machine.
+or SIGTERM ends the measurement and reports what there is. Measure on an idle machine.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import itertools
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -365,7 +366,7 @@ def command_line() -> str:
 
 
 def exit_status(running: 'Benchmark', results: 'Sequence[Result]') -> int:
-    """0, or 1 with a message where something is wrong or nothing was measured, or 130 after Ctrl-C."""
+    """0, or 1 with a message where something is wrong or nothing was measured, 130 after an interruption."""
     from unireplknet_mm.measuring import report
 
     wrong = report.wrong_results(results)
@@ -379,6 +380,7 @@ def exit_status(running: 'Benchmark', results: 'Sequence[Result]') -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     if args.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
     try:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 
 import pytest
 from tool_runs import CONFIGS
@@ -114,13 +116,14 @@ def test_misspelt_option(call, option, message):
     assert error.endswith(f'error: {message}\n')
 
 
-def test_control_c_reports_what_there_is(call, monkeypatch, tmp_path):
+@pytest.mark.parametrize('by', [signal.SIGINT, signal.SIGTERM], ids=lambda by: by.name)
+def test_an_interruption_reports_what_there_is(by, call, monkeypatch, tmp_path):
     real, calls = benchmark.timed_call, []
 
     def interrupted(function, device):
         calls.append(function)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), by)
         return real(function, device)
 
     monkeypatch.setattr(benchmark, 'timed_call', interrupted)
