@@ -328,16 +328,14 @@ def staged(order: Order) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def naming_disk(deployable: Deployable, order: Order) -> Iterator[None]:
-    """See that the weights fit on the disk; where not much more does, any error is one of a full disk.
+def naming_disk(order: Order, needed: int) -> Iterator[None]:
+    """See that so many bytes fit on the disk; where not much more does, any error is one of a full disk.
 
     The libraries that write raise errors of many classes, or leave half of a file.
 
     Raises:
         NoSpaceError: the disk is full.
     """
-    size = WEIGHT_SIZES[order.precision]
-    needed = sum(size * weight.numel() for weight in deployable.parameters())
     room = shutil.disk_usage(order.path.absolute().parent).free
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if room < needed:
@@ -375,8 +373,9 @@ def write(
     tools = {name: import_module(name).__version__ for name in order.format.packages}
     metadata = dict(metadata, versions={**metadata['versions'], **tools})
     settings = Settings(order.precision, order.dynamic, metadata, calibration)
+    weights = sum(weight.numel() for weight in deployable.parameters())
     with staged(order) as path:
-        with naming_disk(deployable, order):
+        with naming_disk(order, WEIGHT_SIZES[order.precision] * weights):
             with steps('recording and writing'):
                 order.format.write(form_for(deployable, order), example, path, settings)
             with steps('loading'):
@@ -392,7 +391,7 @@ def write(
                 + ' with the model. --force writes it.'
             )
         found = dict(comparison=comparison.summary(), **judge(run))
-        with naming_disk(deployable, order):
+        with naming_disk(order, path.stat().st_size):
             order.format.restate(path, dict(runtime.metadata, **found))
     return comparison
 
