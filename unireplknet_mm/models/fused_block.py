@@ -61,9 +61,9 @@ FUSED_LAYERS = (*EXPANDING_LAYERS, (nn.Linear,), (ToChannelsFirst,))
 
 def can_infer(block: UniRepLKNetBlock, x: Tensor) -> bool:
     """Whether `inferred` may take the place of the modules: in inference, where the op is faster."""
-    if (
-        not isinstance(x, Tensor) or not block.is_as_drawn()
-    ):  # a torch.fx proxy; a subclass's own steps
+    if not isinstance(x, Tensor):  # a torch.fx proxy
+        return False
+    if not block.is_as_drawn():
         return False
     if torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in itertools.chain(block.parameters(), [x])
