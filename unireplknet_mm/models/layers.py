@@ -221,7 +221,7 @@ def may_rearrange(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
         )
         and not is_autocast(x.device.type)
         and not leaves_process()
-        and _rearranges.get()
+        and may_rearrange_modules()
     )
 
 

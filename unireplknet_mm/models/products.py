@@ -136,9 +136,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grads = _gradients(ctx, grad_output, x, weight, product)
-        grad_rows = grad_output.reshape(-1, len(weight))
-        return *grads, grad_rows.sum(0) if ctx.needs_input_grad[2] else None
+        return _gradients_with_bias(ctx, grad_output, x, weight)
 
 
 class _LinearInFloat32(torch.autograd.Function):
@@ -155,11 +153,16 @@ class _LinearInFloat32(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         with torch.autocast('cpu', enabled=False):
-            grad_output = grad_output.float()
-            grads = _gradients(ctx, grad_output, x.float(), weight.float(), product)
-            grad_rows = grad_output.reshape(-1, len(weight))
-            grads = (*grads, grad_rows.sum(0) if ctx.needs_input_grad[2] else None)
+            grads = _gradients_with_bias(ctx, grad_output.float(), x.float(), weight.float())
             return tuple(None if grad is None else grad.to(x.dtype) for grad in grads)
+
+
+def _gradients_with_bias(
+    ctx: Any, grad_output: Tensor, x: Tensor, weight: Tensor
+) -> tuple[Tensor | None, ...]:
+    grads = _gradients(ctx, grad_output, x, weight, product)
+    grad_rows = grad_output.reshape(-1, len(weight))
+    return *grads, grad_rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def _gradients(ctx: Any, grad_output: Tensor, x: Tensor, weight: Tensor, multiply: Any) -> tuple:
